@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every decision of DRBD 8.4, free of memory allocation, clocks and I/O.
+//!
+//! Whatever could lose or fork data if it were wrong is decided here; the shell around it (`io/`, `control/`) moves bytes, memory and
+//! time. Inputs are events that carry the time in them, outputs are small `Copy` actions, and storage is lent by the caller. The very
+//! same files run in the kernel, in the admin tools and in the simulator.
+
+#![cfg_attr(not(CONFIG_RUST), no_std)]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod types;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C shim of the module: what bindgen cannot bind (inlines, macros) and what module! cannot
+ * declare (string and writable parameters, the version).
+ */
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+
+#include "shim.h"
+
+MODULE_VERSION("8.4.11");
+
+static unsigned int minor_count = 32;
+module_param(minor_count, uint, 0444);
+MODULE_PARM_DESC(minor_count, "Approximate number of drbd devices (1-255)");
+
+static bool disable_sendpage;
+module_param(disable_sendpage, bool, 0644);
+MODULE_PARM_DESC(disable_sendpage, "Copy data into the socket instead of lending its pages");
+
+static int proc_details;
+module_param(proc_details, int, 0644);
+MODULE_PARM_DESC(proc_details, "Level of detail in /proc/drbd");
+
+static char usermode_helper[80] = "/sbin/drbdadm";
+module_param_string(usermode_helper, usermode_helper, sizeof(usermode_helper), 0644);
+MODULE_PARM_DESC(usermode_helper, "Program that is called for handlers");
+
+unsigned int drbd_shim_param_minor_count(void)
+{
+	return minor_count;
+}
+
+bool drbd_shim_param_disable_sendpage(void)
+{
+	return READ_ONCE(disable_sendpage);
+}
+
+int drbd_shim_param_proc_details(void)
+{
+	return READ_ONCE(proc_details);
+}
+
+const char *drbd_shim_param_usermode_helper(void)
+{
+	return usermode_helper;
+}

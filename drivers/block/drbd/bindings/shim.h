@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * C shim: the kernel's inline functions and macros as functions, and the module parameters.
+ * Nothing here decides anything.
+ */
+#ifndef DRBD_SHIM_H
+#define DRBD_SHIM_H
+
+#include <linux/types.h>
+
+unsigned int drbd_shim_param_minor_count(void);
+bool drbd_shim_param_disable_sendpage(void);
+int drbd_shim_param_proc_details(void);
+const char *drbd_shim_param_usermode_helper(void);
+
+#endif

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`python3 scripts/ground COMMAND`: prepares and uses the environment drbd-rs is built in.
+
+The environment is a Debian trixie build root, a stock kernel with its source, Rust artifacts
+for it, and the image that guests boot; see scripts/README.md.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import module  # noqa: E402
+from buildroot import build_root, run_in_root  # noqa: E402
+from cache import GroundError, cache_dir  # noqa: E402
+from kernel import (  # noqa: E402
+    OBJTREE,
+    SOURCE,
+    kernel_files,
+    kernel_source,
+    object_tree,
+    resolve,
+)
+
+
+def prepare(options: argparse.Namespace) -> int:
+    root = build_root()
+    kernel = resolve(root, fresh=options.update)
+    kernel_files(root, kernel)
+    kernel_source(root, kernel)
+    object_tree(root, kernel)
+    print(f"ground: ready, kernel {kernel.release}, cache {cache_dir()}")
+    return 0
+
+
+def build(options: argparse.Namespace) -> int:
+    variables = [argument for argument in options.arguments if "=" in argument]
+    targets = [argument for argument in options.arguments if "=" not in argument]
+    return module.build(targets, variables, options.output)
+
+
+def run(options: argparse.Namespace) -> int:
+    root = build_root(quick=True)
+    kernel = resolve(root)
+    return run_in_root(
+        root, options.command,
+        binds={
+            SOURCE: kernel_source(root, kernel, quick=True),
+            OBJTREE: object_tree(root, kernel, quick=True),
+            module.CHECKOUT: module.checkout_dir(),
+        },
+        workdir=module.CHECKOUT,
+    ).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/ground", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+    command = commands.add_parser("prepare", help="make everything that is missing or damaged")
+    command.add_argument("--update", action="store_true", help="look for a newer kernel")
+    command.set_defaults(act=prepare)
+    command = commands.add_parser("module", help="build build/drbd.ko; arguments go to kbuild")
+    command.add_argument("--output", default="build/module", help="kbuild's output directory")
+    command.add_argument("arguments", nargs="*")
+    command.set_defaults(act=build)
+    command = commands.add_parser("run", help="run a command in the build root, in the checkout")
+    command.add_argument("command", nargs=argparse.REMAINDER)
+    command.set_defaults(act=run)
+    options = parser.parse_args()
+    try:
+        return options.act(options)
+    except GroundError as error:
+        print(f"ground: error: {error}", file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        print(f"ground: error: {error.cmd[0]} failed with exit code {error.returncode}; its "
+              "message stands above", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("ground: interrupted; run again to go on", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The cache: directories keyed by what went into them, made whole or not at all.
+
+An entry `NAME-KEY/` is built in a temporary directory under a lock, sealed with a manifest of its
+files and only then renamed into place, so an interrupted build leaves nothing that could be
+mistaken for an entry. Opening an entry compares its files' sizes with the manifest; a damaged one
+is thrown away and built again.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MANIFEST = ".manifest"
+
+
+class GroundError(Exception):
+    """What went wrong and what to do about it, in one line."""
+
+
+def cache_dir() -> Path:
+    """Where everything downloaded or built for the environment lives; safe to delete."""
+    base = os.environ.get("DRBD_CACHE")
+    if base:
+        return Path(base)
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "drbd-rs"
+
+
+def say(text: str) -> None:
+    print(f"[ground] {text}", file=sys.stderr, flush=True)
+
+
+def key_of(*parts: str) -> str:
+    """A short digest of everything that decides an entry's content."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def lock(name: str):
+    """Hold the cache's lock `name`; another run's step is waited for, and that is said."""
+    directory = cache_dir()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = open(directory / f"{name}.lock", "w")
+    except OSError as error:
+        raise GroundError(
+            f"cannot write the cache {directory}: {error.strerror}; set DRBD_CACHE to a directory "
+            "that you may write"
+        ) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: waiting for another run that is making it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def require_space(needed_mib: int) -> None:
+    """Fail early and clearly when the cache's disk cannot take `needed_mib` more."""
+    free_mib = shutil.disk_usage(cache_dir()).free >> 20
+    if free_mib < needed_mib:
+        raise GroundError(
+            f"disk full: {cache_dir()} has {free_mib} MiB free and this step needs {needed_mib} "
+            "MiB; free some or set DRBD_CACHE to another disk"
+        )
+
+
+def survey(directory: Path, volatile: tuple[str, ...]) -> tuple[str, int]:
+    """Digest of all file names and sizes below `directory`, and their sum in bytes."""
+    digest = hashlib.sha256()
+    total = 0
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        with os.scandir(directory / relative) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = f"{relative}{entry.name}"
+                if path in volatile or path == MANIFEST:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{path}/")
+                    continue
+                size = entry.stat(follow_symlinks=False).st_size
+                total += size
+                digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest(), total
+
+
+def remove(directory: Path) -> None:
+    """Delete a tree, also one that belongs to a user namespace's other users."""
+    if not directory.exists():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists() and os.geteuid() != 0:
+        subprocess.run(
+            ["unshare", "--map-root-user", "--map-auto", "rm", "-rf", str(directory)], check=False
+        )
+    if directory.exists():
+        raise GroundError(f"cannot delete {directory}; delete it and run again")
+
+
+def find(name: str, key: str, volatile: tuple[str, ...] = (), quick: bool = False) -> Path | None:
+    """The entry if it is there and whole. `quick` trusts the manifest's presence."""
+    directory = cache_dir() / f"{name}-{key}"
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    if quick:
+        return directory
+    try:
+        digest, _ = survey(directory, volatile)
+    except OSError:
+        return None
+    return directory if digest == manifest["digest"] else None
+
+
+def ensure(name: str, key: str, what: str, build, *, needed_mib: int,
+           volatile: tuple[str, ...] = (), quick: bool = False) -> Path:
+    """The entry `name-key`, built by `build(directory)` if it is missing or damaged.
+
+    `volatile` names paths that use of the entry changes; they are not part of its manifest.
+    """
+    found = find(name, key, volatile, quick)
+    if found:
+        return found
+    with lock(name):
+        found = find(name, key, volatile)
+        if found:
+            return found
+        final = cache_dir() / f"{name}-{key}"
+        if final.exists():
+            say(f"{name}: {final.name} is damaged or incomplete, making it again")
+            remove(final)
+        for leftover in cache_dir().glob(f"tmp-{name}-*"):
+            say(f"{name}: removing {leftover.name} of an interrupted run")
+            remove(leftover)
+        require_space(needed_mib)
+        say(f"{name}: {what}")
+        started = time.monotonic()
+        temporary = cache_dir() / f"tmp-{name}-{key}"
+        temporary.mkdir()
+        try:
+            build(temporary)
+            digest, total = survey(temporary, volatile)
+            (temporary / MANIFEST).write_text(json.dumps({"digest": digest, "bytes": total}))
+        except BaseException:
+            with contextlib.suppress(GroundError):
+                remove(temporary)
+            raise
+        temporary.rename(final)
+        say(f"{name}: done in {time.monotonic() - started:.0f} s, weighs {total >> 20} MiB")
+        return final

@@ -9,8 +9,11 @@
 #![cfg_attr(not(CONFIG_RUST), no_std)]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+// zerocopy-derive names the fields of its hidden items with letters beyond ASCII.
+#![allow(non_ascii_idents)]
 
 #[cfg(test)]
 extern crate std;
 
 pub mod types;
+pub mod wire;

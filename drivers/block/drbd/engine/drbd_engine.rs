@@ -15,5 +15,6 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod config;
 pub mod types;
 pub mod wire;

@@ -16,5 +16,6 @@
 extern crate std;
 
 pub mod config;
+pub mod state;
 pub mod types;
 pub mod wire;

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The deferred effects of a change (spec §4.8).
+
+use super::super::connection::Aggregate;
+use super::super::values::{ConnState, DiskState, Role};
+use super::super::word::State;
+use super::{Deferred, DeferredEffects};
+
+/// The first protocol in which the source sends the UUID of the resync from here.
+const SYNC_UUID_APV: u32 = 96;
+
+/// The facts of the moment in which the worker carries out the deferred effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AfterContext {
+    /// The agreed protocol version.
+    pub apv: u32,
+    /// The volume's present state, which may have moved on since the change.
+    pub present: State,
+    /// The extremes over the present states of all volumes.
+    pub volumes: Aggregate,
+    /// Whether a disk is attached, so that its UUIDs and bitmap may be used.
+    pub is_attached: bool,
+    /// Whether the bitmap UUID is zero.
+    pub bitmap_uuid_is_zero: bool,
+    /// Whether the disk failed with an I/O error (flags WAS_IO_ERROR, WAS_READ_ERROR).
+    pub was_io_error: bool,
+    /// Whether on-io-error is call-local-io-error.
+    pub calls_local_io_error: bool,
+    /// Whether the device grew during the handshake (flag RESYNC_AFTER_NEG); cleared when [`Deferred::ResyncNewStorage`] is carried out.
+    pub resync_after_negotiation: bool,
+}
+
+/// What a change from `old` to `new` asks of the worker.
+pub fn effects_after(old: State, new: State, context: &AfterContext) -> DeferredEffects {
+    let mut effects = DeferredEffects::NONE;
+    for always in [
+        Deferred::Notify,
+        Deferred::BroadcastEvent,
+        Deferred::SyncMetadata,
+    ] {
+        effects.add_if(always, true);
+    }
+    thaw(&mut effects, old, new, context);
+    generations(&mut effects, old, new, context);
+    resync_start(&mut effects, old, new, context);
+    resync_end(&mut effects, old, new, context);
+    announcements(&mut effects, old, new);
+    pauses(&mut effects, old, new);
+    disk(&mut effects, old, new, context);
+    effects
+}
+
+fn thaw(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
+    let all_connected = context.volumes.lowest_conn >= ConnState::Connected;
+    let reconnected = old.conn < ConnState::Connected && all_connected;
+    let was_attaching = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
+    let reattached = was_attaching && context.volumes.lowest_disk == DiskState::UpToDate;
+    let no_data = new.susp_nod;
+    effects.add_if(Deferred::RestartDiskIoForNoData, no_data && reattached);
+    effects.add_if(
+        Deferred::ResendForNoData,
+        no_data && reconnected && !reattached,
+    );
+    effects.add_if(Deferred::ResendForFencing, new.susp_fen && all_connected);
+    effects.add_if(
+        Deferred::HelperPriOnInconDegr,
+        new.lacks_data() && !old.lacks_data(),
+    );
+}
+
+/// Whether the peer held data that it holds no longer, or that nobody knows of any more.
+fn lost_peer_data(old: DiskState, new: DiskState) -> bool {
+    use DiskState as D;
+    let had = old >= D::Inconsistent && !matches!(old, D::DUnknown | D::Outdated);
+    let has_not = new < D::Inconsistent || matches!(new, D::DUnknown | D::Outdated);
+    let settled = matches!(new, D::Diskless | D::Failed | D::Outdated);
+    (had && has_not) || (old == D::DUnknown && settled)
+}
+
+fn generations(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
+    let both =
+        |state: State| state.disk == DiskState::UpToDate && state.pdsk == DiskState::UpToDate;
+    effects.add_if(Deferred::ClearCrashedPrimary, both(new) && !both(old));
+    if !context.is_attached {
+        return;
+    }
+    let begins = context.bitmap_uuid_is_zero && new.disk >= DiskState::UpToDate;
+    let lost = lost_peer_data(old.pdsk, new.pdsk) && new.someone_is_primary() && begins;
+    let suspended = new.is_suspended();
+    effects.add_if(Deferred::RememberNewCurrentUuid, lost && suspended);
+    let peer_lacks_data = new.pdsk < DiskState::Inconsistent;
+    let peer_promoted = !old.peer.is_primary() && new.peer.is_primary();
+    let diskless_peer_writes = peer_lacks_data && peer_promoted && begins;
+    effects.add_if(
+        Deferred::NewCurrentUuid,
+        (lost && !suspended) || diskless_peer_writes,
+    );
+    let peer_demoted = old.peer.is_primary() && new.peer == Role::Secondary;
+    effects.add_if(
+        Deferred::WriteBitmapForPeerDemotion,
+        peer_lacks_data && peer_demoted,
+    );
+    let demoted = old.role.is_primary() && new.role == Role::Secondary;
+    let no_resync = context.present.conn <= ConnState::Connected;
+    effects.add_if(Deferred::WriteBitmapForDemotion, demoted && no_resync);
+}
+
+fn is_source(state: State) -> bool {
+    matches!(state.conn, ConnState::SyncSource | ConnState::PausedSyncS)
+}
+
+fn resync_start(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
+    use ConnState as C;
+    let enters = |conn| new.conn == conn && old.conn != conn;
+    let becomes_source = is_source(new) && !is_source(old);
+    let announces = becomes_source && context.apv >= SYNC_UUID_APV && context.is_attached;
+    effects.add_if(Deferred::SendSyncUuid, announces);
+    let still = context.present.conn == C::WFBitMapS;
+    effects.add_if(Deferred::SendBitmap, enters(C::WFBitMapS) && still);
+    effects.add_if(Deferred::StartFullSyncAsTarget, enters(C::StartingSyncT));
+    effects.add_if(Deferred::StartFullSyncAsSource, enters(C::StartingSyncS));
+    let usable = new.disk > DiskState::Negotiating && new.pdsk > DiskState::Negotiating;
+    let grown = context.resync_after_negotiation && usable && new.conn == C::Connected;
+    effects.add_if(Deferred::ResyncNewStorage, grown);
+}
+
+fn resync_end(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
+    use ConnState as C;
+    let connected = new.conn == C::Connected;
+    let target_done = old.disk < DiskState::UpToDate && old.conn >= C::SyncSource && connected;
+    effects.add_if(Deferred::SendStateForResyncEnd, target_done);
+    let can_stop = context.apv >= 97 && context.apv != 100;
+    let verified = old.conn == C::VerifyS && connected;
+    effects.add_if(Deferred::SendStateForVerifyEnd, verified && can_stop);
+    let was_syncing = old.conn > C::Connected && old.conn < C::Ahead;
+    let left = connected || new.conn >= C::Ahead;
+    effects.add_if(
+        Deferred::WriteChangedBitmap,
+        was_syncing && left && context.is_attached,
+    );
+}
+
+fn announcements(effects: &mut DeferredEffects, old: State, new: State) {
+    use ConnState as C;
+    use DiskState as D;
+    let connected = new.conn >= C::Connected;
+    let peer_attached =
+        old.pdsk == D::Diskless && new.pdsk > D::Diskless && new.pdsk != D::DUnknown;
+    effects.add_if(Deferred::GreetPeerDisk, peer_attached);
+    let negotiates = old.disk == D::Attaching && new.disk == D::Negotiating;
+    effects.add_if(Deferred::SendDisk, connected && negotiates);
+    let agreed = old.conn == C::WFReportParams && connected;
+    effects.add_if(Deferred::SendStateForHandshake, agreed);
+    effects.add_if(
+        Deferred::SendStateForAhead,
+        new.conn == C::Ahead && old.conn != C::Ahead,
+    );
+    let fell_back = old.disk == D::UpToDate && new.disk == D::Inconsistent;
+    effects.add_if(Deferred::SendStateForInconsistent, connected && fell_back);
+}
+
+fn pauses(effects: &mut DeferredEffects, old: State, new: State) {
+    let own_changed = old.aftr_isp != new.aftr_isp || old.user_isp != new.user_isp;
+    let connected = new.conn >= ConnState::Connected;
+    effects.add_if(Deferred::SendStateForPause, connected && own_changed);
+    let paused = new.is_resync_paused() && !old.is_resync_paused();
+    effects.add_if(Deferred::SuspendDependents, paused);
+    let ended = old.conn > ConnState::Connected && new.conn <= ConnState::Connected;
+    let resumed = (old.aftr_isp && !new.aftr_isp)
+        || (old.peer_isp && !new.peer_isp)
+        || (old.user_isp && !new.user_isp);
+    effects.add_if(Deferred::ResumeDependents, ended || resumed);
+    let gone = new.is_unconfigured() && old.aftr_isp != new.aftr_isp;
+    effects.add_if(Deferred::ResumeDependentsOfUnconfigured, gone);
+}
+
+fn disk(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
+    let failed = new.disk == DiskState::Failed && old.disk != DiskState::Failed;
+    let helper = context.was_io_error && context.calls_local_io_error;
+    effects.add_if(Deferred::HelperLocalIoError, failed && helper);
+    effects.add_if(Deferred::ReleaseFailedDisk, failed);
+    let gone = new.disk == DiskState::Diskless && old.disk != DiskState::Diskless;
+    effects.add_if(Deferred::ReleaseDisk, gone);
+}

@@ -15,7 +15,9 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod activity_log;
 pub mod config;
+pub mod meta;
 pub mod state;
 pub mod types;
 pub mod wire;

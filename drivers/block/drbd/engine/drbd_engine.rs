@@ -19,5 +19,6 @@ pub mod activity_log;
 pub mod config;
 pub mod meta;
 pub mod state;
+pub mod request;
 pub mod types;
 pub mod wire;

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import module  # noqa: E402
 from buildroot import build_root, run_in_root  # noqa: E402
 from cache import GroundError, cache_dir  # noqa: E402
+from guestimage import base_images  # noqa: E402
 from kernel import (  # noqa: E402
     OBJTREE,
     SOURCE,
@@ -31,6 +32,7 @@ def prepare(options: argparse.Namespace) -> int:
     kernel_files(root, kernel)
     kernel_source(root, kernel)
     object_tree(root, kernel)
+    base_images(root, kernel)
     print(f"ground: ready, kernel {kernel.release}, cache {cache_dir()}")
     return 0
 

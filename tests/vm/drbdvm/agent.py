@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The runner's end of the line to a guest's agent; frames as in tests/vm/guest/agent.rs."""
+
+import queue
+import socket
+import struct
+import threading
+
+RUN, INPUT, KILL, WRITE = b"r", b"i", b"k", b"w"
+HELLO, OUTPUT, ERROR, EXIT = b"h", b"o", b"e", b"x"
+
+_HEADER = struct.Struct("<IIc")
+
+
+class AgentLine:
+    """Frames to and from the agent; a thread sorts what arrives by command."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._next_id = 1
+        self._lock = threading.Lock()
+        self._commands: dict[int, queue.SimpleQueue] = {}
+        self.ready = threading.Event()
+        self.closed = threading.Event()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _exactly(self, length: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < length:
+            part = self._connection.recv(length - len(parts))
+            if not part:
+                raise ConnectionError("the guest closed its line")
+            parts += part
+        return bytes(parts)
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                identity, length, kind = _HEADER.unpack(self._exactly(_HEADER.size))
+                payload = self._exactly(length)
+                if kind == HELLO:
+                    self.ready.set()
+                elif identity in self._commands:
+                    self._commands[identity].put((kind, payload))
+        except OSError:
+            self.closed.set()
+
+    def _send(self, identity: int, kind: bytes, payload: bytes) -> None:
+        with self._lock:
+            self._connection.sendall(_HEADER.pack(identity, len(payload), kind) + payload)
+
+    def begin(self, kind: bytes, payload: bytes) -> tuple[int, queue.SimpleQueue]:
+        """Start a command; what it sends back arrives in the queue as (kind, payload)."""
+        with self._lock:
+            identity = self._next_id
+            self._next_id += 1
+            arrivals = self._commands[identity] = queue.SimpleQueue()
+        self._send(identity, kind, payload)
+        return identity, arrivals
+
+    def feed(self, identity: int, data: bytes) -> None:
+        """Write to the command's standard input; no data closes it."""
+        self._send(identity, INPUT, data)
+
+    def kill(self, identity: int) -> None:
+        self._send(identity, KILL, b"")
+
+    def forget(self, identity: int) -> None:
+        self._commands.pop(identity, None)
+
+    def close(self) -> None:
+        self._connection.close()

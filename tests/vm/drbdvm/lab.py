@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A lab: some guests, the wire between them, their disks, and the check of all their kernels."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import accelerator
+from .guest import Guest
+from .image import CHECKOUT, Ground, write_image
+from .qemu import Machine, QemuGuest, Wire
+
+_SUFFIXES = {"K": 10, "M": 20, "G": 30}
+
+_live: list["Lab"] = []
+
+
+def live_labs() -> list["Lab"]:
+    """Labs that are in use, newest last."""
+    return list(_live)
+
+
+def _bytes(size: str) -> int:
+    return int(size[:-1]) << _SUFFIXES[size[-1]] if size[-1] in _SUFFIXES else int(size)
+
+
+class Lab:
+    """Makes guests; everything they leave is in `directory`, which ends with the lab.
+
+    `keep` names a directory under build/vm/ where consoles are kept when the lab ends.
+    """
+
+    def __init__(self, keep: str | None = None) -> None:
+        self._ground = Ground.get()
+        self._accelerator = accelerator.choose(self._ground)
+        self._keep = CHECKOUT / "build" / "vm" / keep if keep else None
+        self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-"))
+        self.guests: list[Guest] = []
+        _live.append(self)
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def guest(self, name: str, *, module: str = "ours", tools: str = "ours",
+              disks: list[str] = (), files: dict | None = None, bench: bool = False,
+              memory_mib: int = 512, processors: int = 2, options: list[str] = (),
+              wire: Wire | None = None, capture: bool = False,
+              hosts: dict[str, str] | None = None, address: str | None = None) -> Guest:
+        """A guest that is switched off. `disks` are sizes ("64M"); they appear as vda, vdb, …"""
+        number = len(self.guests) + 1
+        address = address or f"192.0.2.{number}"
+        directory = self.directory / f"{number}"
+        directory.mkdir()
+        paths = []
+        for index, size in enumerate(disks):
+            path = directory / f"disk{index}"
+            with open(path, "wb") as disk:
+                disk.truncate(_bytes(size))
+            paths.append(path)
+        names = {"localhost": "127.0.0.1", **(hosts or {name: address})}
+        table = "".join(f"{where} {who}\n" for who, where in names.items())
+        write_image(directory / "initrd", self._ground, module=module, tools=tools,
+                    bench=bench, files={"etc/hosts": table, **(files or {})})
+        guest = QemuGuest(name, address, directory, Machine(
+            self._ground.vmlinuz, directory / "initrd", self._accelerator, memory_mib, processors,
+            paths, wire, capture, list(options)))
+        self.guests.append(guest)
+        return guest
+
+    def pair(self, first: str = "t", second: str = "Shentar", *, module: str | tuple = "ours",
+             tools: str | tuple = "ours", boot: bool = True, **common) -> tuple[Guest, Guest]:
+        """Two guests joined by a wire, booted at the same time.
+
+        `module` and `tools` may be a pair of values, one for each guest.
+        """
+        modules = module if isinstance(module, tuple) else (module, module)
+        tool_sets = tools if isinstance(tools, tuple) else (tools, tools)
+        base = len(self.guests)
+        hosts = {first: f"192.0.2.{base + 1}", second: f"192.0.2.{base + 2}"}
+        ends = [self.directory / f"wire{base + number}" for number in (1, 2)]
+        pair = tuple(
+            self.guest(name, module=modules[index], tools=tool_sets[index], hosts=hosts,
+                       wire=Wire(ends[index], ends[1 - index],
+                                 f"52:54:00:00:00:{base + index + 1:02x}"), **common)
+            for index, name in enumerate((first, second))
+        )
+        if boot:
+            self.boot(*pair)
+        return pair
+
+    def boot(self, *guests: Guest) -> None:
+        """Boot guests side by side."""
+        for guest in guests:
+            guest.power_on()
+        for guest in guests:
+            guest.wait_ready()
+
+    def cut_wire(self) -> None:
+        """Pull the cable between the guests."""
+        for guest in self.guests:
+            if guest.is_on:
+                guest.set_link(False)
+
+    def plug_wire(self) -> None:
+        """Plug the cable in again."""
+        for guest in self.guests:
+            if guest.is_on:
+                guest.set_link(True)
+
+    def check(self) -> None:
+        """Fail if any guest's kernel reported trouble, or a guest died."""
+        for guest in self.guests:
+            guest.check()
+
+    def close(self) -> None:
+        """Kill the guests, keep their consoles if wanted, remove everything else."""
+        if self in _live:
+            _live.remove(self)
+        for guest in self.guests:
+            guest.release()
+        if self._keep:
+            self._keep.mkdir(parents=True, exist_ok=True)
+            for guest in self.guests:
+                shutil.copy(guest.console, self._keep / f"{guest.name}.log")
+                for capture in guest.directory.glob("*.pcap"):
+                    shutil.copy(capture, self._keep / f"{guest.name}-{capture.name}")
+        shutil.rmtree(self.directory, ignore_errors=True)

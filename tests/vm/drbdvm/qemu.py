@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A guest under QEMU: emulated (TCG) or, where it really works, on KVM."""
+
+import os
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .agent import AgentLine
+from .guest import Guest, GuestDied
+from .qmp import Monitor
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One end of a wire: datagrams on two UNIX sockets, no host network involved."""
+
+    local: Path
+    remote: Path
+    mac: str
+
+
+@dataclass
+class Machine:
+    """What a QEMU guest is made of."""
+
+    kernel: Path
+    initrd: Path
+    accelerator: str
+    memory_mib: int = 512
+    processors: int = 2
+    disks: list[Path] = field(default_factory=list)
+    wire: Wire | None = None
+    capture: bool = False
+    options: list[str] = field(default_factory=list)
+
+
+class QemuGuest(Guest):
+    """A guest in a QEMU process."""
+
+    def __init__(self, name: str, address: str, directory: Path, machine: Machine) -> None:
+        super().__init__(name, address, directory)
+        self.machine = machine
+        self._process: subprocess.Popen | None = None
+        self._monitor: Monitor | None = None
+        self._boots = 0
+
+    def _command_line(self, agent_socket: Path, monitor_socket: Path) -> list[str]:
+        machine = self.machine
+        kernel_options = [
+            "console=ttyS0", "quiet", "rdinit=/init", "panic=-1", "mitigations=off",
+            "tsc=reliable", "net.ifnames=0", "random.trust_cpu=on",
+            f"guest.name={self.name}", f"guest.address={self.address}/24",
+            "guest.agent=drbd.agent",
+        ]
+        accelerator = ["-accel", "kvm", "-cpu", "host"] if machine.accelerator == "kvm" \
+            else ["-accel", "tcg,thread=multi,tb-size=192", "-cpu", "max"]
+        command = [
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
+            "-no-reboot", "-machine", "pc", *accelerator,
+            "-m", str(machine.memory_mib), "-smp", str(machine.processors),
+            "-kernel", str(machine.kernel), "-initrd", str(machine.initrd),
+            "-append", " ".join(kernel_options + machine.options),
+            "-chardev", f"file,id=console,path={self.console},append=on",
+            "-serial", "chardev:console",
+            "-device", "virtio-serial-pci",
+            "-chardev", f"socket,id=agent,path={agent_socket}",
+            "-device", "virtserialport,chardev=agent,name=drbd.agent",
+            "-chardev", f"socket,id=monitor,path={monitor_socket}",
+            "-mon", "chardev=monitor,mode=control",
+        ]
+        for number, disk in enumerate(machine.disks):
+            command += [
+                "-drive", f"if=none,id=disk{number},file={disk},format=raw,cache=unsafe,"
+                "discard=unmap",
+                "-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}",
+            ]
+        if machine.wire:
+            command += [
+                "-netdev", f"dgram,id=wire,local.type=unix,local.path={machine.wire.local},"
+                f"remote.type=unix,remote.path={machine.wire.remote}",
+                "-device", f"virtio-net-pci,id=port,netdev=wire,mac={machine.wire.mac},romfile=",
+            ]
+            if machine.capture:
+                command += ["-object", "filter-dump,id=capture,netdev=wire,"
+                            f"file={self.directory}/wire-{self._boots}.pcap"]
+        return command
+
+    def power_on(self) -> None:
+        self._boots += 1
+        agent_socket = self.directory / "agent"
+        monitor_socket = self.directory / "monitor"
+        listeners = []
+        for path in (agent_socket, monitor_socket):
+            path.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(path))
+            listener.listen(1)
+            listener.settimeout(20)
+            listeners.append(listener)
+        if self.machine.wire:
+            self.machine.wire.local.unlink(missing_ok=True)
+        with open(self.directory / "qemu.log", "ab") as log:
+            self._process = subprocess.Popen(
+                self._command_line(agent_socket, monitor_socket), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
+            )
+        self.is_on = True
+        try:
+            self.line = AgentLine(listeners[0].accept()[0])
+            self._monitor = Monitor(listeners[1].accept()[0])
+        except OSError as error:
+            self.kill()
+            message = (self.directory / "qemu.log").read_text(errors="replace").strip()
+            raise GuestDied(f"{self.name}: QEMU did not start: {message or error}") from error
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        self.is_on = False
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self._monitor = None
+
+    def stop(self) -> None:
+        self._execute("stop")
+
+    def cont(self) -> None:
+        self._execute("cont")
+
+    def set_link(self, up: bool) -> None:
+        self._execute("set_link", name="port", up=up)
+
+    def _execute(self, command: str, **arguments) -> dict:
+        if not self._monitor:
+            raise GuestDied(f"{self.name} is switched off, it cannot {command}")
+        return self._monitor.execute(command, **arguments)
+
+
+def kvm_device_usable() -> bool:
+    """Whether KVM can be asked at all; whether it boots a kernel only a boot can tell."""
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)

@@ -16,9 +16,11 @@
 extern crate std;
 
 pub mod activity_log;
+pub mod bitmap;
 pub mod config;
 pub mod meta;
 pub mod state;
 pub mod request;
+pub mod handshake;
 pub mod types;
 pub mod wire;

@@ -215,7 +215,7 @@ mod tests {
         let mut uuids = Uuids {
             current: 0x2ff1_5624_2827_9162,
             bitmap: 0x9d67_70c3_ea42_f557,
-            history: [0; 2],
+            history: [0xe648_04e8_e000_03f8, JUST_CREATED],
         };
         assert_eq!(uuids.start_as_sync_source(0), 0x9d68_70c3_ea42_f557);
         uuids.finish_as_sync_source();

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The quick-sync bitmap: one bit for every 4 KiB that may differ between the nodes (Spec §2.3).
+//!
+//! The bits live in words that the caller owns and that many threads may change at once, so all operations take `&self`, change whole
+//! words atomically through [`Words`] and return how many bits they changed; the caller adds that to its atomic count of set bits.
+//! Bits beyond the end of the volume are never set, whatever a disk or a peer says. Nothing here sleeps.
+
+pub mod page;
+pub mod rle;
+pub mod transfer;
+pub mod vli;
+
+#[cfg(test)]
+mod tests;
+
+pub use page::{Page, PAGE_SIZE};
+
+use crate::types::{BitNr, Sector, SECTORS_PER_BIT_SHIFT, SECTOR_SHIFT};
+use core::cell::Cell;
+
+/// Bits in a word.
+pub const WORD_BITS: u64 = 64;
+
+/// Where the words of a bitmap are. Bit n of the volume is bit n mod 64 of word n / 64.
+///
+/// Each operation is atomic by itself; no order between words is assumed. An index beyond the end reads as 0 and changes nothing.
+pub trait Words {
+    /// Number of words.
+    fn len(&self) -> usize;
+
+    /// A word.
+    fn load(&self, index: usize) -> u64;
+
+    /// Sets the bits of `mask` in a word and returns it as it was before.
+    fn or(&self, index: usize, mask: u64) -> u64;
+
+    /// Clears the bits of `mask` in a word and returns it as it was before.
+    fn and_not(&self, index: usize, mask: u64) -> u64;
+
+    /// Whether there are no words.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Words of a single thread: the tools' and the tests'.
+impl Words for [Cell<u64>] {
+    fn len(&self) -> usize {
+        <[Cell<u64>]>::len(self)
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        self.get(index).map_or(0, Cell::get)
+    }
+
+    fn or(&self, index: usize, mask: u64) -> u64 {
+        let Some(word) = self.get(index) else {
+            return 0;
+        };
+        word.replace(word.get() | mask)
+    }
+
+    fn and_not(&self, index: usize, mask: u64) -> u64 {
+        let Some(word) = self.get(index) else {
+            return 0;
+        };
+        word.replace(word.get() & !mask)
+    }
+}
+
+impl<W: Words + ?Sized> Words for &W {
+    fn len(&self) -> usize {
+        W::len(self)
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        W::load(self, index)
+    }
+
+    fn or(&self, index: usize, mask: u64) -> u64 {
+        W::or(self, index, mask)
+    }
+
+    fn and_not(&self, index: usize, mask: u64) -> u64 {
+        W::and_not(self, index, mask)
+    }
+}
+
+/// Bits of a volume of this size.
+pub const fn bits_for(capacity: Sector) -> u64 {
+    capacity.0.div_ceil(1 << SECTORS_PER_BIT_SHIFT)
+}
+
+/// Words that hold this many bits.
+pub const fn words_for(bits: u64) -> u64 {
+    bits.div_ceil(WORD_BITS)
+}
+
+/// Consecutive bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first bit.
+    pub first: BitNr,
+    /// How many, at least one.
+    pub bits: u64,
+}
+
+/// The bitmap of a volume over the caller's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Bitmap<W> {
+    words: W,
+    capacity: Sector,
+    bits: u64,
+}
+
+impl<W: Words> Bitmap<W> {
+    /// The bitmap of a volume of `capacity` sectors; `None` where the words do not hold its bits.
+    ///
+    /// The words should be zero, or have no bits set beyond the volume's end; see [`Self::clear_tail`].
+    pub fn new(words: W, capacity: Sector) -> Option<Self> {
+        let bits = bits_for(capacity);
+        let enough = usize::try_from(words_for(bits)).is_ok_and(|need| words.len() >= need);
+        enough.then_some(Self {
+            words,
+            capacity,
+            bits,
+        })
+    }
+
+    /// Bits of the volume.
+    pub const fn bits(&self) -> u64 {
+        self.bits
+    }
+
+    /// Whether a bit is set. Beyond the end none is.
+    pub fn test(&self, bit: BitNr) -> bool {
+        bit.0 < self.bits && self.word(bit.0 / WORD_BITS) & (1 << (bit.0 % WORD_BITS)) != 0
+    }
+
+    /// Sets the bits of every block that `size` bytes from `sector` on touch (out of sync). Returns how many were not set before.
+    pub fn set_range(&self, sector: Sector, size: u32) -> u64 {
+        let end = self.end_of(sector, size);
+        if sector.0 >= end {
+            return 0;
+        }
+        self.set_bits(sector.bit(), BitNr(bits_for(Sector(end))))
+    }
+
+    /// Clears the bits of the blocks that `size` bytes from `sector` on cover in full (in sync). Returns how many were set before.
+    ///
+    /// The last block of the volume counts as covered when the range reaches the volume's end.
+    pub fn clear_range(&self, sector: Sector, size: u32) -> u64 {
+        let end = self.end_of(sector, size);
+        let end_bit = if end == self.capacity.0 {
+            self.bits
+        } else {
+            Sector(end).bit().0
+        };
+        self.clear_bits(BitNr(bits_for(sector)), BitNr(end_bit))
+    }
+
+    /// Sets the bits from `first` to before `end`, as far as there are. Returns how many were not set before.
+    pub fn set_bits(&self, first: BitNr, end: BitNr) -> u64 {
+        let masks = masks(first.0, end.0.min(self.bits));
+        let set = masks.map(|(word, mask)| mask & !self.words.or(word, mask));
+        set.fold(0, |sum, set| {
+            sum.saturating_add(u64::from(set.count_ones()))
+        })
+    }
+
+    /// Clears the bits from `first` to before `end`, as far as there are. Returns how many were set before.
+    pub fn clear_bits(&self, first: BitNr, end: BitNr) -> u64 {
+        let masks = masks(first.0, end.0.min(self.bits));
+        let cleared = masks.map(|(word, mask)| mask & self.words.and_not(word, mask));
+        cleared.fold(0, |sum, cleared| {
+            sum.saturating_add(u64::from(cleared.count_ones()))
+        })
+    }
+
+    /// Sets all bits. Returns how many were not set before.
+    pub fn set_all(&self) -> u64 {
+        self.set_bits(BitNr(0), BitNr(self.bits))
+    }
+
+    /// Clears all bits. Returns how many were set before.
+    pub fn clear_all(&self) -> u64 {
+        self.clear_bits(BitNr(0), BitNr(self.bits))
+    }
+
+    /// Clears what the words hold beyond the volume's end, as after a shrink or a careless copy.
+    pub fn clear_tail(&self) {
+        let all = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
+        for (word, mask) in masks(self.bits, all.saturating_mul(WORD_BITS)) {
+            self.words.and_not(word, mask);
+        }
+    }
+
+    /// Sets the bits of consecutive words from `first_word` on, but none beyond the end. Returns how many were not set before.
+    pub fn or_words(&self, first_word: u64, words: impl Iterator<Item = u64>) -> u64 {
+        let places = first_word..words_for(self.bits);
+        places.zip(words).fold(0, |sum, (word, value)| {
+            let mask = value & self.mask_of(word);
+            let Ok(index) = usize::try_from(word) else {
+                return sum;
+            };
+            let set = mask & !self.words.or(index, mask);
+            sum.saturating_add(u64::from(set.count_ones()))
+        })
+    }
+
+    /// The first set bit from `from` on.
+    pub fn next_set(&self, from: BitNr) -> Option<BitNr> {
+        self.next(from, |word| word)
+    }
+
+    /// The first clear bit from `from` on.
+    pub fn next_clear(&self, from: BitNr) -> Option<BitNr> {
+        self.next(from, |word| !word)
+    }
+
+    /// The first run of set bits from `from` on, cut off at `max_bits`.
+    pub fn next_run(&self, from: BitNr, max_bits: u64) -> Option<Run> {
+        let first = self.next_set(from)?;
+        let end = first.0.saturating_add(max_bits).min(self.bits);
+        let bits = self.run_end(first, true, end).saturating_sub(first.0);
+        (bits != 0).then_some(Run { first, bits })
+    }
+
+    /// How many bits are set.
+    pub fn count(&self) -> u64 {
+        self.count_bits(BitNr(0), BitNr(self.bits))
+    }
+
+    /// How many bits are set from `first` to before `end`.
+    pub fn count_bits(&self, first: BitNr, end: BitNr) -> u64 {
+        let masks = masks(first.0, end.0.min(self.bits));
+        let counts = masks.map(|(word, mask)| (self.words.load(word) & mask).count_ones());
+        counts.fold(0, |sum, count| sum.saturating_add(u64::from(count)))
+    }
+
+    /// The end of the run of bits like `value` that begins at `first`, looked for before `end` only.
+    ///
+    /// At least one bit after `first`: a bit that changes meanwhile is taken as it was.
+    fn run_end(&self, first: BitNr, value: bool, end: u64) -> u64 {
+        let from = first.0.saturating_add(1);
+        let flip = if value { u64::MAX } else { 0 };
+        let found = masks(from, end.min(self.bits)).find_map(|(word, mask)| {
+            let others = (self.words.load(word) ^ flip) & mask;
+            (others != 0).then(|| bit_in(word, others))
+        });
+        found.unwrap_or(end.min(self.bits)).max(from)
+    }
+
+    fn next(&self, from: BitNr, wanted: impl Fn(u64) -> u64) -> Option<BitNr> {
+        masks(from.0, self.bits).find_map(|(word, mask)| {
+            let found = wanted(self.words.load(word)) & mask;
+            (found != 0).then(|| BitNr(bit_in(word, found)))
+        })
+    }
+
+    /// The end of a range of sectors, cut off at the volume's.
+    fn end_of(&self, sector: Sector, size: u32) -> u64 {
+        let end = sector.0.saturating_add(u64::from(size >> SECTOR_SHIFT));
+        end.min(self.capacity.0)
+    }
+
+    fn word(&self, word: u64) -> u64 {
+        usize::try_from(word).map_or(0, |index| self.words.load(index)) & self.mask_of(word)
+    }
+
+    /// The bits of a word that the volume has.
+    fn mask_of(&self, word: u64) -> u64 {
+        low_bits(self.bits.saturating_sub(word.saturating_mul(WORD_BITS)))
+    }
+}
+
+/// The number of the lowest bit set in a word.
+fn bit_in(word: usize, value: u64) -> u64 {
+    let first = u64::try_from(word)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(WORD_BITS);
+    first.saturating_add(u64::from(value.trailing_zeros()))
+}
+
+/// A word with the lowest `count` bits set.
+fn low_bits(count: u64) -> u64 {
+    u32::try_from(count)
+        .ok()
+        .and_then(|count| 1u64.checked_shl(count))
+        .map_or(u64::MAX, |bit| bit.wrapping_sub(1))
+}
+
+/// The words that the bits from `first` to before `end` lie in, with those bits.
+fn masks(first: u64, end: u64) -> impl Iterator<Item = (usize, u64)> {
+    let (first_word, end_word) = if first < end {
+        (first / WORD_BITS, words_for(end))
+    } else {
+        (0, 0)
+    };
+    (first_word..end_word).filter_map(move |word| {
+        let start = word.saturating_mul(WORD_BITS);
+        let above = low_bits(end.saturating_sub(start));
+        let below = low_bits(first.saturating_sub(start));
+        usize::try_from(word)
+            .ok()
+            .map(|index| (index, above & !below))
+    })
+}

@@ -8,7 +8,11 @@
 
 pub mod auth;
 pub mod features;
+pub mod peer_state;
 pub mod protocol;
 pub mod sizes;
 pub mod sockets;
+pub mod split_brain;
+pub mod sync_decision;
 pub mod sync_param;
+pub mod uuid_compare;

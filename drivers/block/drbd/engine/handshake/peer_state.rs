@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the peer's UUIDs and its state mean for this node (spec §1.13).
+//!
+//! P_STATE is taken in two halves, with the sync handshake between them where it is due: [`assess`] reads the two states,
+//! [`conclude`] makes the new one. In between the caller may sleep, so the second half is only valid if the own state has not
+//! changed meanwhile; otherwise it starts over.
+
+use super::uuid_compare::JUST_CREATED;
+use crate::state::{Change, ConnState, DiskState, State};
+
+/// UUID flag: the sender gave up its data.
+pub const UUID_DISCARD_MY_DATA: u64 = 1;
+/// UUID flag: the sender was Primary when it crashed.
+pub const UUID_CRASHED_PRIMARY: u64 = 2;
+/// UUID flag: the sender's disk is Inconsistent.
+pub const UUID_INCONSISTENT: u64 = 4;
+/// UUID flag: the initial resync is skipped.
+pub const UUID_SKIP_INITIAL_SYNC: u64 = 8;
+
+/// The first protocol in which the initial resync may be skipped.
+const SKIP_INITIAL_SYNC_APV: u32 = 90;
+
+/// What P_UUIDS asks for, beside remembering the peer's UUIDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UuidsDecision {
+    /// A diskless Primary was promised other data: "Can only connect to data with current UUID=…". Hard to Disconnecting.
+    Refuse {
+        /// The UUID that the users have seen.
+        exposed_uuid: u64,
+    },
+    /// Both disks are declared UpToDate: clear and write the bitmap, take over the peer's current UUID, bitmap UUID 0, hard change.
+    SkipInitialSync,
+    /// A diskless Primary follows the peer: its current UUID is the exposed one.
+    ExposePeerCurrent,
+    /// Nothing more.
+    Accept,
+}
+
+/// Decides what the peer's UUIDs ask for.
+///
+/// `own_current` is this node's current UUID; it counts while a disk is attached. `peer_flags` are the flags that came with the UUIDs.
+pub fn receive_uuids(
+    state: State,
+    own_current: u64,
+    exposed_uuid: u64,
+    peer_current: u64,
+    peer_flags: u64,
+    apv: u32,
+) -> UuidsDecision {
+    let is_attached = state.disk >= DiskState::Inconsistent;
+    let depends_on_peer = !is_attached && state.role.is_primary();
+    let peer_is_new = state.conn < ConnState::Connected || state.pdsk == DiskState::Diskless;
+    if peer_is_new && depends_on_peer && exposed_uuid & !1 != peer_current & !1 {
+        return UuidsDecision::Refuse { exposed_uuid };
+    }
+    if is_attached {
+        let skips = state.conn == ConnState::Connected
+            && apv >= SKIP_INITIAL_SYNC_APV
+            && own_current == JUST_CREATED
+            && peer_flags & UUID_SKIP_INITIAL_SYNC != 0;
+        return if skips {
+            UuidsDecision::SkipInitialSync
+        } else {
+            UuidsDecision::Accept
+        };
+    }
+    if depends_on_peer {
+        UuidsDecision::ExposePeerCurrent
+    } else {
+        UuidsDecision::Accept
+    }
+}
+
+/// Whether the peer's current UUID becomes the exposed one after a state change under way has been waited for.
+pub fn exposes_peer_after_wait(state: State) -> bool {
+    state.conn >= ConnState::Connected && state.disk < DiskState::Inconsistent
+}
+
+/// The facts about the volume that [`assess`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// The flags of the peer's UUIDs; `None` while P_UUIDS has not come.
+    pub peer_uuid_flags: Option<u64>,
+    /// The handshake is to be run again (flag CONSIDER_RESYNC).
+    pub consider_resync: bool,
+    /// Set bits.
+    pub set_bits: u64,
+    /// Blocks that could not be synced.
+    pub failed_bits: u64,
+}
+
+/// What the peer's state amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assessment {
+    /// The connection is going down; the packet comes too late.
+    Abort,
+    /// A negotiating peer has to send its UUIDs first: drop the connection.
+    ProtocolError,
+    /// The peer is done with the resync: finish it.
+    FinishResync,
+    /// The peer is done with the verify: finish it.
+    FinishVerify,
+    /// Nothing to do: the peer is done, but bits are still set here.
+    Ignore,
+    /// Go on, running the sync handshake first where it says so.
+    Continue(Proposal),
+}
+
+/// The first half of a P_STATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The own state that was assessed.
+    pub old: State,
+    /// The peer's state, as it sees itself.
+    pub peer: State,
+    /// The peer's disk, Negotiating resolved and flapping removed.
+    pub peer_disk: DiskState,
+    /// The connection state to go to without a handshake.
+    pub conn: ConnState,
+    /// Whether the sync handshake is to be run.
+    pub needs_handshake: bool,
+}
+
+/// Reads the peer's state.
+pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
+    use ConnState as C;
+    if own.conn <= C::TearDown {
+        return Assessment::Abort;
+    }
+    let Some(mut peer_disk) = real_peer_disk(peer.disk, facts.peer_uuid_flags) else {
+        return Assessment::ProtocolError;
+    };
+    let now_up_to_date = peer_disk == DiskState::UpToDate && own.disk == DiskState::UpToDate;
+    let was_worse = matches!(own.pdsk, DiskState::Inconsistent | DiskState::Consistent);
+    if was_worse && now_up_to_date && own.conn > C::Connected {
+        if peer.conn > C::Connected && peer.conn < C::SyncSource {
+            peer_disk = DiskState::Inconsistent;
+        } else if own.conn >= C::SyncSource && peer.conn == C::Connected {
+            let complete = facts.set_bits <= facts.failed_bits;
+            return if complete {
+                Assessment::FinishResync
+            } else {
+                Assessment::Ignore
+            };
+        }
+    }
+    if own.conn == C::VerifyT && now_up_to_date && peer.conn == C::Connected {
+        return Assessment::FinishVerify;
+    }
+    // A peer that already syncs tells of a disk that is about to be UpToDate again.
+    let flaps = own.pdsk == DiskState::UpToDate
+        && peer_disk == DiskState::Inconsistent
+        && own.conn == C::Connected
+        && peer.conn > C::SyncSource;
+    if flaps {
+        peer_disk = DiskState::UpToDate;
+    }
+    let needs_handshake = needs_handshake(own, peer, facts);
+    let conn = target_conn(own.conn, peer.conn);
+    Assessment::Continue(Proposal {
+        old: own,
+        peer,
+        peer_disk,
+        conn,
+        needs_handshake,
+    })
+}
+
+/// The peer's disk behind Negotiating, told by its UUID flags; `None` if it has not sent them.
+fn real_peer_disk(disk: DiskState, peer_uuid_flags: Option<u64>) -> Option<DiskState> {
+    if disk != DiskState::Negotiating {
+        return Some(disk);
+    }
+    let flags = peer_uuid_flags?;
+    Some(if flags & UUID_INCONSISTENT != 0 {
+        DiskState::Inconsistent
+    } else {
+        DiskState::Consistent
+    })
+}
+
+fn target_conn(own: ConnState, peer: ConnState) -> ConnState {
+    match (own, peer) {
+        (_, ConnState::Ahead) => ConnState::Behind,
+        (ConnState::WFReportParams, _) => ConnState::Connected,
+        (own, _) => own,
+    }
+}
+
+fn needs_handshake(own: State, peer: State, facts: &PeerFacts) -> bool {
+    let both_have_disks = facts.peer_uuid_flags.is_some()
+        && peer.disk >= DiskState::Negotiating
+        && own.disk >= DiskState::Negotiating;
+    let negotiating = peer.disk == DiskState::Negotiating || own.disk == DiskState::Negotiating;
+    let peer_starts_sync =
+        peer.conn >= ConnState::StartingSyncS && peer.conn <= ConnState::WFBitMapT;
+    let connected = own.conn == ConnState::Connected;
+    both_have_disks
+        && (own.conn < ConnState::Connected
+            || (connected && (negotiating || peer_starts_sync))
+            || facts.consider_resync)
+}
+
+/// What a failed handshake does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// This node's attach is refused: hard to disk Failed, stay Connected.
+    FailOwnDisk(Proposal),
+    /// The peer's attach is refused ("Disk attach process on the peer node was aborted."): go on, the peer is Diskless.
+    PeerIsDiskless(Proposal),
+    /// A dry run: close the connection with a plain error.
+    CloseDryRun,
+    /// Hard to Disconnecting.
+    Disconnect,
+}
+
+/// What to do when the handshake refused, or setting all bits failed.
+pub fn handshake_failed(proposal: Proposal, dry_run: bool) -> Failure {
+    let connected = Proposal {
+        conn: ConnState::Connected,
+        ..proposal
+    };
+    if proposal.old.disk == DiskState::Negotiating {
+        return Failure::FailOwnDisk(connected);
+    }
+    if proposal.peer.disk == DiskState::Negotiating {
+        let peer = State {
+            disk: DiskState::Diskless,
+            ..proposal.peer
+        };
+        let peer_disk = DiskState::Diskless;
+        return Failure::PeerIsDiskless(Proposal {
+            peer,
+            peer_disk,
+            ..connected
+        });
+    }
+    if dry_run {
+        Failure::CloseDryRun
+    } else {
+        Failure::Disconnect
+    }
+}
+
+/// The second half of a P_STATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The state to request, all fields.
+    pub change: Change,
+    /// Whether the change is hard. Only establishing the connection is soft: it may be refused, which is Disconnecting.
+    pub hard: bool,
+    /// The peer has not decided to resync yet: send UUIDs and state again after the change.
+    pub resend: bool,
+}
+
+/// How a P_STATE ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Apply, then clear CONSIDER_RESYNC and the volume's DISCARD_MY_DATA, and sync the metadata.
+    Apply(Conclusion),
+    /// The peer rebooted while I/O was frozen and cannot have it all: drop the pending requests, new current UUID, clear NEW_CUR_UUID,
+    /// then hard to ProtocolError with `susp` off ("Aborting Connect, can not thaw IO with an only Consistent peer").
+    AbortFrozen,
+}
+
+/// Makes the new state of a proposal, the handshake's result already in it as `conn`.
+///
+/// `negotiated_disk` is the remembered state of a disk that is Negotiating; `new_current_uuid_pending` the flag NEW_CUR_UUID.
+pub fn conclude(
+    proposal: &Proposal,
+    negotiated_disk: DiskState,
+    new_current_uuid_pending: bool,
+) -> Verdict {
+    let Proposal {
+        old,
+        peer,
+        peer_disk,
+        conn,
+        ..
+    } = *proposal;
+    let mut new = State {
+        conn,
+        peer: peer.role,
+        pdsk: peer_disk,
+        peer_isp: peer.aftr_isp || peer.user_isp,
+        ..old
+    };
+    let settled = matches!(conn, ConnState::Connected | ConnState::WFBitMapS);
+    if settled && new.disk == DiskState::Negotiating {
+        new.disk = negotiated_disk;
+    }
+    let establishes = old.conn < ConnState::Connected && conn >= ConnState::Connected;
+    let frozen = peer_disk == DiskState::Consistent
+        && old.is_suspended()
+        && conn == ConnState::Connected
+        && establishes
+        && new_current_uuid_pending;
+    if frozen {
+        return Verdict::AbortFrozen;
+    }
+    let resend = old.conn > ConnState::WFReportParams
+        && conn > ConnState::Connected
+        && peer.conn <= ConnState::Connected
+        && peer.disk != DiskState::Negotiating;
+    Verdict::Apply(Conclusion {
+        change: Change::all(new),
+        hard: !establishes,
+        resend,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,5 @@ pub mod meta;
 pub mod state;
 pub mod request;
 pub mod handshake;
-pub mod handshake;
 pub mod types;
 pub mod wire;

@@ -4,3 +4,8 @@
 //!
 //! All `unsafe` of the module lives here (and in the generated bindings). Nothing in this crate
 //! knows what DRBD is.
+
+pub mod genl;
+pub mod params;
+pub mod proc;
+pub mod umh;

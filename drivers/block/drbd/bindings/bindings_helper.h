@@ -10,6 +10,7 @@
 #include <net/tcp.h>
 
 #include "bindings_user.h"
+#include "bindings_block.h"
 #include "shim.h"
 
 const gfp_t DRBD_CONST_GFP_NOIO = GFP_NOIO;

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata I/O in pages of 4 KiB that the caller waits for, with a deadline.
+//!
+//! A page in flight belongs to its bio. When the deadline passes it stays there, nothing leaks,
+//! and the object can be used again once the device has answered.
+
+use crate::{
+    bdev::BlockDevice,
+    bio::{
+        self,
+        Completion,
+        Flags, //
+    },
+};
+use drbd_bindings as raw;
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc, //
+    },
+    types::Opaque, //
+};
+
+/// Bytes of one unit of metadata.
+pub const META_PAGE_BYTES: usize = 4096;
+
+/// One unit of metadata.
+pub type MetaPage = [u8; META_PAGE_BYTES];
+
+/// Longest single sleep, below the kernel's hung-task limit of 120 s.
+const NAP_MS: u32 = 60_000;
+
+/// Room for one I/O of one page (or a flush) at a time, usable without allocating anything.
+///
+/// All operations fail with `EDEADLK` inside a disk's `submit`, with `ETIMEDOUT` when the deadline
+/// passes, and with `EBUSY` while an I/O that missed its deadline is still out. Context: may
+/// sleep.
+pub struct SyncIo {
+    device: BlockDevice,
+    slot: Arc<Slot>,
+    /// Whether the page belongs to a bio.
+    outstanding: bool,
+}
+
+/// What a bio in flight and its waiter share.
+#[pin_data(PinnedDrop)]
+struct Slot {
+    page: *mut bindings::page,
+    segment: bindings::bio_vec,
+    errno: Atomic<i32>,
+    #[pin]
+    done: Opaque<bindings::completion>,
+}
+
+// SAFETY: The page is accessed by its owner or by a bio, never by both: see `SyncIo::outstanding`.
+unsafe impl Send for Slot {}
+// SAFETY: As above.
+unsafe impl Sync for Slot {}
+
+/// The token of the bio: keeps the page.
+pub(crate) struct SlotToken(Arc<Slot>);
+
+impl SlotToken {
+    /// The one segment of the page.
+    pub(crate) fn table(&self) -> *const bindings::bio_vec {
+        &self.0.segment
+    }
+}
+
+impl Completion for SlotToken {
+    fn complete(self, result: Result) {
+        let errno = match result {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        };
+        self.0.errno.store(errno, Relaxed);
+        // SAFETY: Initialised in `SyncIo::new`. The lock inside orders the store before the wake.
+        unsafe { bindings::complete(self.0.done.get()) };
+    }
+}
+
+impl SyncIo {
+    /// Allocates the page. Errors: `ENOMEM`.
+    pub fn new(device: &BlockDevice) -> Result<Self> {
+        // SAFETY: The function has no requirements.
+        let page = unsafe { bindings::alloc_pages(raw::DRBD_CONST_GFP_NOIO_ZERO, 0) };
+        if page.is_null() {
+            return Err(ENOMEM);
+        }
+        let segment = bindings::bio_vec {
+            bv_page: page,
+            bv_len: META_PAGE_BYTES as u32,
+            bv_offset: 0,
+        };
+        let slot = Arc::pin_init(
+            try_pin_init!(Slot {
+                page,
+                segment,
+                errno: Atomic::new(0),
+                done <- Opaque::ffi_init(|done| {
+                    // SAFETY: `done` is valid for writes and stays in place, being pinned.
+                    unsafe { bindings::init_completion(done) }
+                }),
+            }),
+            GFP_KERNEL,
+        );
+        match slot {
+            Ok(slot) => Ok(Self {
+                device: device.clone(),
+                slot,
+                outstanding: false,
+            }),
+            Err(error) => {
+                // SAFETY: Allocated above, with no other user.
+                unsafe { bindings::__free_pages(page, 0) };
+                Err(error)
+            }
+        }
+    }
+
+    /// The device that the I/O goes to.
+    pub fn device(&self) -> &BlockDevice {
+        &self.device
+    }
+
+    /// The page: what was read last, or what to write next. `EBUSY` while it is in flight.
+    pub fn page(&mut self) -> Result<&mut MetaPage> {
+        if self.outstanding {
+            return Err(EBUSY);
+        }
+        // SAFETY: The page is ours, mapped, 4096 bytes large and no bio has it.
+        Ok(unsafe { &mut *raw::drbd_shim_page_address(self.slot.page).cast::<MetaPage>() })
+    }
+
+    /// Reads the page at `sector`.
+    pub fn read(&mut self, sector: u64, timeout_ms: Option<u32>) -> Result<&MetaPage> {
+        self.start_read(sector)?;
+        self.finish(timeout_ms)?;
+        Ok(self.page()?)
+    }
+
+    /// Writes [`SyncIo::page`] to `sector`; with `flush`, what was written before and the page are
+    /// on stable storage when it returns.
+    pub fn write(&mut self, sector: u64, flush: bool, timeout_ms: Option<u32>) -> Result {
+        self.start_write(sector, flush)?;
+        self.finish(timeout_ms)
+    }
+
+    /// Flushes the device's volatile write cache.
+    pub fn flush(&mut self, timeout_ms: Option<u32>) -> Result {
+        let token = self.token()?;
+        self.device.submit_flush(token);
+        self.finish(timeout_ms)
+    }
+
+    /// Starts reading; [`SyncIo::finish`] waits for the end.
+    pub fn start_read(&mut self, sector: u64) -> Result {
+        let token = self.token()?;
+        let flags = Flags::SYNC | Flags::META | Flags::PRIO;
+        self.device
+            .submit_slot(bindings::req_op_REQ_OP_READ, flags, sector, token);
+        Ok(())
+    }
+
+    /// Starts writing; [`SyncIo::finish`] waits for the end.
+    pub fn start_write(&mut self, sector: u64, flush: bool) -> Result {
+        let token = self.token()?;
+        let mut flags = Flags::SYNC | Flags::META | Flags::PRIO;
+        if flush {
+            flags = flags | Flags::FUA | Flags::PREFLUSH;
+        }
+        self.device
+            .submit_slot(bindings::req_op_REQ_OP_WRITE, flags, sector, token);
+        Ok(())
+    }
+
+    /// Waits for what was started and returns its result; `Ok` when nothing was.
+    pub fn finish(&mut self, timeout_ms: Option<u32>) -> Result {
+        if !self.outstanding {
+            return Ok(());
+        }
+        if !self.slot.wait(timeout_ms) {
+            return Err(ETIMEDOUT);
+        }
+        self.outstanding = false;
+        match self.slot.errno.load(Relaxed) {
+            0 => Ok(()),
+            errno => Err(Error::from_errno(errno)),
+        }
+    }
+
+    /// Whether an I/O that was started has not been finished.
+    pub fn is_outstanding(&self) -> bool {
+        self.outstanding
+    }
+
+    fn token(&mut self) -> Result<SlotToken> {
+        if bio::inside_submit() {
+            return Err(EDEADLK);
+        }
+        if self.outstanding && !self.slot.wait(Some(0)) {
+            return Err(EBUSY);
+        }
+        self.outstanding = true;
+        Ok(SlotToken(self.slot.clone()))
+    }
+}
+
+impl Slot {
+    /// Waits for the completion; whether it came in time.
+    fn wait(&self, timeout_ms: Option<u32>) -> bool {
+        let Some(mut rest_ms) = timeout_ms else {
+            while !self.wait_ms(NAP_MS) {}
+            return true;
+        };
+        loop {
+            let nap_ms = rest_ms.min(NAP_MS);
+            if self.wait_ms(nap_ms) {
+                return true;
+            }
+            rest_ms = rest_ms.saturating_sub(nap_ms);
+            if rest_ms == 0 {
+                return false;
+            }
+        }
+    }
+
+    fn wait_ms(&self, ms: u32) -> bool {
+        // SAFETY: The completion is initialised.
+        unsafe {
+            if bindings::try_wait_for_completion(self.done.get()) {
+                return true;
+            }
+            let jiffies = bindings::__msecs_to_jiffies(ms);
+            bindings::wait_for_completion_io_timeout(self.done.get(), jiffies) != 0
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Slot {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Allocated in `SyncIo::new`; neither waiter nor bio is left.
+        unsafe { bindings::__free_pages(self.page, 0) };
+    }
+}
+
+/// Several [`SyncIo`]s in flight at once, for many pages.
+pub struct BulkIo {
+    lanes: KVec<SyncIo>,
+}
+
+impl BulkIo {
+    /// Creates `depth` lanes (at least one), each with a page. Errors: `ENOMEM`.
+    pub fn new(device: &BlockDevice, depth: usize) -> Result<Self> {
+        let mut lanes = KVec::with_capacity(depth, GFP_KERNEL)?;
+        for _ in 0..depth.max(1) {
+            lanes.push(SyncIo::new(device)?, GFP_KERNEL)?;
+        }
+        Ok(Self { lanes })
+    }
+
+    /// Reads `pages` pages from `sector` on and hands them to `each` in order.
+    ///
+    /// `timeout_ms` is for each I/O. Stops at the first error of the device or of `each`.
+    pub fn read(
+        &mut self,
+        sector: u64,
+        pages: usize,
+        timeout_ms: Option<u32>,
+        mut each: impl FnMut(usize, &MetaPage) -> Result,
+    ) -> Result {
+        let depth = self.lanes.len();
+        let result = bio::plugged(|| {
+            for step in 0..pages.saturating_add(depth) {
+                let Some(lane) = self.lanes.get_mut(step % depth) else {
+                    break;
+                };
+                if let Some(index) = step.checked_sub(depth) {
+                    lane.finish(timeout_ms)?;
+                    each(index, lane.page()?)?;
+                }
+                if step < pages {
+                    lane.start_read(sector_of(sector, step)?)?;
+                }
+            }
+            Ok(())
+        });
+        self.settle(timeout_ms).and(result)
+    }
+
+    /// Writes one page to each of `sectors`; `fill` makes the content, given the position in
+    /// `sectors`.
+    ///
+    /// Not flushed: follow with [`BlockDevice::flush_sync`] or a flushed write. `timeout_ms` and
+    /// errors as for [`BulkIo::read`].
+    pub fn write(
+        &mut self,
+        sectors: impl Iterator<Item = u64>,
+        timeout_ms: Option<u32>,
+        mut fill: impl FnMut(usize, &mut MetaPage) -> Result,
+    ) -> Result {
+        let depth = self.lanes.len();
+        let result = bio::plugged(|| {
+            for (index, sector) in sectors.enumerate() {
+                let Some(lane) = self.lanes.get_mut(index % depth) else {
+                    break;
+                };
+                lane.finish(timeout_ms)?;
+                fill(index, lane.page()?)?;
+                lane.start_write(sector, false)?;
+            }
+            Ok(())
+        });
+        self.settle(timeout_ms).and(result)
+    }
+
+    /// Waits for everything that is out and returns the first error.
+    fn settle(&mut self, timeout_ms: Option<u32>) -> Result {
+        let mut result = Ok(());
+        for lane in &mut self.lanes {
+            result = result.and(lane.finish(timeout_ms));
+        }
+        result
+    }
+}
+
+/// The sector of the page with this index.
+fn sector_of(first: u64, index: usize) -> Result<u64> {
+    let offset = u64::try_from(index)?.checked_mul(8).ok_or(EOVERFLOW)?;
+    first.checked_add(offset).ok_or(EOVERFLOW)
+}

@@ -22,5 +22,6 @@ pub mod meta;
 pub mod state;
 pub mod request;
 pub mod handshake;
+pub mod transfer_log;
 pub mod types;
 pub mod wire;

@@ -23,5 +23,6 @@ pub mod state;
 pub mod request;
 pub mod handshake;
 pub mod transfer_log;
+pub mod range;
 pub mod types;
 pub mod wire;

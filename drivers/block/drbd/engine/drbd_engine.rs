@@ -24,5 +24,6 @@ pub mod request;
 pub mod handshake;
 pub mod transfer_log;
 pub mod range;
+pub mod epoch;
 pub mod types;
 pub mod wire;

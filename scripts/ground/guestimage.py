@@ -102,6 +102,8 @@ def _pack_modules(archive: Archive, root: Path, kernel: Kernel, work: Path) -> N
     directory = work / "lib/modules" / kernel.release
     directory.mkdir(parents=True)
     shutil.copytree(files / "modules", directory / "kernel")
+    for index in files.glob("modules.*"):
+        shutil.copy(index, directory)
     _depmod(root, kernel, work)
     dependencies = {}
     for line in (directory / "modules.dep").read_text().splitlines():
@@ -123,11 +125,14 @@ def _pack_modules(archive: Archive, root: Path, kernel: Kernel, work: Path) -> N
 
 
 def _pack_skeleton(archive: Archive, root: Path) -> None:
-    for path in ("proc", "sys", "dev", "run", "tmp", "mnt", "root", "var/lib/drbd", "var/lock"):
+    for path in ("proc", "sys", "dev", "run", "tmp", "mnt", "root", "var/lib/drbd", "run/lock",
+                 "run/drbd"):
         archive.directory(path)
     for name in ("bin", "sbin", "lib", "lib64"):
         archive.symlink(name, f"usr/{name}")
         archive.directory(f"usr/{name}")
+    archive.symlink("var/run", "../run")
+    archive.symlink("var/lock", "../run/lock")
     archive.character_device("dev/console", 5, 1)
     archive.character_device("dev/null", 1, 3)
     for name in ("passwd", "group", "nsswitch.conf", "protocols", "services"):

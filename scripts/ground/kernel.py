@@ -30,7 +30,7 @@ class Kernel:
 
     @property
     def key(self) -> str:
-        return key_of(self.release, self.version, "1")
+        return key_of(self.release, self.version, "2")
 
 
 def _chosen_file() -> Path:
@@ -97,7 +97,7 @@ def kernel_files(root: Path, kernel: Kernel, quick: bool = False) -> Path:
     def make(directory: Path) -> None:
         release = kernel.release
         _fetch(root, directory, [f"linux-{part}-{release}" for part in
-                                 ("binary", "modules", "headers")], kernel.version)
+                                 ("binary", "base", "modules", "headers")], kernel.version)
         packages = directory / "packages"
         packages.mkdir()
         _unpack(directory, packages)
@@ -107,9 +107,8 @@ def kernel_files(root: Path, kernel: Kernel, quick: bool = False) -> Path:
         (modules / "kernel").rename(directory / "modules")
         (headers / ".config").rename(directory / "config")
         (headers / "Module.symvers").rename(directory / "Module.symvers")
-        base = next(packages.glob("usr/lib/modules/*/modules.builtin"), None)
-        if base:
-            base.rename(directory / "modules.builtin")
+        for index in modules.glob("modules.*"):
+            index.rename(directory / index.name)
         subprocess.run(["rm", "-rf", str(packages)], check=True)
 
     return ensure("kernel", kernel.key, f"the stock kernel {kernel.release} from the archive", make,
@@ -153,7 +152,7 @@ def object_tree(root: Path, kernel: Kernel, quick: bool = False) -> Path:
             tail = (result.stdout.strip().splitlines() or ["no message"])[-1]
             raise GroundError(f"preparing the kernel tree failed: {tail} (all of it: {log})")
 
-    return ensure("objtree", key_of(kernel.key, root_key(), "1"),
+    return ensure("objtree", key_of(kernel.release, kernel.version, root_key(), "1"),
                   f"Rust artifacts for {kernel.release} (about 3 minutes on two cores)", make,
                   needed_mib=1024, quick=quick)
 

@@ -9,8 +9,9 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
-#include "bindings_user.h"
 #include "bindings_block.h"
+#include "bindings_net.h"
+#include "bindings_user.h"
 #include "shim.h"
 
 const gfp_t DRBD_CONST_GFP_NOIO = GFP_NOIO;

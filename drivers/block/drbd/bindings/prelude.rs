@@ -22,3 +22,15 @@
 use kernel::bindings::*;
 use kernel::ffi;
 
+/// C's `struct shash_desc`.
+#[repr(C)]
+pub struct shash_desc {
+    _opaque: [u8; 0],
+}
+
+/// The C shim's `struct drbd_shim_sock_hook`.
+#[repr(C)]
+pub struct drbd_shim_sock_hook {
+    _opaque: [u8; 0],
+}
+

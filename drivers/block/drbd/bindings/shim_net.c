@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C shim for sockets, hashes and reclaim scopes: fields of struct sock, which the kernel's own
+ * bindings keep opaque, and inline functions.
+ */
+#include <crypto/hash.h>
+#include <crypto/utils.h>
+#include <linux/bvec.h>
+#include <linux/net.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <net/sock.h>
+#include <net/tcp_states.h>
+
+#include "shim_net.h"
+
+/*
+ * A socket that block I/O depends on: its allocations must not wait for block I/O, and the page
+ * fragment of the current task may belong to a writer further up the same call chain.
+ */
+void drbd_shim_sock_prepare(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	sk->sk_reuse = SK_CAN_REUSE;
+	sk->sk_allocation = GFP_NOIO;
+	sk->sk_use_task_frag = false;
+}
+
+void drbd_shim_sock_set_sndtimeo(struct socket *sock, long jiffies)
+{
+	WRITE_ONCE(sock->sk->sk_sndtimeo, jiffies);
+}
+
+void drbd_shim_sock_set_rcvtimeo(struct socket *sock, long jiffies)
+{
+	WRITE_ONCE(sock->sk->sk_rcvtimeo, jiffies);
+}
+
+/* The administrator's size as it is: setsockopt() would clamp it to a limit meant for users. */
+void drbd_shim_sock_set_sndbuf(struct socket *sock, int bytes)
+{
+	struct sock *sk = sock->sk;
+
+	lock_sock(sk);
+	WRITE_ONCE(sk->sk_sndbuf, bytes);
+	sk->sk_userlocks |= SOCK_SNDBUF_LOCK;
+	release_sock(sk);
+}
+
+void drbd_shim_sock_set_rcvbuf(struct socket *sock, int bytes)
+{
+	struct sock *sk = sock->sk;
+
+	lock_sock(sk);
+	WRITE_ONCE(sk->sk_rcvbuf, bytes);
+	sk->sk_userlocks |= SOCK_RCVBUF_LOCK;
+	release_sock(sk);
+}
+
+void drbd_shim_sock_set_priority(struct socket *sock, u32 priority)
+{
+	WRITE_ONCE(sock->sk->sk_priority, priority);
+}
+
+int drbd_shim_sock_wmem_queued(struct socket *sock)
+{
+	return READ_ONCE(sock->sk->sk_wmem_queued);
+}
+
+int drbd_shim_sock_sndbuf(struct socket *sock)
+{
+	return READ_ONCE(sock->sk->sk_sndbuf);
+}
+
+bool drbd_shim_sock_established(struct socket *sock)
+{
+	return READ_ONCE(sock->sk->sk_state) == TCP_ESTABLISHED;
+}
+
+/* What a hooked socket called before, and whom to tell now. sk_user_data points to it. */
+struct drbd_shim_sock_hook {
+	void (*data_ready)(struct sock *sk);
+	void (*state_change)(struct sock *sk);
+	void (*write_space)(struct sock *sk);
+	void (*notify)(void *context, unsigned int event);
+	void *context;
+};
+
+static void hook_data_ready(struct sock *sk)
+{
+	struct drbd_shim_sock_hook *hook;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	hook = sk->sk_user_data;
+	if (hook) {
+		hook->data_ready(sk);
+		hook->notify(hook->context, DRBD_SHIM_SOCK_DATA_READY);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+static void hook_state_change(struct sock *sk)
+{
+	struct drbd_shim_sock_hook *hook;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	hook = sk->sk_user_data;
+	if (hook) {
+		hook->state_change(sk);
+		hook->notify(hook->context, DRBD_SHIM_SOCK_STATE_CHANGE);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+static void hook_write_space(struct sock *sk)
+{
+	struct drbd_shim_sock_hook *hook;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	hook = sk->sk_user_data;
+	if (hook) {
+		hook->write_space(sk);
+		hook->notify(hook->context, DRBD_SHIM_SOCK_WRITE_SPACE);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+struct drbd_shim_sock_hook *drbd_shim_sock_hook(struct socket *sock,
+						void (*notify)(void *context, unsigned int event),
+						void *context)
+{
+	struct sock *sk = sock->sk;
+	struct drbd_shim_sock_hook *hook;
+
+	hook = kzalloc(sizeof(*hook), GFP_NOIO);
+	if (!hook)
+		return ERR_PTR(-ENOMEM);
+	hook->notify = notify;
+	hook->context = context;
+
+	lock_sock(sk);
+	write_lock_bh(&sk->sk_callback_lock);
+	if (sk->sk_user_data) {
+		write_unlock_bh(&sk->sk_callback_lock);
+		release_sock(sk);
+		kfree(hook);
+		return ERR_PTR(-EBUSY);
+	}
+	hook->data_ready = sk->sk_data_ready;
+	hook->state_change = sk->sk_state_change;
+	hook->write_space = sk->sk_write_space;
+	sk->sk_user_data = hook;
+	sk->sk_data_ready = hook_data_ready;
+	sk->sk_state_change = hook_state_change;
+	sk->sk_write_space = hook_write_space;
+	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
+	return hook;
+}
+
+/*
+ * The socket lock keeps the protocol from being between its load of a callback and the call, and
+ * the callback lock waits for a running one: after this, no hook function runs or will run.
+ */
+void drbd_shim_sock_unhook(struct socket *sock, struct drbd_shim_sock_hook *hook)
+{
+	struct sock *sk = sock->sk;
+
+	lock_sock(sk);
+	write_lock_bh(&sk->sk_callback_lock);
+	sk->sk_data_ready = hook->data_ready;
+	sk->sk_state_change = hook->state_change;
+	sk->sk_write_space = hook->write_space;
+	sk->sk_user_data = NULL;
+	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
+	kfree(hook);
+}
+
+bool drbd_shim_sendpages_ok(struct page *page, size_t len, size_t offset)
+{
+	return sendpages_ok(page, len, offset);
+}
+
+void drbd_shim_bvec_set_virt(struct bio_vec *bvec, void *address, unsigned int len)
+{
+	bvec_set_virt(bvec, address, len);
+}
+
+/* The transformation and the state of one computation in it. */
+struct shash_desc *drbd_shim_hash_alloc(const char *name)
+{
+	struct crypto_shash *tfm = crypto_alloc_shash(name, 0, 0);
+	struct shash_desc *desc;
+
+	if (IS_ERR(tfm))
+		return ERR_CAST(tfm);
+	desc = kzalloc(sizeof(*desc) + crypto_shash_descsize(tfm), GFP_KERNEL);
+	if (!desc) {
+		crypto_free_shash(tfm);
+		return ERR_PTR(-ENOMEM);
+	}
+	desc->tfm = tfm;
+	return desc;
+}
+
+void drbd_shim_hash_free(struct shash_desc *desc)
+{
+	crypto_free_shash(desc->tfm);
+	kfree_sensitive(desc);
+}
+
+unsigned int drbd_shim_hash_size(struct shash_desc *desc)
+{
+	return crypto_shash_digestsize(desc->tfm);
+}
+
+int drbd_shim_hash_setkey(struct shash_desc *desc, const u8 *key, unsigned int len)
+{
+	return crypto_shash_setkey(desc->tfm, key, len);
+}
+
+int drbd_shim_hash_init(struct shash_desc *desc)
+{
+	return crypto_shash_init(desc);
+}
+
+int drbd_shim_hash_update(struct shash_desc *desc, const u8 *data, unsigned int len)
+{
+	return crypto_shash_update(desc, data, len);
+}
+
+int drbd_shim_hash_final(struct shash_desc *desc, u8 *digest)
+{
+	return crypto_shash_final(desc, digest);
+}
+
+bool drbd_shim_memneq(const void *a, const void *b, size_t len)
+{
+	return crypto_memneq(a, b, len);
+}
+
+unsigned int drbd_shim_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void drbd_shim_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+unsigned int drbd_shim_noreclaim_save(void)
+{
+	return memalloc_noreclaim_save();
+}
+
+void drbd_shim_noreclaim_restore(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags);
+}

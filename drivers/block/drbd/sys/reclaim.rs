@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scopes in which the current thread's allocations are restricted.
+//!
+//! The kernel crate's containers know `GFP_KERNEL` but not `GFP_NOIO`. A thread that block I/O
+//! waits for must not wait for block I/O itself: it lives in a [`NoIoScope`], where `GFP_KERNEL`
+//! means `GFP_NOIO`.
+//!
+//! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
+
+use kernel::{
+    ffi::c_uint,
+    types::NotThreadSafe, //
+};
+
+/// While it lives, no allocation of this thread starts block I/O to reclaim memory.
+///
+/// Scopes nest; drop them in reverse order.
+#[must_use = "the scope ends where this is dropped"]
+pub struct NoIoScope {
+    outer: c_uint,
+    _thread: NotThreadSafe,
+}
+
+impl NoIoScope {
+    /// Enters the scope. Task context.
+    pub fn enter() -> Self {
+        Self {
+            // SAFETY: Changes the current task only; the value goes back in `drop`.
+            outer: unsafe { drbd_bindings::drbd_shim_noio_save() },
+            _thread: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for NoIoScope {
+    fn drop(&mut self) {
+        // SAFETY: `outer` was saved by this task, as the scope cannot leave its thread.
+        unsafe { drbd_bindings::drbd_shim_noio_restore(self.outer) };
+    }
+}
+
+/// While it lives, this thread may use the memory reserves and does not reclaim.
+///
+/// For threads whose progress frees memory. They must allocate little, or the reserves run dry.
+/// Scopes nest; drop them in reverse order.
+#[must_use = "the scope ends where this is dropped"]
+pub struct NoReclaimScope {
+    outer: c_uint,
+    _thread: NotThreadSafe,
+}
+
+impl NoReclaimScope {
+    /// Enters the scope. Task context.
+    pub fn enter() -> Self {
+        Self {
+            // SAFETY: Changes the current task only; the value goes back in `drop`.
+            outer: unsafe { drbd_bindings::drbd_shim_noreclaim_save() },
+            _thread: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for NoReclaimScope {
+    fn drop(&mut self) {
+        // SAFETY: `outer` was saved by this task, as the scope cannot leave its thread.
+        unsafe { drbd_bindings::drbd_shim_noreclaim_restore(self.outer) };
+    }
+}

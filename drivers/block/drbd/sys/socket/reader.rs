@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receiving from a socket: small pieces through a buffer, big ones straight into pages.
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    RecvError,
+    TcpSocket, //
+};
+use crate::segment::SegmentMut;
+
+/// Runs of pages that one receive call takes at most; 1 MiB of single pages.
+const VECS_MAX: usize = 256;
+
+/// The receiving end of a socket.
+///
+/// Headers come through a small buffer, payload goes straight into its pages. A receive for a
+/// header takes up to `lookahead` bytes if they are there: with the size of a header and its fixed
+/// fields, a packet costs one call for those and one for the payload, and no payload is copied
+/// twice; a socket that carries headers only can look ahead as far as it likes.
+///
+/// All functions may sleep up to the socket's receive timeout, which starts anew with each part
+/// that arrives, and end with [`RecvError::Closed`] when the socket is shut down.
+pub struct Reader {
+    socket: Arc<TcpSocket>,
+    buffer: KVec<u8>,
+    start: usize,
+    end: usize,
+    vecs: KVec<bindings::bio_vec>,
+}
+
+// SAFETY: The page pointers in `vecs` are used only during a call.
+unsafe impl Send for Reader {}
+
+impl Reader {
+    /// Makes the receiving end of `socket`; `lookahead` is the most that is read before it is
+    /// asked for, and the most that [`Self::peek`] can show. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new(socket: Arc<TcpSocket>, lookahead: usize) -> Result<Self> {
+        Ok(Self {
+            socket,
+            buffer: KVec::from_elem(0, lookahead, GFP_KERNEL)?,
+            start: 0,
+            end: 0,
+            vecs: KVec::with_capacity(VECS_MAX, GFP_KERNEL)?,
+        })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Arc<TcpSocket> {
+        &self.socket
+    }
+
+    /// What was received and not yet consumed.
+    pub fn buffered(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or(&[])
+    }
+
+    /// Shows the next `len` bytes without consuming them.
+    ///
+    /// # Errors
+    ///
+    /// On [`RecvError::TimedOut`] nothing is lost: what came stays in the buffer, and the call can
+    /// be repeated. `EINVAL` where `len` is more than the lookahead.
+    pub fn peek(&mut self, len: usize) -> Result<&[u8], RecvError> {
+        if len > self.buffer.len() {
+            return Err(RecvError::Failed(EINVAL));
+        }
+        while self.buffered().len() < len {
+            self.receive_more()?;
+        }
+        self.buffered().get(..len).ok_or(RecvError::Failed(EINVAL))
+    }
+
+    /// Gives up the next `len` bytes of what is buffered.
+    pub fn consume(&mut self, len: usize) {
+        self.start = self.end.min(self.start.saturating_add(len));
+    }
+
+    /// Receives exactly `to.len()` bytes.
+    pub fn read_exact(&mut self, to: &mut [u8]) -> Result<(), RecvError> {
+        let from_buffer = copy_start(to, self.buffered());
+        self.consume(from_buffer);
+        match to.get_mut(from_buffer..) {
+            Some(rest) if !rest.is_empty() => {
+                self.socket.recv_exact(rest).map_err(|error| match error {
+                    RecvError::TimedOut { received } => RecvError::TimedOut {
+                        received: received.saturating_add(from_buffer),
+                    },
+                    error => error,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Receives until all `segments` are full.
+    pub fn read_segments<'a>(
+        &mut self,
+        segments: impl IntoIterator<Item = SegmentMut<'a>>,
+    ) -> Result<(), RecvError> {
+        let mut segments = segments.into_iter().peekable();
+        let mut received: usize = 0;
+        while segments.peek().is_some() {
+            received = self.read_batch(&mut segments, received)?;
+        }
+        Ok(())
+    }
+
+    /// Receives into as many `segments` as one call takes; `before` bytes went into earlier ones.
+    /// Returns the new sum.
+    fn read_batch<'a>(
+        &mut self,
+        segments: &mut impl Iterator<Item = SegmentMut<'a>>,
+        before: usize,
+    ) -> Result<usize, RecvError> {
+        let mut received = before;
+        let mut len: usize = 0;
+        self.vecs.clear();
+        for mut segment in segments.take(VECS_MAX) {
+            let from_buffer = segment.fill(self.buffered());
+            self.consume(from_buffer);
+            received = received.saturating_add(from_buffer);
+            if !segment.is_empty() {
+                len = len.saturating_add(segment.len());
+                self.vecs
+                    .push_within_capacity(segment.as_vec())
+                    .map_err(|_| RecvError::Failed(ENOMEM))?;
+            }
+        }
+
+        let mut done: usize = 0;
+        while done < len {
+            // SAFETY: The segments are borrowed for `'a`, which outlives this call, and ours to
+            // write; `len` is the sum of their lengths.
+            match unsafe { self.socket.recv_vecs(&self.vecs, len, done) } {
+                Ok(count) => done = done.saturating_add(count),
+                Err(RecvError::TimedOut { .. }) => {
+                    return Err(RecvError::TimedOut {
+                        received: received.saturating_add(done),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(received.saturating_add(len))
+    }
+
+    /// Receives `len` bytes and drops them.
+    pub fn discard(&mut self, len: usize) -> Result<(), RecvError> {
+        let mut left = len;
+        while left > 0 {
+            if self.buffered().is_empty() {
+                self.receive_more()?;
+            }
+            let now = left.min(self.buffered().len());
+            self.consume(now);
+            left = left.wrapping_sub(now);
+        }
+        Ok(())
+    }
+
+    /// Receives at least one more byte into the buffer, which is not full.
+    fn receive_more(&mut self) -> Result<(), RecvError> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end = self.end.saturating_sub(self.start);
+            self.start = 0;
+        }
+        let held = self.end;
+        let room = self.buffer.get_mut(held..).unwrap_or(&mut []);
+        if room.is_empty() {
+            return Err(RecvError::Failed(EINVAL));
+        }
+        match self.socket.recv_some(room) {
+            Ok(count) => {
+                self.end = self.end.saturating_add(count);
+                Ok(())
+            }
+            Err(RecvError::TimedOut { .. }) => Err(RecvError::TimedOut { received: held }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Copies as much of `from` as fits to the start of `to`; returns how much.
+fn copy_start(to: &mut [u8], from: &[u8]) -> usize {
+    let mut count: usize = 0;
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+        count = count.wrapping_add(1);
+    }
+    count
+}

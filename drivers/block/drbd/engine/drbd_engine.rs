@@ -20,6 +20,7 @@ pub mod bitmap;
 pub mod config;
 pub mod meta;
 pub mod state;
+pub mod report;
 pub mod request;
 pub mod handshake;
 pub mod transfer_log;

@@ -44,3 +44,4 @@ pub use parameters::{
     Detach, Disconnect, NewCurrentUuid, Resize, SetRole, StartVerify, TimeoutParameters,
 };
 pub use ret_code::RetCode;
+pub use text::{Bytes, Lossy, Text};

@@ -2,6 +2,7 @@
 
 //! Return codes of commands and their texts (spec §3.7, §4.4).
 
+use crate::state::{StateError, Success};
 use core::fmt;
 
 macro_rules! ret_codes {
@@ -46,6 +47,27 @@ impl RetCode {
             Self(102..=170) => 10,
             Self(-22..=0) => 11,
             _ => 20,
+        }
+    }
+}
+
+impl From<StateError> for RetCode {
+    fn from(error: StateError) -> Self {
+        Self(error.code())
+    }
+}
+
+impl From<Success> for RetCode {
+    fn from(success: Success) -> Self {
+        Self(success.code())
+    }
+}
+
+impl From<Result<Success, StateError>> for RetCode {
+    fn from(outcome: Result<Success, StateError>) -> Self {
+        match outcome {
+            Ok(success) => success.into(),
+            Err(error) => error.into(),
         }
     }
 }
@@ -177,6 +199,15 @@ mod tests {
         assert_eq!(RetCode::NO_LOCAL_DISK.exit_code(), 16);
         assert_eq!(RetCode::DEVICE_IN_USE.exit_code(), 11);
         assert_eq!(RetCode(-30).exit_code(), 20);
+    }
+
+    #[test]
+    fn refused_state_changes_keep_their_text() {
+        for &error in StateError::ALL {
+            assert_eq!(RetCode::from(error).text(), Some(error.text()));
+        }
+        assert_eq!(RetCode::from(Ok(Success::Done)), RetCode::SUCCESS);
+        assert_eq!(RetCode::from(Ok(Success::PeerNotNeeded)), RetCode::SUCCESS_NO_NEED);
     }
 
     #[test]

@@ -55,6 +55,9 @@ use kernel::{
 /// log2 of the sector size that the block layer counts in.
 const SECTOR_SHIFT: u32 = kernel::block::SECTOR_SHIFT;
 
+/// The bits of `bi_opf` that are the operation; the others are flags.
+const OPERATION_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
+
 /// The largest token that fits in front of a bio, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 48;
 
@@ -95,8 +98,8 @@ impl<C: BufferCompletion> Completion for WithBuffer<C> {
 struct Pad {
     token: MaybeUninit<[u8; TOKEN_BYTES_MAX]>,
     device: MaybeUninit<BlockDevice>,
-    /// The application bio whose pages and vector a clone borrows, or null.
-    master: *mut bindings::bio,
+    /// Keeps the pages and the vector that a clone borrows.
+    master: MaybeUninit<Option<MasterHold>>,
 }
 
 /// The reserve that all our bios come from.
@@ -274,7 +277,7 @@ impl MasterBio {
 
     /// What the bio asks for.
     pub fn operation(&self) -> Operation {
-        match self.get().bi_opf & 0xff {
+        match self.get().bi_opf & OPERATION_MASK {
             bindings::req_op_REQ_OP_READ => Operation::Read,
             bindings::req_op_REQ_OP_WRITE if self.size_bytes() == 0 => Operation::Flush,
             bindings::req_op_REQ_OP_WRITE => Operation::Write,
@@ -286,7 +289,7 @@ impl MasterBio {
 
     /// Its modifiers.
     pub fn flags(&self) -> Flags {
-        Flags(self.get().bi_opf & !0xff)
+        Flags(self.get().bi_opf & !OPERATION_MASK)
     }
 
     /// First sector on our disk.
@@ -309,25 +312,22 @@ impl MasterBio {
     /// The application can still change the bytes (direct I/O), so nothing may rely on reading the
     /// same value twice.
     pub fn segments(&self) -> Segments<'_> {
-        let bio = self.get();
-        if !matches!(self.operation(), Operation::Read | Operation::Write) {
-            return Segments::empty();
-        }
-        // SAFETY: The vector of a bio covers `bi_size` bytes from `bi_idx` and `bi_offset` on
-        // and lives as long as the bio; its pages stay until it ends, which the borrow outlives.
-        unsafe {
-            Segments::from_raw(
-                bio.bi_io_vec.add(bio.bi_iter.bi_idx as usize),
-                bio.bi_iter.bi_offset as usize,
-                bio.bi_iter.bi_size as usize,
-            )
-        }
+        // SAFETY: By the type invariant the bio has not ended; the borrow outlives that.
+        unsafe { data_of(self.bio) }
+    }
+
+    /// Keeps the application's memory, independently of who owns the bio. Context: any.
+    pub fn hold(&self) -> MasterHold {
+        // SAFETY: By the type invariant the bio is alive and not ended.
+        unsafe { raw::drbd_shim_bio_inc_remaining(self.bio.as_ptr()) };
+        // INVARIANT: The count was just taken.
+        MasterHold(self.bio)
     }
 
     /// Ends the bio towards the application.
     ///
-    /// The application sees the end once every clone in flight has ended as well, because those
-    /// borrow its pages. Context: any.
+    /// The application sees the end once every clone in flight has ended and every hold is gone as
+    /// well, because those borrow its pages. Context: any.
     pub fn end(self, result: Result) {
         let mut bio = ManuallyDrop::new(self);
         bio.finish(result);
@@ -354,14 +354,74 @@ impl Drop for MasterBio {
     }
 }
 
+/// A claim on an application bio's memory: while it lives, pages and vector stay, even where the
+/// [`MasterBio`] was ended meanwhile. Whoever sends the data takes one.
+///
+/// # Invariants
+///
+/// We hold one of the bio's remaining counts.
+pub struct MasterHold(NonNull<bindings::bio>);
+
+// SAFETY: A count on a bio has no ties to a thread.
+unsafe impl Send for MasterHold {}
+// SAFETY: `&self` only reads what is constant while the count is held.
+unsafe impl Sync for MasterHold {}
+
+impl MasterHold {
+    /// As [`MasterBio::segments`].
+    pub fn segments(&self) -> Segments<'_> {
+        // SAFETY: By the type invariant the bio has not ended; the borrow outlives that.
+        unsafe { data_of(self.0) }
+    }
+}
+
+impl Drop for MasterHold {
+    fn drop(&mut self) {
+        // SAFETY: Gives our count back; the last one ends the bio.
+        unsafe { bindings::bio_endio(self.0.as_ptr()) };
+    }
+}
+
+/// The data of a bio, none unless it reads or writes.
+///
+/// # Safety
+///
+/// The bio must not end during `'a`.
+unsafe fn data_of<'a>(bio: NonNull<bindings::bio>) -> Segments<'a> {
+    // SAFETY: By the requirement the bio is alive, and these fields are constant until it ends.
+    let (op, vector, position) = unsafe {
+        let bio = bio.as_ref();
+        (bio.bi_opf & OPERATION_MASK, bio.bi_io_vec, bio.bi_iter)
+    };
+    if !matches!(
+        op,
+        bindings::req_op_REQ_OP_READ | bindings::req_op_REQ_OP_WRITE
+    ) {
+        return Segments::empty();
+    }
+    // SAFETY: The vector of a bio covers `bi_size` bytes from `bi_offset` of entry `bi_idx` on; it
+    // and its pages stay until the bio ends.
+    unsafe {
+        Segments::from_raw(
+            vector.add(position.bi_idx as usize),
+            position.bi_offset as usize,
+            position.bi_size as usize,
+        )
+    }
+}
+
 /// Submitting I/O to a backing device. None of these may be called in atomic context; all use
 /// the reserve and never fail for lack of memory.
 impl BlockDevice {
-    /// Passes the application's bio on to this device, with all its modifiers, at the same sector.
-    pub fn submit_clone<C: Completion>(&self, master: &MasterBio, token: C) {
+    /// Makes a bio that does to this device what the application's bio asks for, with all its
+    /// modifiers and at the same sector.
+    ///
+    /// In two steps, so that the master can move to where the completion finds it in between.
+    /// Errors: `ENOMEM`, only for bios with inline encryption or integrity.
+    pub fn clone_bio(&self, master: &MasterBio) -> Result<ClonedBio> {
         let set = self.bio_set().set.get();
         // SAFETY: Device, master and set are alive; the clone borrows the master's vector, which
-        // the count taken below keeps until the clone has ended.
+        // the hold keeps until the clone has ended.
         let clone = unsafe {
             bindings::bio_alloc_clone(
                 self.as_ptr(),
@@ -370,17 +430,15 @@ impl BlockDevice {
                 set,
             )
         };
-        let Some(clone) = NonNull::new(clone) else {
-            // Only inline encryption and integrity contexts can fail here.
-            return token.complete(Err(ENOMEM));
-        };
-        // SAFETY: The master is alive; the matching `bio_endio` is in `end_io`.
-        unsafe { raw::drbd_shim_bio_inc_remaining(master.bio.as_ptr()) };
-        // SAFETY: `clone` is fresh from our set.
-        unsafe {
-            (*clone.as_ptr()).bi_opf &= !raw::DRBD_CONST_REQ_POLLED;
-            self.start(clone, master.bio.as_ptr(), token);
-        }
+        let bio = NonNull::new(clone).ok_or(ENOMEM)?;
+        // SAFETY: The clone is ours alone.
+        unsafe { (*bio.as_ptr()).bi_opf &= !raw::DRBD_CONST_REQ_POLLED };
+        // INVARIANT: As required.
+        Ok(ClonedBio {
+            bio,
+            device: self.clone(),
+            master: master.hold(),
+        })
     }
 
     /// Reads into or writes from a whole buffer at `sector`.
@@ -425,7 +483,7 @@ impl BlockDevice {
         let op = bindings::req_op_REQ_OP_WRITE;
         let bio = self.alloc(op, Flags::PREFLUSH | Flags::SYNC, 0, 0);
         // SAFETY: `bio` is fresh from our set and carries no data.
-        unsafe { self.start(bio, ptr::null_mut(), token) };
+        unsafe { self.start(bio, None, token) };
     }
 
     /// Discards `sectors` sectors. The token gets `EOPNOTSUPP` when the device cannot.
@@ -460,7 +518,7 @@ impl BlockDevice {
         };
         let bio = self.alloc(op, flags, sector, size_bytes);
         // SAFETY: `bio` is fresh from our set; these operations carry no data.
-        unsafe { self.start(bio, ptr::null_mut(), token) };
+        unsafe { self.start(bio, None, token) };
     }
 
     /// Allocates a bio without a vector; waits for one of the reserve if need be.
@@ -505,7 +563,7 @@ impl BlockDevice {
         unsafe {
             (*bio.as_ptr()).bi_io_vec = table.cast_mut();
             (*bio.as_ptr()).bi_flags |= 1 << bindings::BIO_CLONED;
-            self.start(bio, ptr::null_mut(), token);
+            self.start(bio, None, token);
         }
     }
 
@@ -514,11 +572,11 @@ impl BlockDevice {
     /// # Safety
     ///
     /// `bio` must come from this device's bio set and be exclusively ours; what its vector refers
-    /// to must be owned by `token` or by `master`, on which a remaining count was taken.
+    /// to must be owned by `token` or held by `master`.
     unsafe fn start<C: Completion>(
         &self,
         bio: NonNull<bindings::bio>,
-        master: *mut bindings::bio,
+        master: Option<MasterHold>,
         token: C,
     ) {
         const {
@@ -531,10 +589,42 @@ impl BlockDevice {
             let pad = pad_of(bio.as_ptr());
             (&raw mut (*pad).token).cast::<C>().write(token);
             (&raw mut (*pad).device).write(MaybeUninit::new(self.clone()));
-            (&raw mut (*pad).master).write(master);
+            (&raw mut (*pad).master).write(MaybeUninit::new(master));
             (*bio.as_ptr()).bi_end_io = Some(end_io::<C>);
             bindings::submit_bio_noacct(bio.as_ptr());
         }
+    }
+}
+
+/// A clone of an application's bio for a backing device, ready to be submitted.
+///
+/// # Invariants
+///
+/// `bio` comes from the device's bio set, is ours alone and borrows the vector of `master`.
+pub struct ClonedBio {
+    bio: NonNull<bindings::bio>,
+    device: BlockDevice,
+    master: MasterHold,
+}
+
+// SAFETY: A bio that was not submitted has no ties to a thread.
+unsafe impl Send for ClonedBio {}
+
+impl ClonedBio {
+    /// Submits it. Context: may sleep.
+    pub fn submit<C: Completion>(self, token: C) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used after its fields are moved out.
+        let (device, master) = unsafe { (ptr::read(&this.device), ptr::read(&this.master)) };
+        // SAFETY: By the type invariant.
+        unsafe { device.start(this.bio, Some(master), token) };
+    }
+}
+
+impl Drop for ClonedBio {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the bio is ours, and it was not submitted.
+        unsafe { bindings::bio_put(self.bio.as_ptr()) };
     }
 }
 
@@ -561,7 +651,7 @@ unsafe extern "C" fn end_io<C: Completion>(bio: *mut bindings::bio) {
         (
             (&raw const (*pad).token).cast::<C>().read(),
             (&raw const (*pad).device).read().assume_init(),
-            (*pad).master,
+            (&raw const (*pad).master).read().assume_init(),
             (*bio).bi_status,
         )
     };
@@ -569,10 +659,7 @@ unsafe extern "C" fn end_io<C: Completion>(bio: *mut bindings::bio) {
     unsafe { bindings::bio_put(bio) };
     // SAFETY: The function has no requirements.
     token.complete(to_result(unsafe { bindings::blk_status_to_errno(status) }));
-    if !master.is_null() {
-        // SAFETY: Gives back the count that `submit_clone` took; the last one ends the master.
-        unsafe { bindings::bio_endio(master) };
-    }
+    drop(master);
     drop(device);
 }
 

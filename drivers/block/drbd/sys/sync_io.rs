@@ -278,10 +278,9 @@ impl BulkIo {
     ) -> Result {
         let depth = self.lanes.len();
         let result = bio::plugged(|| {
+            let mut turn = 0;
             for step in 0..pages.saturating_add(depth) {
-                let Some(lane) = self.lanes.get_mut(step % depth) else {
-                    break;
-                };
+                let lane = self.lane(&mut turn)?;
                 if let Some(index) = step.checked_sub(depth) {
                     lane.finish(timeout_ms)?;
                     each(index, lane.page()?)?;
@@ -306,12 +305,10 @@ impl BulkIo {
         timeout_ms: Option<u32>,
         mut fill: impl FnMut(usize, &mut MetaPage) -> Result,
     ) -> Result {
-        let depth = self.lanes.len();
         let result = bio::plugged(|| {
+            let mut turn = 0;
             for (index, sector) in sectors.enumerate() {
-                let Some(lane) = self.lanes.get_mut(index % depth) else {
-                    break;
-                };
+                let lane = self.lane(&mut turn)?;
                 lane.finish(timeout_ms)?;
                 fill(index, lane.page()?)?;
                 lane.start_write(sector, false)?;
@@ -319,6 +316,16 @@ impl BulkIo {
             Ok(())
         });
         self.settle(timeout_ms).and(result)
+    }
+
+    /// The lane whose turn it is; the next call gives the next one.
+    fn lane(&mut self, turn: &mut usize) -> Result<&mut SyncIo> {
+        if *turn >= self.lanes.len() {
+            *turn = 0;
+        }
+        let lane = self.lanes.get_mut(*turn).ok_or(EINVAL)?;
+        *turn = turn.wrapping_add(1);
+        Ok(lane)
     }
 
     /// Waits for everything that is out and returns the first error.

@@ -26,5 +26,6 @@ pub mod handshake;
 pub mod transfer_log;
 pub mod range;
 pub mod epoch;
+pub mod timer;
 pub mod types;
 pub mod wire;

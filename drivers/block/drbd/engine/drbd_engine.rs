@@ -27,5 +27,6 @@ pub mod transfer_log;
 pub mod range;
 pub mod epoch;
 pub mod timer;
+pub mod resync;
 pub mod types;
 pub mod wire;

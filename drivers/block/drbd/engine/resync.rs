@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Resync and online verify: what to ask for next, how fast, and how far it got (spec §6).
+//!
+//! The node that drives (the target, or VerifyS) runs turns: [`Controller::turn`] says how many sectors may be asked for, [`Planner`] or
+//! [`VerifyPlanner`] say which. The node that serves asks [`Throttle`] whether to let the application go first. Both keep [`Progress`].
+
+mod controller;
+mod planner;
+mod progress;
+mod throttle;
+mod verify;
+
+pub use controller::{Controller, Limits, Pace, Window, TURN_NS};
+pub use planner::{Deferred, DirtyBits, Next, Planner, Request, Shape};
+pub use progress::{Mark, Progress, MARKS, MARK_STEP_NS};
+pub use throttle::{Activity, Throttle};
+pub use verify::VerifyPlanner;

@@ -223,7 +223,10 @@ impl<W: Words> Bitmap<W> {
     pub fn next_run(&self, from: BitNr, max_bits: u64) -> Option<Run> {
         let first = self.next_set(from)?;
         let end = first.0.saturating_add(max_bits).min(self.bits);
-        let bits = self.run_end(first, true, end).saturating_sub(first.0);
+        let bits = self
+            .run_end(first, true, end)
+            .min(end)
+            .saturating_sub(first.0);
         (bits != 0).then_some(Run { first, bits })
     }
 

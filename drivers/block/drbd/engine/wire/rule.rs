@@ -290,3 +290,99 @@ const fn protocol(version: Version) -> PayloadRule {
         PayloadRule::exactly(24)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    fn rule(command: Command, number: u32, features: Features) -> Option<(u32, u32)> {
+        [Socket::Data, Socket::Meta].into_iter().find_map(|socket| {
+            let rule = command
+                .payload(socket, Version::new(number)?, features)
+                .ok()?;
+            Some((rule.fixed, rule.max))
+        })
+    }
+
+    #[test]
+    fn only_what_was_agreed_may_come() {
+        assert_eq!(rule(Command::OutOfSync, 95, Features::OURS), None);
+        assert_eq!(rule(Command::OutOfSync, 96, Features::NONE), Some((16, 16)));
+        assert_eq!(rule(Command::Trim, 101, Features::NONE), None);
+        assert_eq!(rule(Command::Trim, 101, Features::TRIM), Some((28, 28)));
+        assert_eq!(rule(Command::WriteSame, 101, Features::OURS), None);
+        assert_eq!(rule(Command::AuthChallenge, 101, Features::OURS), None);
+        assert_eq!(rule(Command::BecomeSyncTarget, 86, Features::NONE), None);
+    }
+
+    #[test]
+    fn sizes_depend_on_version_and_features() {
+        assert_eq!(rule(Command::Sizes, 101, Features::NONE), Some((32, 32)));
+        assert_eq!(rule(Command::Sizes, 101, Features::OURS), Some((56, 56)));
+        assert_eq!(rule(Command::Bitmap, 91, Features::NONE), Some((0, 4088)));
+        assert_eq!(rule(Command::Bitmap, 101, Features::NONE), Some((0, 4080)));
+        assert_eq!(rule(Command::Protocol, 86, Features::NONE), Some((24, 24)));
+        assert_eq!(rule(Command::Protocol, 87, Features::NONE), Some((25, 88)));
+        assert_eq!(rule(Command::SyncParam, 88, Features::NONE), Some((5, 68)));
+    }
+
+    #[test]
+    fn the_scratch_buffers_hold_every_fixed_part() {
+        for command in Command::ALL {
+            for number in 86..=101 {
+                if let Some((fixed, _)) = rule(*command, number, Features::OURS) {
+                    assert!(usize::try_from(fixed).unwrap() <= MAX_FIXED_SIZE);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_read_as_in_the_c_driver_and_say_what_they_do() {
+        let cases = [
+            (
+                PacketError::Unexpected {
+                    socket: Socket::Data,
+                    command: 0x34,
+                },
+                "Unexpected data packet WriteSame (0x0034)",
+                Consequence::ProtocolError,
+            ),
+            (
+                PacketError::Unexpected {
+                    socket: Socket::Meta,
+                    command: 0x51,
+                },
+                "Unexpected meta packet Unknown (0x0051)",
+                Consequence::Disconnecting,
+            ),
+            (
+                check(Socket::Data, Command::Barrier, 9),
+                "No payload expected Barrier l:9",
+                Consequence::ProtocolError,
+            ),
+            (
+                check(Socket::Data, Command::Barrier, 7),
+                "Barrier: unexpected packet size, expected:8 received:7",
+                Consequence::ProtocolError,
+            ),
+            (
+                check(Socket::Meta, Command::Ping, 4),
+                "Wrong packet size on meta (c: 19, l: 4)",
+                Consequence::NetworkFailure,
+            ),
+        ];
+        for (error, text, consequence) in cases {
+            assert_eq!(format!("{error}"), text);
+            assert_eq!(error.consequence(), consequence);
+        }
+    }
+
+    fn check(socket: Socket, command: Command, length: u32) -> PacketError {
+        let rule = command
+            .payload(socket, Version::MAX, Features::OURS)
+            .unwrap();
+        rule.check(socket, command, length).unwrap_err()
+    }
+}

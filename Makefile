@@ -62,6 +62,13 @@ tools:
 engine-test:
 	cd tests && $(CARGO) test --quiet
 
+# help: make vm-test [TESTS=] tests on booted kernels
+TESTS ?=
+.PHONY: vm-test
+vm-test: ko
+	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
+		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
+
 .PHONY: clean
 # help: make clean       remove build/; the cache outside the checkout stays
 clean:

@@ -9,8 +9,9 @@ from drbdvm import CommandFailed, KernelReport, TimedOut
 
 @pytest.fixture(scope="module")
 def pair(module_lab):
-    files = {"etc/drbd.conf": resource()}
-    return module_lab.pair("t", "Shentar", module="c", tools="stock", disks=["64M"], files=files)
+    fast = "resync-rate 100M; c-plan-ahead 0;"
+    files = {"etc/drbd.conf": resource(disk_options=fast)}
+    return module_lab.pair("t", "Shentar", module="c", tools="stock", disks=["16M"], files=files)
 
 
 def test_commands_return_their_exit_code_and_both_outputs(pair):

@@ -56,12 +56,7 @@ impl Limits {
         // SAFETY: `self` is valid and exclusively borrowed, `device` holds its block device open,
         // `name` is a C string.
         unsafe {
-            bindings::queue_limits_stack_bdev(
-                self.0.get(),
-                device.as_ptr(),
-                0,
-                name.as_ptr().cast(),
-            )
+            bindings::queue_limits_stack_bdev(self.0.get(), device.as_ptr(), 0, name.as_char_ptr())
         }
     }
 
@@ -113,7 +108,7 @@ impl Limits {
     }
 
     /// Largest discard in sectors, 0 when discard is not supported.
-    pub fn max_discard_sectors(&self) -> u32 {
+    pub fn max_hw_discard_sectors(&self) -> u32 {
         self.get().max_hw_discard_sectors
     }
 

@@ -9,10 +9,7 @@ use core::{
         align_of,
         size_of, //
     },
-    ops::{
-        Deref,
-        DerefMut, //
-    },
+    ops::Deref,
     ptr::{
         self,
         NonNull, //
@@ -268,30 +265,5 @@ impl<T> Drop for Pooled<T> {
             ptr::drop_in_place(&raw mut (*object).value);
             pool.mempool.give_back(self.0.cast());
         }
-    }
-}
-
-/// An object from an [`ObjectPool`] with a single owner.
-pub struct Unique<T>(Pooled<T>);
-
-impl<T> Unique<T> {
-    /// Shares the object.
-    pub fn into_shared(self) -> Pooled<T> {
-        self.0
-    }
-}
-
-impl<T> Deref for Unique<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Unique<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: There is one reference, ours.
-        unsafe { &mut self.0 .0.as_mut().value }
     }
 }

@@ -105,3 +105,6 @@ pub fn needs_peer(old: State, new: State) -> bool {
         || enters(C::Disconnecting)
         || (old.conn == C::Connected && matches!(new.conn, C::VerifyS | C::WFReportParams))
 }
+
+#[cfg(test)]
+mod tests;

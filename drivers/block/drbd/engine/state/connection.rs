@@ -193,3 +193,6 @@ pub fn connection_work(
         finish_fencing: susp_fen && volumes.highest_pdsk <= DiskState::Outdated,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,3 +185,6 @@ effect_set! {
         SyncMetadata,
     }
 }
+
+#[cfg(test)]
+mod tests;

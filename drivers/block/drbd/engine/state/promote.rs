@@ -141,3 +141,6 @@ pub fn starts_new_generation(state: State, bitmap_uuid_is_zero: bool, forced: bo
     let peer_lacks_data = state.conn < ConnState::Connected || state.pdsk <= DiskState::Failed;
     state.disk >= DiskState::Inconsistent && ((peer_lacks_data && bitmap_uuid_is_zero) || forced)
 }
+
+#[cfg(test)]
+mod tests;

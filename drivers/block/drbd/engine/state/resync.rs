@@ -207,3 +207,6 @@ pub fn unfences_peer(old: State, context: &Context, volumes: &super::Aggregate) 
         && volumes.lowest_disk == DiskState::UpToDate
         && volumes.lowest_pdsk == DiskState::UpToDate
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,6 +210,7 @@ fn suspend(old: State, new: &mut State, context: &Context) {
     }
 }
 
+/// The last rule, so the disks of a resync that continues here are held to their range by the next change only; peers do the same.
 fn pause_or_continue_resync(new: &mut State) {
     new.conn = match (new.conn, new.is_resync_paused()) {
         (ConnState::SyncSource, true) => ConnState::PausedSyncS,
@@ -219,3 +220,6 @@ fn pause_or_continue_resync(new: &mut State) {
         (other, _) => other,
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,3 +167,6 @@ pub fn hard_connection_transition(old: ConnState, new: ConnState) -> Result<(), 
         StateError::InTransientState,
     )
 }
+
+#[cfg(test)]
+mod tests;

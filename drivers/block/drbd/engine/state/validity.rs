@@ -107,3 +107,6 @@ fn peer_disk_is_known(state: State) -> Result<(), StateError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which change entails what, at once and later.
+
+use super::super::connection::Aggregate;
+use super::super::values::{ConnState as C, DiskState as D, Role};
+use super::super::word::State;
+use super::*;
+use std::vec::Vec;
+
+const PAIR: State = State {
+    role: Role::Secondary,
+    peer: Role::Secondary,
+    conn: C::Connected,
+    disk: D::UpToDate,
+    pdsk: D::UpToDate,
+    ..State::NEW
+};
+const PRIMARY: State = State {
+    role: Role::Primary,
+    ..PAIR
+};
+const LOST: State = State {
+    peer: Role::Unknown,
+    conn: C::NetworkFailure,
+    pdsk: D::DUnknown,
+    ..PRIMARY
+};
+
+fn at(conn: C) -> State {
+    State { conn, ..PAIR }
+}
+
+fn now(old: State, new: State, effect: Immediate) -> bool {
+    effects_now(old, new, false).contains(effect)
+}
+
+fn context(present: State) -> AfterContext {
+    AfterContext {
+        apv: 101,
+        present,
+        volumes: Aggregate::of([present]),
+        is_attached: true,
+        bitmap_uuid_is_zero: true,
+        was_io_error: false,
+        calls_local_io_error: false,
+        resync_after_negotiation: false,
+    }
+}
+
+fn after(old: State, new: State, effect: Deferred) -> bool {
+    effects_after(old, new, &context(new)).contains(effect)
+}
+
+#[test]
+fn nothing_follows_from_nothing() {
+    assert!(effects_now(PAIR, PAIR, false).is_empty());
+}
+
+#[test]
+fn effects_come_in_the_order_of_their_declaration() {
+    let order: Vec<Immediate> = effects_now(PAIR, LOST, false).iter().collect();
+    assert!(order.is_sorted());
+    assert_eq!(order.last(), Some(&Immediate::QueueDeferred));
+    let order: Vec<Deferred> = effects_after(PRIMARY, LOST, &context(LOST))
+        .iter()
+        .collect();
+    assert_eq!(
+        order,
+        [
+            Deferred::Notify,
+            Deferred::BroadcastEvent,
+            Deferred::NewCurrentUuid,
+            Deferred::SyncMetadata
+        ]
+    );
+}
+
+#[test]
+fn each_immediate_effect_has_its_change() {
+    use Immediate as I;
+    let inconsistent = State {
+        disk: D::Inconsistent,
+        pdsk: D::Inconsistent,
+        ..PAIR
+    };
+    let attaching = State {
+        disk: D::Attaching,
+        ..PAIR
+    };
+    let table = [
+        (PAIR, at(C::SyncSource), I::ClearResyncDone),
+        (PRIMARY, LOST, I::CloseEpoch),
+        (attaching, PAIR, I::LogAttachedUuids),
+        (at(C::WFReportParams), PAIR, I::ClearStateSent),
+        (PAIR, PRIMARY, I::WakeWaiters),
+        (at(C::VerifyS), PAIR, I::RememberVerifyStart),
+        (at(C::PausedSyncS), at(C::SyncSource), I::AccountPause),
+        (at(C::PausedSyncT), at(C::SyncTarget), I::KickResyncTimer),
+        (at(C::SyncTarget), at(C::PausedSyncT), I::StampPause),
+        (PAIR, at(C::VerifyT), I::BeginVerify),
+        (PAIR, at(C::VerifyS), I::StartVerifyTimer),
+        (PAIR, PRIMARY, I::UpdateMetadataFlags),
+        (inconsistent, PAIR, I::ExposeCurrentUuid),
+        (
+            inconsistent,
+            State {
+                peer: Role::Primary,
+                ..inconsistent
+            },
+            I::ConsiderResync,
+        ),
+        (PAIR, at(C::Disconnecting), I::StopReceiver),
+        (at(C::Disconnecting), at(C::StandAlone), I::StopReceiver),
+        (PAIR, at(C::Timeout), I::RestartReceiver),
+        (at(C::WFReportParams), PAIR, I::ResumeActivityLog),
+        (at(C::WFReportParams), at(C::WFBitMapS), I::CountConnect),
+        (attaching, PAIR, I::RecordReattach),
+        (PAIR, PRIMARY, I::QueueDeferred),
+    ];
+    for (old, new, effect) in table {
+        assert!(now(old, new, effect), "{effect:?}");
+        assert_eq!(effects_now(new, new, false), ImmediateEffects::NONE);
+    }
+    let covered = |effect: &Immediate| table.iter().any(|(_, _, told)| told == effect);
+    assert!(Immediate::ALL.iter().all(covered));
+}
+
+#[test]
+fn immediate_effects_do_not_come_unasked() {
+    use Immediate as I;
+    assert!(!now(
+        at(C::PausedSyncS),
+        at(C::SyncSource),
+        I::KickResyncTimer
+    ));
+    assert!(!now(PAIR, at(C::VerifyT), I::StartVerifyTimer));
+    assert!(!now(
+        at(C::Unconnected),
+        at(C::WFConnection),
+        I::RestartReceiver
+    ));
+    assert!(!effects_now(at(C::WFReportParams), PAIR, true).contains(I::ClearStateSent));
+    assert!(!now(PAIR, PRIMARY, I::CloseEpoch));
+    let diskless = State {
+        disk: D::Diskless,
+        ..PAIR
+    };
+    assert!(!now(PAIR, diskless, I::UpdateMetadataFlags));
+}
+
+#[test]
+fn each_deferred_effect_has_its_change() {
+    use Deferred as E;
+    let syncing = State {
+        conn: C::SyncTarget,
+        disk: D::Inconsistent,
+        ..PAIR
+    };
+    let diskless_peer = State {
+        pdsk: D::Diskless,
+        ..PAIR
+    };
+    let peer_primary = State {
+        peer: Role::Primary,
+        ..diskless_peer
+    };
+    let failed = State {
+        disk: D::Failed,
+        ..PAIR
+    };
+    let diskless = State {
+        disk: D::Diskless,
+        ..PAIR
+    };
+    let table = [
+        (PAIR, PRIMARY, E::Notify),
+        (PAIR, PRIMARY, E::BroadcastEvent),
+        (PAIR, PRIMARY, E::SyncMetadata),
+        (syncing, PAIR, E::ClearCrashedPrimary),
+        (
+            PRIMARY,
+            State {
+                disk: D::Failed,
+                pdsk: D::Outdated,
+                ..PRIMARY
+            },
+            E::HelperPriOnInconDegr,
+        ),
+        (
+            at(C::WFReportParams),
+            State {
+                susp_nod: true,
+                ..PAIR
+            },
+            E::ResendForNoData,
+        ),
+        (
+            State {
+                disk: D::Attaching,
+                ..PAIR
+            },
+            State {
+                susp_nod: true,
+                ..PAIR
+            },
+            E::RestartDiskIoForNoData,
+        ),
+        (
+            PAIR,
+            State {
+                susp_fen: true,
+                ..PAIR
+            },
+            E::ResendForFencing,
+        ),
+        (at(C::WFBitMapS), at(C::SyncSource), E::SendSyncUuid),
+        (diskless_peer, PAIR, E::GreetPeerDisk),
+        (PAIR, at(C::WFBitMapS), E::SendBitmap),
+        (
+            PRIMARY,
+            State {
+                susp_fen: true,
+                ..LOST
+            },
+            E::RememberNewCurrentUuid,
+        ),
+        (PRIMARY, LOST, E::NewCurrentUuid),
+        (diskless_peer, peer_primary, E::NewCurrentUuid),
+        (peer_primary, diskless_peer, E::WriteBitmapForPeerDemotion),
+        (PRIMARY, PAIR, E::WriteBitmapForDemotion),
+        (
+            State {
+                disk: D::Attaching,
+                ..PAIR
+            },
+            State {
+                disk: D::Negotiating,
+                ..PAIR
+            },
+            E::SendDisk,
+        ),
+        (
+            PAIR,
+            State {
+                user_isp: true,
+                ..PAIR
+            },
+            E::SendStateForPause,
+        ),
+        (
+            PAIR,
+            State {
+                peer_isp: true,
+                ..PAIR
+            },
+            E::SuspendDependents,
+        ),
+        (at(C::WFReportParams), PAIR, E::SendStateForHandshake),
+        (PAIR, at(C::Ahead), E::SendStateForAhead),
+        (PAIR, at(C::StartingSyncT), E::StartFullSyncAsTarget),
+        (PAIR, at(C::StartingSyncS), E::StartFullSyncAsSource),
+        (PAIR, failed, E::ReleaseFailedDisk),
+        (failed, diskless, E::ReleaseDisk),
+        (
+            PAIR,
+            State {
+                disk: D::Inconsistent,
+                ..PAIR
+            },
+            E::SendStateForInconsistent,
+        ),
+        (
+            State {
+                peer_isp: true,
+                ..PAIR
+            },
+            PAIR,
+            E::ResumeDependents,
+        ),
+        (syncing, PAIR, E::ResumeDependents),
+        (syncing, PAIR, E::SendStateForResyncEnd),
+        (at(C::VerifyS), PAIR, E::SendStateForVerifyEnd),
+        (syncing, PAIR, E::WriteChangedBitmap),
+        (
+            State {
+                aftr_isp: true,
+                ..State::NEW
+            },
+            State::NEW,
+            E::ResumeDependentsOfUnconfigured,
+        ),
+    ];
+    for (old, new, effect) in table {
+        assert!(after(old, new, effect), "{effect:?}");
+    }
+    let by_flag = [E::HelperLocalIoError, E::ResyncNewStorage];
+    let covered = |effect: &Deferred| {
+        by_flag.contains(effect) || table.iter().any(|(_, _, told)| told == effect)
+    };
+    assert!(Deferred::ALL.iter().all(covered));
+}
+
+#[test]
+fn deferred_effects_depend_on_the_facts_of_the_moment() {
+    use Deferred as E;
+    let old_apv = AfterContext {
+        apv: 95,
+        ..context(at(C::SyncSource))
+    };
+    let effects = effects_after(at(C::WFBitMapS), at(C::SyncSource), &old_apv);
+    assert!(!effects.contains(E::SendSyncUuid));
+    let no_stop = AfterContext {
+        apv: 100,
+        ..context(PAIR)
+    };
+    assert!(!effects_after(at(C::VerifyS), PAIR, &no_stop).contains(E::SendStateForVerifyEnd));
+    let known = AfterContext {
+        bitmap_uuid_is_zero: false,
+        ..context(LOST)
+    };
+    assert!(!effects_after(PRIMARY, LOST, &known).contains(E::NewCurrentUuid));
+    let moved_on = context(LOST);
+    assert!(!effects_after(PAIR, at(C::WFBitMapS), &moved_on).contains(E::SendBitmap));
+    let failed = State {
+        disk: D::Failed,
+        ..PAIR
+    };
+    let error = AfterContext {
+        was_io_error: true,
+        calls_local_io_error: true,
+        ..context(failed)
+    };
+    assert!(effects_after(PAIR, failed, &error).contains(E::HelperLocalIoError));
+    assert!(!after(PAIR, failed, E::HelperLocalIoError));
+    let grown = AfterContext {
+        resync_after_negotiation: true,
+        ..context(PAIR)
+    };
+    assert!(effects_after(at(C::WFReportParams), PAIR, &grown).contains(E::ResyncNewStorage));
+    assert!(!after(at(C::WFReportParams), PAIR, E::ResyncNewStorage));
+}
+
+#[test]
+fn a_secondary_that_loses_its_peer_keeps_its_generation() {
+    let lost = State {
+        role: Role::Secondary,
+        ..LOST
+    };
+    assert!(!after(PAIR, lost, Deferred::NewCurrentUuid));
+    assert!(!after(PAIR, lost, Deferred::RememberNewCurrentUuid));
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The data path and the threads: moves bytes, memory and time between `sys` and `engine`.
+//!
+//! What a resource, a device and a connection consist of, and in which order their locks are
+//! taken, stands in `Documentation/architecture.md`.
+
+pub(crate) mod connection;
+pub(crate) mod device;
+pub(crate) mod disk;
+pub(crate) mod environment;
+pub(crate) mod fifo;
+pub(crate) mod limits;
+pub(crate) mod registry;
+pub(crate) mod request;
+pub(crate) mod resource;
+pub(crate) mod state;
+pub(crate) mod worker;

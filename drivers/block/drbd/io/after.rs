@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What follows from changes of state, on the worker: the engine's deferred effects, in order.
+
+use drbd_engine::{
+    request::DiskError,
+    state::{
+        connection::{
+            connection_work,
+            ConnectionWork, //
+        },
+        effects_after,
+        AfterContext,
+        Change,
+        ConnState,
+        Deferred,
+        DiskState,
+        State, //
+    },
+    timer::SECOND_NS,
+    wire::{
+        Command,
+        ResizeFlags,
+        SyncUuid,
+        UuidFlags, //
+    },
+};
+use drbd_sys::{
+    log,
+    random, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    bitmap::Which,
+    device::{
+        flag,
+        Device, //
+    },
+    disk_error,
+    limits::METADATA_DIRTY_MS,
+    resource::Resource,
+    resync,
+    state::How,
+    worker::{
+        chore,
+        After,
+        AfterConnection, //
+    },
+};
+
+/// Carries out what state changes left for the worker.
+pub(crate) fn carry_out(resource: &Arc<Resource>) {
+    loop {
+        let (volumes, connections) = resource.control.lock().take_after();
+        if volumes.is_empty() && connections.is_empty() {
+            return;
+        }
+        for after in volumes {
+            after_volume(resource, &after);
+        }
+        for after in connections {
+            after_connection(resource, &after);
+        }
+    }
+}
+
+fn after_volume(resource: &Arc<Resource>, after: &After) {
+    let device = &after.device;
+    let local = device.local();
+    let context = AfterContext {
+        apv: resource.connection.version().number(),
+        present: device.state(),
+        volumes: resource.control.lock().aggregate(),
+        is_attached: local.is_some(),
+        bitmap_uuid_is_zero: local.as_ref().is_some_and(|local| local.uuids().bitmap == 0),
+        was_io_error: device.flags.any(flag::WAS_IO_ERROR),
+        calls_local_io_error: local.as_ref().is_some_and(|local| {
+            local.conf().on_io_error == drbd_engine::config::OnIoError::CallLocalIoError
+        }),
+        resync_after_negotiation: device.flags.any(flag::RESYNC_AFTER_NEGOTIATION),
+    };
+    // A reference held across the effects would keep the disk from being let go.
+    drop(local);
+    for effect in effects_after(after.old, after.new, &context).iter() {
+        carry_out_deferred(resource, device, effect, after.old, after.new);
+    }
+}
+
+fn carry_out_deferred(
+    resource: &Arc<Resource>,
+    device: &Arc<Device>,
+    effect: Deferred,
+    old: State,
+    new: State,
+) {
+    // What cannot be sent has cost the connection already.
+    let _ = match effect {
+        Deferred::Notify | Deferred::BroadcastEvent => {
+            crate::notify::state_changed(device, effect, old, new);
+            Ok(())
+        }
+        Deferred::SendStateForPause
+        | Deferred::SendStateForHandshake
+        | Deferred::SendStateForAhead
+        | Deferred::SendStateForInconsistent
+        | Deferred::SendStateForResyncEnd
+        | Deferred::SendStateForVerifyEnd => device.send_state(new),
+        Deferred::GreetPeerDisk => device
+            .send_uuids(UuidFlags::default())
+            .and_then(|()| device.send_state(new)),
+        Deferred::SendDisk => device
+            .send_sizes(false, ResizeFlags::default())
+            .and_then(|()| device.send_uuids(UuidFlags::default()))
+            .and_then(|()| device.send_state(new)),
+        Deferred::SendSyncUuid => send_sync_uuid(device),
+        Deferred::NewCurrentUuid => {
+            new_current_uuid(device);
+            device.send_uuids(UuidFlags::default())
+        }
+        _ => {
+            carry_out_local(resource, device, effect, new);
+            Ok(())
+        }
+    };
+}
+
+/// The effects that send nothing by themselves.
+fn carry_out_local(
+    resource: &Arc<Resource>,
+    device: &Arc<Device>,
+    effect: Deferred,
+    new: State,
+) {
+    match effect {
+        Deferred::ClearCrashedPrimary => clear_crashed_primary(device),
+        Deferred::HelperPriOnInconDegr => helper(device, "pri-on-incon-degr"),
+        Deferred::HelperLocalIoError => helper(device, "local-io-error"),
+        Deferred::ResendForNoData => thaw(resource, device, Change::NONE.with_susp_nod(false)),
+        Deferred::RestartDiskIoForNoData => {
+            thaw(resource, device, Change::NONE.with_susp_nod(false));
+        }
+        Deferred::ResendForFencing => {
+            device.flags.clear(flag::NEW_CURRENT_UUID);
+            thaw(resource, device, Change::NONE.with_susp_fen(false));
+        }
+        Deferred::SendBitmap => resync::send_bitmap_as_source(device),
+        Deferred::RememberNewCurrentUuid => {
+            device.flags.set(flag::NEW_CURRENT_UUID);
+        }
+        Deferred::WriteBitmapForPeerDemotion | Deferred::WriteBitmapForDemotion => {
+            write_bitmap(device, Which::Dirty);
+        }
+        Deferred::WriteChangedBitmap => write_bitmap(device, Which::Dirty),
+        Deferred::StartFullSyncAsTarget | Deferred::StartFullSyncAsSource => {
+            resync::start_full_sync(device, effect == Deferred::StartFullSyncAsTarget);
+        }
+        Deferred::ReleaseFailedDisk => release_failed_disk(device, new),
+        Deferred::ReleaseDisk => {
+            let _ = device.send_state(new);
+        }
+        Deferred::ResyncNewStorage => {
+            device.flags.clear(flag::RESYNC_AFTER_NEGOTIATION);
+            resync::resync_new_storage(device);
+        }
+        Deferred::SuspendDependents
+        | Deferred::ResumeDependents
+        | Deferred::ResumeDependentsOfUnconfigured => resync::dependencies_changed(resource),
+        Deferred::SyncMetadata => sync_metadata(device),
+        _ => {}
+    }
+}
+
+fn clear_crashed_primary(device: &Arc<Device>) {
+    device.flags.clear(flag::CRASHED_PRIMARY);
+    if let Some(local) = device.local() {
+        local.update_flags(device, device.state());
+    }
+    let mut peer = device.peer.lock();
+    if let Some(uuids) = &mut peer.uuids {
+        uuids.flags = UuidFlags(uuids.flags.0 & !UuidFlags::CRASHED_PRIMARY.0);
+    }
+}
+
+/// Runs a helper and does not care how it ends.
+fn helper(device: &Arc<Device>, name: &'static str) {
+    let _ = super::helper::run(device, name);
+}
+
+/// I/O goes on: what was held back ends or is sent again.
+fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
+    resource.resend();
+    let _ = resource.change_state(device, change, How::VERBOSE);
+}
+
+fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::NotSent> {
+    let Some(local) = device.local() else { return Ok(()) };
+    let uuid = local.change(device, |superblock| {
+        superblock.uuids.start_as_sync_source(random::u64())
+    });
+    log!(Info, device, "updated sync UUID {}", local.uuids_text());
+    let _ = local.sync(device);
+    device
+        .resource
+        .send_data(device.volume, Command::SyncUuid, &SyncUuid(uuid).encode())
+}
+
+/// Begins a new data generation: from now on the bitmap counts against the old one. May sleep.
+pub(crate) fn new_current_uuid(device: &Arc<Device>) {
+    let Some(local) = device.local() else { return };
+    let primary = device.state().role.is_primary();
+    let overwritten = local.change(device, |superblock| {
+        superblock.uuids.begin_generation(random::u64(), primary)
+    });
+    if let Some(bitmap) = overwritten {
+        log!(Warning, device, "bm UUID was already set: {:X}", bitmap);
+    }
+    device.exposed_uuid.store(local.current_uuid());
+    log!(Info, device, "new current UUID {}", local.uuids_text());
+    let _ = local.sync(device);
+}
+
+fn write_bitmap(device: &Arc<Device>, which: Which) {
+    if let Some(local) = device.local() {
+        let _ = local.bitmap.write(device, &local, which);
+    }
+}
+
+/// The disk failed, or the admin detaches it: nothing new goes there; it is let go when what is under way has ended.
+fn release_failed_disk(device: &Arc<Device>, new: State) {
+    let _ = device.send_state(new);
+    device.resync.lock().cancel();
+    sync_metadata(device);
+    device.chore(chore::GO_DISKLESS);
+}
+
+fn sync_metadata(device: &Arc<Device>) {
+    if let Some(local) = device.local() {
+        let _ = local.sync(device);
+    }
+}
+
+fn after_connection(resource: &Arc<Resource>, after: &AfterConnection) {
+    let volumes = resource.control.lock().aggregate();
+    let suspended = resource.volumes().any(|device| device.state().susp_fen);
+    let ConnectionWork {
+        start_receiver,
+        discard_configuration,
+        finish_fencing,
+    } = connection_work(after.old, after.new, suspended, &volumes);
+    if start_receiver {
+        if let Err(error) = resource.start_receiver() {
+            log!(Error, resource, "no receiver thread: {}", error.to_errno());
+            let _ = resource.change_connection(Change::conn(ConnState::Disconnecting), How::HARD);
+            let _ = resource.change_connection(Change::conn(ConnState::StandAlone), How::HARD);
+        }
+    }
+    if discard_configuration {
+        crate::notify::connection_destroyed(resource);
+        resource.connection.set_config(None);
+    }
+    if finish_fencing {
+        for device in resource.volumes() {
+            if device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0 {
+                new_current_uuid(&device);
+            }
+        }
+        resource.fail_for_lost_connection();
+        let _ = resource.change_connection(Change::NONE.with_susp_fen(false), How::VERBOSE);
+    }
+    resource.waiters.wake_all();
+}
+
+/// Does a device's chores that are not about the resync.
+pub(crate) fn look_after(device: &Arc<Device>, chores: u32) {
+    if chores & chore::DISK_FAILED != 0 {
+        let error = if device.flags.any(flag::WAS_READ_ERROR) {
+            DiskError::Read
+        } else {
+            DiskError::Write
+        };
+        disk_error::judge(device, error);
+    }
+    if chores & chore::METADATA_FAILED != 0 {
+        disk_error::judge(device, DiskError::Metadata);
+    }
+    if chores & chore::GO_DISKLESS != 0 {
+        go_diskless(device);
+    }
+}
+
+/// Lets a failed disk go.
+fn go_diskless(device: &Arc<Device>) {
+    if device.state().disk != DiskState::Failed {
+        return;
+    }
+    if let Some(local) = device.local() {
+        // What the bitmap says is needed at the next attach; if it cannot be written, everything is out of sync.
+        let lost = device.flags.any(flag::WAS_READ_ERROR)
+            || local.bitmap.write(device, &local, Which::Dirty).is_err();
+        if lost {
+            local.change(device, |superblock| {
+                let full_sync = drbd_engine::meta::MdFlags::FULL_SYNC;
+                superblock.flags = superblock.flags.with(full_sync);
+            });
+            let _ = local.sync(device);
+        }
+    }
+    let _ = device.resource.change_state(device, Change::disk(DiskState::Diskless), How::HARD);
+    super::attach::close(device);
+}
+
+/// Writes metadata that has been dirty for long enough; returns when there is something to write, in milliseconds from now.
+pub(crate) fn sync_when_due(device: &Arc<Device>, now_ns: u64) -> u32 {
+    let Some(local) = device.local() else { return u32::MAX };
+    let Some(since_ns) = local.dirty_since_ns() else { return u32::MAX };
+    let age_ms = now_ns.saturating_sub(since_ns) / (SECOND_NS / 1000);
+    if age_ms >= METADATA_DIRTY_MS {
+        let _ = local.sync(device);
+        return u32::MAX;
+    }
+    u32::try_from(METADATA_DIRTY_MS.saturating_sub(age_ms)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An attached backing device and its metadata in core.
+
+use core::fmt;
+
+use drbd_engine::{
+    activity_log::{
+        ActivityLog,
+        Slot,
+        Span,
+        Transaction,
+        MAX_UPDATES, //
+    },
+    config::{
+        DiskConf,
+        Fencing as ConfiguredFencing, //
+    },
+    meta::{
+        flags::FlagInputs,
+        Layout,
+        MdFlags,
+        Superblock,
+        Uuids, //
+    },
+    state::{
+        ConnState,
+        DiskState,
+        Fencing,
+        State, //
+    },
+    types::Sector,
+};
+use drbd_sys::{
+    bdev::BlockDevice,
+    bits::{
+        AtomicBits32,
+        AtomicBits64, //
+    },
+    hash::crc32c,
+    log,
+    sync_io::SyncIo,
+    time::monotonic_ns, //
+};
+use kernel::{
+    new_mutex,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex,
+        SpinLockIrq, //
+    },
+};
+
+use super::{
+    bitmap::Bitmap,
+    device::{
+        flag,
+        Device, //
+    },
+    worker::chore,
+};
+
+/// The activity log over its own slots.
+pub(crate) type Extents = ActivityLog<KVVec<Slot>>;
+
+/// Pages for metadata I/O.
+pub(crate) struct MetaIo {
+    /// For transactions of the activity log, which are prepared before what they depend on is written.
+    pub(crate) activity_log: SyncIo,
+    /// For everything else.
+    pub(crate) page: SyncIo,
+}
+
+impl MetaIo {
+    /// Makes the pages. May sleep.
+    pub(crate) fn new(device: &BlockDevice) -> Result<Self> {
+        Ok(Self {
+            activity_log: SyncIo::new(device)?,
+            page: SyncIo::new(device)?,
+        })
+    }
+}
+
+/// What of the super block is in core, and since when it differs from the disk.
+pub(crate) struct Facts {
+    /// The super block as it will be written next.
+    pub(crate) superblock: Superblock,
+    /// When the first change since the last write was made; `None` if there was none.
+    dirty_since_ns: Option<u64>,
+}
+
+/// An attached disk. Owned by its [`Device`], lent out as [`super::device::LocalRef`].
+#[pin_data]
+pub(crate) struct LocalDisk {
+    /// Holds the data.
+    pub(crate) backing: BlockDevice,
+    /// Where the parts of the metadata lie.
+    pub(crate) layout: Layout,
+    #[pin]
+    conf: SpinLockIrq<Arc<DiskConf>>,
+    #[pin]
+    facts: SpinLockIrq<Facts>,
+    /// The metadata device, one I/O at a time.
+    #[pin]
+    pub(crate) meta: Mutex<MetaIo>,
+    /// Which blocks differ from the peer's.
+    pub(crate) bitmap: Bitmap,
+    /// Which extents may differ after a crash.
+    #[pin]
+    pub(crate) activity_log: SpinLockIrq<Extents>,
+    /// When the disk became usable; `disk-timeout` counts from here.
+    attached_ns: AtomicBits64,
+    /// 1 once the metadata could not be written: nothing is written any more.
+    meta_failed: AtomicBits32,
+}
+
+/// What [`LocalDisk::new`] is made of.
+pub(crate) struct Parts {
+    pub(crate) backing: BlockDevice,
+    pub(crate) layout: Layout,
+    pub(crate) conf: Arc<DiskConf>,
+    pub(crate) superblock: Superblock,
+    pub(crate) meta: MetaIo,
+    pub(crate) bitmap: Bitmap,
+    pub(crate) activity_log: Extents,
+}
+
+impl LocalDisk {
+    /// Puts the parts together. May sleep.
+    pub(crate) fn new(parts: Parts) -> Result<Arc<Self>> {
+        let facts = Facts {
+            superblock: parts.superblock,
+            dirty_since_ns: None,
+        };
+        Arc::pin_init(
+            try_pin_init!(Self {
+                backing: parts.backing,
+                layout: parts.layout,
+                conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
+                facts <- new_spinlock_irq!(facts, "drbd_facts"),
+                meta <- new_mutex!(parts.meta, "drbd_meta"),
+                bitmap: parts.bitmap,
+                activity_log <- new_spinlock_irq!(parts.activity_log, "drbd_activity_log"),
+                attached_ns: AtomicBits64::new(monotonic_ns()),
+                meta_failed: AtomicBits32::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The options. Any context.
+    pub(crate) fn conf(&self) -> Arc<DiskConf> {
+        self.conf.lock().clone()
+    }
+
+    /// Replaces the options. Any context but interrupts.
+    pub(crate) fn set_conf(&self, conf: Arc<DiskConf>) {
+        let old = core::mem::replace(&mut *self.conf.lock(), conf);
+        drop(old);
+    }
+
+    /// The fencing policy. Any context.
+    pub(crate) fn fencing(&self) -> Fencing {
+        match self.conf().fencing {
+            ConfiguredFencing::DontCare => Fencing::DontCare,
+            ConfiguredFencing::ResourceOnly => Fencing::ResourceOnly,
+            ConfiguredFencing::ResourceAndStonith => Fencing::ResourceAndStonith,
+        }
+    }
+
+    /// The UUIDs. Any context.
+    pub(crate) fn uuids(&self) -> Uuids {
+        self.facts.lock().superblock.uuids
+    }
+
+    /// The current UUID. Any context.
+    pub(crate) fn current_uuid(&self) -> u64 {
+        self.uuids().current
+    }
+
+    /// The metadata flags. Any context.
+    pub(crate) fn flags(&self) -> MdFlags {
+        self.facts.lock().superblock.flags
+    }
+
+    /// The size that both nodes agreed upon last. Any context.
+    pub(crate) fn last_agreed_size(&self) -> Sector {
+        self.facts.lock().superblock.last_agreed_size
+    }
+
+    /// The UUIDs as the log shows them.
+    pub(crate) fn uuids_text(&self) -> UuidsText {
+        UuidsText(self.uuids())
+    }
+
+    /// Changes the super block in core; what changed is written by [`Self::sync`], at the latest after 5 s. Any context.
+    pub(crate) fn change<R>(&self, device: &Device, edit: impl FnOnce(&mut Superblock) -> R) -> R {
+        let mut facts = self.facts.lock();
+        let result = edit(&mut facts.superblock);
+        if facts.dirty_since_ns.is_none() {
+            facts.dirty_since_ns = Some(monotonic_ns());
+        }
+        drop(facts);
+        device.chore(chore::SYNC_METADATA);
+        result
+    }
+
+    /// Recomputes the flags for a new state (spec §2.1). Any context.
+    pub(crate) fn update_flags(&self, device: &Device, state: State) {
+        let inputs = FlagInputs {
+            crashed_primary: device.flags.any(flag::CRASHED_PRIMARY),
+            primary: state.role.is_primary(),
+            peer_primary: state.peer.is_primary(),
+            connected: state.conn > ConnState::WFReportParams,
+            disk_above_inconsistent: state.disk > DiskState::Inconsistent,
+            disk_above_outdated: state.disk > DiskState::Outdated,
+            peer_disk_below_inconsistent: state.pdsk < DiskState::Inconsistent,
+            peer_disk_inconsistent_or_outdated: state.pdsk >= DiskState::Inconsistent
+                && state.pdsk <= DiskState::Outdated,
+        };
+        let mut facts = self.facts.lock();
+        let flags = facts.superblock.flags.recompute(inputs);
+        if flags == facts.superblock.flags {
+            return;
+        }
+        facts.superblock.flags = flags;
+        if facts.dirty_since_ns.is_none() {
+            facts.dirty_since_ns = Some(monotonic_ns());
+        }
+        drop(facts);
+        device.chore(chore::SYNC_METADATA);
+    }
+
+    /// Since when the super block in core differs from the disk. Any context.
+    pub(crate) fn dirty_since_ns(&self) -> Option<u64> {
+        self.facts.lock().dirty_since_ns
+    }
+
+    /// Writes the super block if it changed. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Of the metadata device; the worker is told to give up the disk.
+    pub(crate) fn sync(&self, device: &Device) -> Result {
+        let mut meta = self.meta.lock();
+        let mut facts = self.facts.lock();
+        if facts.dirty_since_ns.take().is_none() {
+            return Ok(());
+        }
+        let superblock = facts.superblock;
+        drop(facts);
+        let sector = self.layout.superblock();
+        let written = meta.page.page().map(|page| superblock.encode(page)).and_then(|()| {
+            meta.page.write(sector.0, self.flushes_metadata(), self.timeout_ms())
+        });
+        drop(meta);
+        self.judge_metadata(device, written)
+    }
+
+    /// Whether metadata writes are flushed to stable storage.
+    pub(crate) fn flushes_metadata(&self) -> bool {
+        self.conf().md_flushes
+    }
+
+    /// How long an I/O may take before the disk is given up; `None` for ever.
+    pub(crate) fn timeout_ms(&self) -> Option<u32> {
+        match self.conf().disk_timeout {
+            0 => None,
+            deciseconds => Some(deciseconds.saturating_mul(100)),
+        }
+    }
+
+    /// An error of the metadata device costs the disk: tells the worker, once.
+    pub(crate) fn judge_metadata(&self, device: &Device, result: Result) -> Result {
+        if let Err(error) = result {
+            if self.meta_failed.set(1) == 0 {
+                log!(Error, device, "metadata I/O error {}", error.to_errno());
+                device.chore(chore::METADATA_FAILED);
+            }
+        }
+        result
+    }
+
+    /// Notes that the disk is in use from now on.
+    pub(crate) fn stamp_attached(&self) {
+        self.attached_ns.store(monotonic_ns());
+    }
+
+    /// Writes the transaction that waiting requests need: bitmap pages of the extents that lose their slots, then the block.
+    ///
+    /// Returns whether there was one to write; afterwards whoever waits is to be tried again. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Of the metadata device; no extent became hot, and the disk is being given up.
+    pub(crate) fn write_transaction(&self, device: &Device) -> Result<bool> {
+        let mut meta = self.meta.lock();
+        let block = meta.activity_log.page()?;
+        // From here on the set of changes is fixed: what is evicted is known.
+        let Some(transaction) = self.activity_log.lock().begin(block, raw_crc32c) else {
+            return Ok(false);
+        };
+        let written = if self.conf().al_updates {
+            self.write_evicted(device, &mut meta.page)
+                .and_then(|()| self.write_block(device, &mut meta.activity_log, transaction))
+        } else {
+            Ok(())
+        };
+        let mut activity_log = self.activity_log.lock();
+        match written {
+            Ok(()) => activity_log.commit(),
+            Err(_) => activity_log.abort(),
+        }
+        drop(activity_log);
+        drop(meta);
+        self.judge_metadata(device, written).map(|()| true)
+    }
+
+    /// What the bitmap says of extents that leave the log must be on disk before the log forgets them.
+    fn write_evicted(&self, device: &Device, page_io: &mut SyncIo) -> Result {
+        let mut pages = [u64::MAX; MAX_UPDATES];
+        for (place, page) in pages.iter_mut().zip(self.activity_log.lock().evicted_pages()) {
+            *place = page;
+        }
+        for &page in pages.iter().take_while(|&&page| page != u64::MAX) {
+            self.bitmap.write_page_if_dirty(device, self, page_io, page)?;
+        }
+        Ok(())
+    }
+
+    fn write_block(
+        &self,
+        device: &Device,
+        block_io: &mut SyncIo,
+        transaction: Transaction,
+    ) -> Result {
+        let Some(sector) = self.layout.activity_log_block(transaction.ring_block) else {
+            return Err(EINVAL);
+        };
+        block_io.write(sector.0, self.flushes_metadata(), self.timeout_ms())?;
+        device.counters.activity_log_writes.add(1);
+        Ok(())
+    }
+
+    /// Gives back the references that a request holds. Any context.
+    pub(crate) fn put_extents(&self, device: &Device, span: Span) {
+        if self.activity_log.lock().put(span) {
+            device.retry_delayed();
+        }
+    }
+}
+
+/// CRC-32C as the activity log has it: seed 0, no inversion (spec §2.4).
+fn raw_crc32c(bytes: &[u8]) -> u32 {
+    crc32c(0, bytes)
+}
+
+/// UUIDs as log lines show them: current, bitmap and two of history.
+pub(crate) struct UuidsText(pub(crate) Uuids);
+
+impl fmt::Display for UuidsText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Uuids {
+            current,
+            bitmap,
+            history,
+        } = self.0;
+        let [first, second] = history;
+        write!(f, "{current:016X}:{bitmap:016X}:{first:016X}:{second:016X}")
+    }
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every limit of the data path, by name.
+
+/// Application requests of a resource that are in flight or wait for their barrier ack.
+///
+/// Four epochs of the default `max-epoch-size`; a request beyond waits in the submit work.
+pub(crate) const REQUESTS_MAX: usize = 8192;
+/// Requests of the peer and of resyncs that a resource works on at a time.
+pub(crate) const PEER_REQUESTS_MAX: usize = 2048;
+/// Ranges that may be claimed on a device at a time.
+pub(crate) const RANGES_MAX: usize = REQUESTS_MAX + PEER_REQUESTS_MAX;
+/// Epochs of the peer that may be open at a time; a barrier beyond waits.
+pub(crate) const EPOCHS_MAX: usize = 64;
+/// Application bios that may wait for a cold extent, a busy range or a free request.
+pub(crate) const DELAYED_BIOS_MAX: usize = 4096;
+/// Bios that are available to the module when memory is short.
+pub(crate) const BIO_RESERVE: u32 = 128;
+/// Pause before a failed connection is tried again.
+pub(crate) const RECONNECT_PAUSE_MS: u32 = 1000;
+/// How long changed metadata may stay in memory only.
+pub(crate) const METADATA_DIRTY_MS: u64 = 5000;

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests of the peer and of resyncs: one owner at a time, who hands them on.
+//!
+//! They come from a pool that is filled once for a connection; when none is idle the receiver waits, which is what slows the peer down.
+
+use drbd_engine::{
+    epoch::EpochRef,
+    range::Handle,
+    types::{
+        BlockId,
+        Sector, //
+    },
+    wire::DataFlags,
+};
+use drbd_sys::{
+    bio::{
+        BufferCompletion,
+        Completion, //
+    },
+    hash::Digest,
+    page::Buffer, //
+};
+use kernel::{
+    alloc::KBox,
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    connection::Connection,
+    device::{
+        Device,
+        LocalRef, //
+    },
+    disk_error,
+    limits::PEER_REQUESTS_MAX,
+    worker::Work, //
+};
+
+/// What a peer request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The peer's application writes (P_DATA).
+    Write,
+    /// The peer's application discards or zeroes (P_TRIM, P_ZEROES).
+    Discard,
+    /// The peer's application reads (P_DATA_REQUEST).
+    Read,
+    /// The target asks for blocks (P_RS_DATA_REQUEST, P_RS_THIN_REQ).
+    ResyncRead {
+        /// Answer with P_RS_DEALLOCATED if all is zero.
+        thin: bool,
+    },
+    /// The target asks for blocks and says what it has (P_CSUM_RS_REQUEST).
+    ChecksumRead,
+    /// The source's answer is written here (P_RS_DATA_REPLY).
+    ResyncWrite,
+    /// The source says that the blocks are zero (P_RS_DEALLOCATED).
+    ResyncDiscard,
+    /// This node, as target, reads what it has, to ask with its checksum.
+    ChecksumOwn,
+    /// The peer verifies: it wants our checksum (P_OV_REQUEST).
+    VerifyRead,
+    /// This node verifies: it reads its own blocks to compare (P_OV_REPLY).
+    VerifyOwn,
+}
+
+impl Kind {
+    /// Whether it reads from the local disk.
+    pub(crate) fn reads(self) -> bool {
+        !matches!(
+            self,
+            Self::Write | Self::Discard | Self::ResyncWrite | Self::ResyncDiscard
+        )
+    }
+}
+
+/// A request of the peer.
+pub(crate) struct PeerRequest {
+    /// The volume; `None` while idle.
+    pub(crate) device: Option<Arc<Device>>,
+    /// What it is about.
+    pub(crate) kind: Kind,
+    /// The first sector.
+    pub(crate) sector: Sector,
+    /// The size.
+    pub(crate) size_bytes: u32,
+    /// The peer's cookie.
+    pub(crate) block_id: BlockId,
+    /// How the peer wants it done.
+    pub(crate) flags: DataFlags,
+    /// Whether the peer wants a write ack.
+    pub(crate) wants_ack: bool,
+    /// The epoch a write belongs to.
+    pub(crate) epoch: Option<EpochRef>,
+    /// The range that is claimed.
+    pub(crate) range: Option<Handle>,
+    /// The disk it goes to.
+    pub(crate) local: Option<LocalRef>,
+    /// The data.
+    pub(crate) buffer: Option<Buffer>,
+    /// The peer's checksum.
+    pub(crate) digest: Option<Digest>,
+    /// How it ended.
+    pub(crate) result: Result,
+    /// When it was asked for, of resync requests.
+    pub(crate) asked_ns: u64,
+}
+
+impl PeerRequest {
+    fn idle() -> Self {
+        Self {
+            device: None,
+            kind: Kind::Read,
+            sector: Sector(0),
+            size_bytes: 0,
+            block_id: BlockId(0),
+            flags: DataFlags::NONE,
+            wants_ack: false,
+            epoch: None,
+            range: None,
+            local: None,
+            buffer: None,
+            digest: None,
+            result: Ok(()),
+            asked_ns: 0,
+        }
+    }
+}
+
+impl Connection {
+    /// Fills the pool of idle requests where it is not. May sleep.
+    pub(crate) fn fill_pool(&self) -> Result {
+        if self.pool_filled.set(1) != 0 {
+            return Ok(());
+        }
+        for _ in 0..PEER_REQUESTS_MAX {
+            let request = KBox::new(PeerRequest::idle(), GFP_KERNEL)?;
+            if self.idle.push(request).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an idle request, if there is one. Any context.
+    pub(crate) fn try_take_request(
+        &self,
+        device: &Arc<Device>,
+        kind: Kind,
+        sector: Sector,
+        size_bytes: u32,
+    ) -> Option<KBox<PeerRequest>> {
+        let mut request = self.idle.pop()?;
+        request.device = Some(device.clone());
+        request.kind = kind;
+        request.sector = sector;
+        request.size_bytes = size_bytes;
+        self.peer_requests.up();
+        Some(request)
+    }
+
+    /// Takes an idle request, waiting for one; `None` when the connection is being torn down. May sleep.
+    pub(crate) fn take_request(
+        &self,
+        device: &Arc<Device>,
+        kind: Kind,
+        sector: Sector,
+        size_bytes: u32,
+    ) -> Option<KBox<PeerRequest>> {
+        let mut taken = None;
+        self.receiver_wait.wait_until(|| {
+            taken = self.try_take_request(device, kind, sector, size_bytes);
+            taken.is_some() || self.is_interrupted()
+        });
+        taken
+    }
+
+    /// Makes a request idle: gives back its range, its epoch's hold on it is over, its disk and its buffer. Any context.
+    pub(crate) fn free_request(&self, mut request: KBox<PeerRequest>) {
+        if let (Some(device), Some(range)) = (&request.device, request.range.take()) {
+            if device.ranges.lock().remove(range) {
+                device.ranges_changed();
+            }
+        }
+        *request = PeerRequest::idle();
+        if self.idle.push(request).is_err() {
+            pr_err!("drbd: more peer requests than there are\n");
+        }
+        if self.peer_requests.down() {
+            self.asender_wait.wake_all();
+        }
+        self.receiver_wait.wake_all();
+    }
+}
+
+/// The token of a peer request's I/O: hands it to the asender (writes) or to the worker (reads).
+pub(crate) struct PeerIo(pub(crate) KBox<PeerRequest>);
+
+impl PeerIo {
+    fn ended(self, result: Result) {
+        let mut request = self.0;
+        request.result = result;
+        let Some(device) = request.device.clone() else {
+            return;
+        };
+        let connection = &device.resource.connection;
+        if result.is_err() {
+            disk_error::note(
+                &device,
+                request.kind.reads(),
+                request.sector,
+                request.size_bytes,
+            );
+        }
+        if request.kind.reads() {
+            device.resource.give_work(Work::Answer(request));
+        } else {
+            if connection.done.push(request).is_err() {
+                pr_err!("drbd: more peer requests are done than there are\n");
+            }
+            connection.asender_wait.wake_all();
+        }
+    }
+}
+
+impl BufferCompletion for PeerIo {
+    fn complete(mut self, buffer: Buffer, result: Result) {
+        self.0.buffer = Some(buffer);
+        self.ended(result);
+    }
+}
+
+impl Completion for PeerIo {
+    fn complete(self, result: Result) {
+        self.ended(result);
+    }
+}

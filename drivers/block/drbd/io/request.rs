@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Application requests: the objects behind the slots of the transfer log.
+//!
+//! A request's progress is one atomic word that the engine's `apply` changes; everything else it consists of is behind its own short
+//! lock. Whoever moves it along carries out the consequences, in the order the engine gives.
+
+use drbd_engine::{
+    activity_log::Span,
+    range::Handle,
+    request::{
+        apply,
+        Consequences,
+        Context,
+        Event,
+        RequestState, //
+    },
+    transfer_log::Index,
+    types::Sector, //
+};
+use drbd_sys::{
+    bio::{
+        Completion,
+        MasterBio,
+        Operation, //
+    },
+    bits::AtomicBits32,
+    log, //
+};
+use kernel::{
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLockIrq, //
+    },
+};
+
+use super::{
+    device::{
+        Device,
+        LocalRef, //
+    },
+    disk_error,
+    limits::REQUESTS_MAX,
+    submit::Bio,
+    worker::chore, //
+};
+
+/// What a request consists of while its slot is in use.
+pub(crate) struct Parts {
+    /// The device it was submitted to.
+    pub(crate) device: Arc<Device>,
+    /// The application's bio, until it ends. The sender takes it out while it sends and puts it back.
+    pub(crate) master: Option<MasterBio>,
+    /// What it does.
+    pub(crate) operation: Operation,
+    /// Its first sector.
+    pub(crate) sector: Sector,
+    /// Its size; 0 for a flush.
+    pub(crate) size_bytes: u32,
+    /// The disk whose bitmap and activity log it concerns.
+    pub(crate) local: Option<LocalRef>,
+    /// The extents it holds in the activity log.
+    pub(crate) span: Option<Span>,
+    /// The range it has claimed.
+    pub(crate) range: Option<Handle>,
+    /// What the local disk answered, if it was an error.
+    pub(crate) error: Option<Error>,
+    /// `Device::mirror_generation` at admission.
+    pub(crate) mirror_generation: u32,
+    /// Which copies a read was refused by.
+    pub(crate) failed: Failed,
+}
+
+/// Which copies could not serve a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// This node's disk.
+    pub(crate) locally: bool,
+    /// The peer.
+    pub(crate) remotely: bool,
+}
+
+/// A request.
+#[pin_data]
+pub(crate) struct Request {
+    index: Index,
+    state: AtomicBits32,
+    #[pin]
+    parts: SpinLockIrq<Option<Parts>>,
+}
+
+/// All requests of a resource, one for each slot of the transfer log.
+pub(crate) struct RequestTable(KVVec<Arc<Request>>);
+
+impl RequestTable {
+    /// Allocates all of them. May sleep.
+    pub(crate) fn new() -> Result<Self> {
+        let mut table = KVVec::with_capacity(REQUESTS_MAX, GFP_KERNEL)?;
+        for index in 0..u32::try_from(REQUESTS_MAX)? {
+            let request = Arc::pin_init(
+                try_pin_init!(Request {
+                    index: Index(index),
+                    state: AtomicBits32::new(RequestState::RELEASED.0),
+                    parts <- new_spinlock_irq!(None, "drbd_request"),
+                }),
+                GFP_KERNEL,
+            )?;
+            table.push(request, GFP_KERNEL)?;
+        }
+        Ok(Self(table))
+    }
+
+    /// The request in a slot. Any context.
+    pub(crate) fn get(&self, index: Index) -> Option<&Arc<Request>> {
+        self.0.get(usize::try_from(index.0).ok()?)
+    }
+}
+
+impl Request {
+    /// Its slot.
+    pub(crate) fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Begins a life: stores the parts, then the first word. The caller holds the log's lock and has just admitted the request.
+    pub(crate) fn begin(&self, parts: Parts, state: RequestState) {
+        *self.parts.lock() = Some(parts);
+        self.state.store(state.0);
+    }
+
+    /// Where it is. Any context.
+    pub(crate) fn state(&self) -> RequestState {
+        RequestState(self.state.load())
+    }
+
+    /// Reads the parts under their lock; `None` once released. Any context; `read` must be short.
+    pub(crate) fn with<R>(&self, read: impl FnOnce(&mut Parts) -> R) -> Option<R> {
+        self.parts.lock().as_mut().map(read)
+    }
+
+    /// The device, while the request lives. Any context.
+    pub(crate) fn device(&self) -> Option<Arc<Device>> {
+        self.with(|parts| parts.device.clone())
+    }
+
+    /// Moves the request along and carries out what follows. Any context, without the log's lock.
+    ///
+    /// Returns whether the peer may say so: `false` costs the connection.
+    pub(crate) fn happens(&self, event: Event) -> bool {
+        let Some((device, mirror_generation)) =
+            self.with(|parts| (parts.device.clone(), parts.mirror_generation))
+        else {
+            return true;
+        };
+        let context = Context {
+            suspended: device.state().is_suspended(),
+            mirrored_since_sent: device.mirror_generation.load() == mirror_generation,
+        };
+        let (old, _) = self
+            .state
+            .update(|word| apply(RequestState(word), event, context).0 .0);
+        let (new, todo) = apply(RequestState(old), event, context);
+        self.carry_out(&device, new, todo);
+        !todo.has(Consequences::PROTOCOL_ERROR)
+    }
+
+    fn carry_out(&self, device: &Arc<Device>, new: RequestState, todo: Consequences) {
+        if todo.is_none() {
+            return;
+        }
+        let connection = &device.resource.connection;
+        if todo.has(Consequences::SET_OUT_OF_SYNC) {
+            self.with(|parts| {
+                if let Some(local) = &parts.local {
+                    local.bitmap.set_out_of_sync(parts.sector, parts.size_bytes);
+                }
+            });
+        }
+        if todo.has(Consequences::SET_IN_SYNC) {
+            self.with(|parts| {
+                if let Some(local) = &parts.local {
+                    local.bitmap.set_in_sync(parts.sector, parts.size_bytes);
+                }
+            });
+        }
+        if todo.has(Consequences::CLOSE_EPOCH) && connection.log.lock().close_epoch_of(self.index) {
+            device.resource.chore(chore::SEND);
+        }
+        if todo.has(Consequences::LOCAL_ENDED) {
+            device.counters.local.down();
+        }
+        if todo.has(Consequences::ANSWERED) {
+            connection.log.lock().answered(self.index);
+            if device.counters.application_pending.down() {
+                device.wake();
+            }
+        }
+        if todo.has(Consequences::UNANSWERED) {
+            device.counters.application_pending.up();
+        }
+        self.account_in_flight(device, todo);
+        if todo.has(Consequences::QUEUE) {
+            connection.log.lock().requeue(self.index);
+            device.resource.chore(chore::SEND);
+        }
+        if todo.has(Consequences::COMPLETE) {
+            self.complete(device, new);
+        }
+        if todo.has(Consequences::RETRY) {
+            self.retry(device);
+        }
+        if todo.has(Consequences::RELEASE) {
+            self.release(device);
+        }
+    }
+
+    fn account_in_flight(&self, device: &Device, todo: Consequences) {
+        let in_flight = &device.resource.connection.in_flight_sectors;
+        let sectors = || self.with(|parts| u64::from(parts.size_bytes >> 9)).unwrap_or(0);
+        if todo.has(Consequences::ADD_IN_FLIGHT) {
+            let sectors = sectors();
+            in_flight.update(|sum| sum.saturating_add(sectors));
+        }
+        if todo.has(Consequences::SUB_IN_FLIGHT) {
+            let sectors = sectors();
+            in_flight.update(|sum| sum.saturating_sub(sectors));
+        }
+    }
+
+    /// Tells the application, after those who wait for the range were let go.
+    fn complete(&self, device: &Arc<Device>, new: RequestState) {
+        let Some((master, range, error)) =
+            self.with(|parts| (parts.master.take(), parts.range, parts.error))
+        else {
+            return;
+        };
+        if let Some(range) = range {
+            if device.ranges.lock().mark_completed(range) {
+                device.ranges_changed();
+            }
+        }
+        let result = if new.is_ok() { Ok(()) } else { Err(error.unwrap_or(EIO)) };
+        if let Some(master) = master {
+            master.end(result);
+        }
+        device.leave();
+    }
+
+    /// Lets the application's bio be admitted again, as a new request.
+    fn retry(&self, device: &Arc<Device>) {
+        let Some((master, mut failed)) = self.with(|parts| (parts.master.take(), parts.failed))
+        else {
+            return;
+        };
+        let Some(master) = master else { return };
+        if self.state().has(RequestState::NET_SENT) {
+            failed.remotely = true;
+        } else {
+            failed.locally = true;
+        }
+        device.delay(Bio::again(master, failed));
+    }
+
+    /// Ends the life: what the request held is given back, and then its slot.
+    fn release(&self, device: &Arc<Device>) {
+        let parts = self.parts.lock().take();
+        if let Some(parts) = parts {
+            if let Some(range) = parts.range {
+                if device.ranges.lock().remove(range) {
+                    device.ranges_changed();
+                }
+            }
+            if let (Some(local), Some(span)) = (&parts.local, parts.span) {
+                local.put_extents(device, span);
+            }
+            drop(parts);
+        }
+        device.resource.connection.log.lock().release(self.index);
+        device.resource.retry_delayed();
+    }
+}
+
+/// The token of a request's bio at the local disk.
+pub(crate) struct AtDisk(pub(crate) Arc<Request>);
+
+impl Completion for AtDisk {
+    fn complete(self, result: Result) {
+        let event = match result {
+            Ok(()) => Event::LocalOk,
+            Err(error) => {
+                disk_error::request_failed(&self.0, error);
+                Event::LocalFailed
+            }
+        };
+        if !self.0.happens(event) {
+            log!(Error, "drbd", "a local completion was taken for a packet");
+        }
+    }
+}

@@ -1,0 +1,675 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way of an application's bio into the driver: gate, activity log, range, transfer log, and then to the disk and the sender.
+//!
+//! The submitting task does all of it when nothing is in the way. Whatever must wait for a transaction, a range or a slot goes to the
+//! device's work item instead: the block layer holds back what a task submits until its `submit_bio` returns, so a task that waited
+//! in there could wait for itself.
+
+use drbd_engine::{
+    activity_log::{
+        Got,
+        Reserve,
+        Span, //
+    },
+    range::{
+        Handle,
+        Kind as RangeKind,
+        Refusal, //
+    },
+    request::{
+        may_admit,
+        route_flush,
+        route_read,
+        route_write,
+        Admission,
+        Copies,
+        Destination,
+        Event,
+        Kind,
+        ReadInputs,
+        Route,
+        Start,
+        WriteRoute, //
+    },
+    state::State,
+    transfer_log::Part,
+    types::Sector, //
+};
+use drbd_sys::{
+    bio::{
+        Flags,
+        MasterBio,
+        Operation, //
+    },
+    disk::DiskOps,
+    log, //
+};
+use kernel::{
+    impl_has_work,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow,
+        Mutex, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    },
+};
+
+use super::{
+    device::{
+        Device,
+        Gauge,
+        LocalRef, //
+    },
+    fifo::Fifo,
+    limits::DELAYED_BIOS_MAX,
+    request::{
+        AtDisk,
+        Failed,
+        Parts, //
+    },
+    resource::Resource,
+    worker::chore, //
+};
+
+/// An application's bio on its way in, with what it holds so far.
+pub(crate) struct Bio {
+    master: MasterBio,
+    /// The disk and the extents it has in the activity log.
+    extents: Option<(LocalRef, Span)>,
+    /// Its extents become hot with the next transaction.
+    after_commit: bool,
+    range: Option<Handle>,
+    failed: Failed,
+}
+
+impl Bio {
+    fn new(master: MasterBio) -> Self {
+        Self {
+            master,
+            extents: None,
+            after_commit: false,
+            range: None,
+            failed: Failed::default(),
+        }
+    }
+
+    /// A bio that some copy could not serve.
+    pub(crate) fn again(master: MasterBio, failed: Failed) -> Self {
+        Self {
+            failed,
+            ..Self::new(master)
+        }
+    }
+
+    fn changes_data(&self) -> bool {
+        matches!(
+            self.master.operation(),
+            Operation::Write | Operation::Discard | Operation::WriteZeroes
+        )
+    }
+
+    fn sector(&self) -> Sector {
+        Sector(self.master.sector())
+    }
+}
+
+/// What a bio that could not go on waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    /// A transaction of the activity log, or idle slots in it.
+    ActivityLog,
+    /// A range that is in use.
+    Range,
+    /// A slot in the transfer log.
+    Slot,
+    /// Data to become accessible again.
+    Data,
+}
+
+/// Bios of a device that wait.
+#[pin_data]
+pub(crate) struct Delayed {
+    /// Handed over by submitting tasks and completions.
+    #[pin]
+    arrivals: Fifo<Bio>,
+    /// In the hands of the work item, oldest first.
+    #[pin]
+    waiting: Mutex<KVVec<Bio>>,
+    /// Both together.
+    count: Gauge,
+}
+
+impl Delayed {
+    /// No bio waits. May sleep.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(|| {
+            let waiting = KVVec::with_capacity(DELAYED_BIOS_MAX, GFP_KERNEL)?;
+            Ok(try_pin_init!(Self {
+                arrivals <- Fifo::new(DELAYED_BIOS_MAX),
+                waiting <- new_mutex!(waiting, "drbd_delayed"),
+                count: Gauge::default(),
+            }))
+        })
+    }
+}
+
+impl DiskOps for Device {
+    type Module = crate::Drbd;
+    type Data = Arc<Device>;
+
+    fn submit(device: ArcBorrow<'_, Device>, master: MasterBio) {
+        let device: Arc<Device> = device.into();
+        if master.operation() == Operation::Other {
+            return master.end(Err(EOPNOTSUPP));
+        }
+        if master.operation() == Operation::Read && master.size_bytes() == 0 {
+            return master.end(Ok(()));
+        }
+        if !device.enter(master.flags().contains(Flags::NOWAIT)) {
+            return master.end(Err(EAGAIN));
+        }
+        let bio = Bio::new(master);
+        if let Err((bio, _)) = device.attempt(bio) {
+            device.delay(bio);
+        }
+    }
+
+    fn open(device: ArcBorrow<'_, Device>, write: bool) -> Result {
+        device.open(write)
+    }
+
+    fn release(device: ArcBorrow<'_, Device>) {
+        device.close();
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Device { self.delayed_work }
+}
+
+impl WorkItem for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(device: Arc<Self>) {
+        device.serve_delayed();
+    }
+}
+
+impl Device {
+    /// Counts a bio in, once the device may take it. May sleep unless `nowait`, in which case it answers whether it could.
+    fn enter(&self, nowait: bool) -> bool {
+        loop {
+            self.counters.application_bios.up();
+            if self.may_enter() {
+                return true;
+            }
+            self.leave();
+            if nowait {
+                return false;
+            }
+            self.waiters.wait_until(|| self.may_enter());
+        }
+    }
+
+    fn may_enter(&self) -> bool {
+        let state = self.state();
+        let connection = &self.resource.connection;
+        let limit = u32::try_from(DELAYED_BIOS_MAX).unwrap_or(u32::MAX);
+        let max_bios = connection.config().map_or(limit, |config| config.net.max_buffers);
+        let bios = self.counters.application_bios.get();
+        may_admit(&Admission {
+            copies: copies(state),
+            suspended: state.is_suspended(),
+            held_back: self.gate.get() != 0,
+            bitmap_io: false,
+            protocol_version: connection.version().number(),
+            bios_in_progress: u32::try_from(bios).unwrap_or(0),
+            max_bios: max_bios.min(limit),
+        })
+    }
+
+    /// Counts a bio out. Any context.
+    pub(crate) fn leave(&self) {
+        self.counters.application_bios.down();
+        self.waiters.wake_all();
+    }
+
+    /// Holds back new application I/O, and waits until what was admitted has ended. May sleep; not from the worker while bios need it.
+    pub(crate) fn hold_io(&self) {
+        self.gate.up();
+        self.waiters.wait_until(|| self.counters.application_bios.get() == 0);
+    }
+
+    /// Holds back new application I/O without waiting. Any context.
+    pub(crate) fn close_gate(&self) {
+        self.gate.up();
+    }
+
+    /// Lets application I/O in again. Any context.
+    pub(crate) fn open_gate(&self) {
+        self.gate.down();
+        self.waiters.wake_all();
+    }
+
+    /// Gives a bio to the work item. Any context.
+    pub(crate) fn delay(self: &Arc<Self>, bio: Bio) {
+        self.delayed.count.up();
+        self.resource.delayed.up();
+        if let Err(bio) = self.delayed.arrivals.push(bio) {
+            // No more bios are admitted than fit, so this is a defect of this module.
+            log!(Error, self, "too many delayed requests");
+            self.delayed.count.down();
+            self.resource.delayed.down();
+            self.fail(bio);
+        }
+        self.enqueue_delayed();
+    }
+
+    fn enqueue_delayed(self: &Arc<Self>) {
+        let queue = &self.resource.environment.submit_queue;
+        // An item that is queued already will see what there is.
+        let _ = queue.enqueue::<Arc<Self>, 0>(self.clone());
+    }
+
+    /// Lets bios that wait try again. Any context.
+    pub(crate) fn retry_delayed(self: &Arc<Self>) {
+        if self.delayed.count.get() != 0 {
+            self.enqueue_delayed();
+        }
+    }
+
+    /// A range was given back for which somebody waits. Any context.
+    pub(crate) fn ranges_changed(self: &Arc<Self>) {
+        self.retry_delayed();
+        self.resource.connection.receiver_wait.wake_all();
+        self.chore(chore::RESYNC_TURN);
+    }
+
+    /// Takes a bio as far as it goes; hands it back with what is in the way. Does not sleep for I/O.
+    fn attempt(self: &Arc<Self>, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        if bio.changes_data() {
+            if let Err(obstacle) = self.get_extents(&mut bio) {
+                return Err((bio, obstacle));
+            }
+            if let Err(obstacle) = self.claim_range(&mut bio) {
+                return Err((bio, obstacle));
+            }
+        }
+        self.admit(bio)
+    }
+
+    /// References the extents if all are hot, or if nothing needs to be remembered.
+    fn get_extents(self: &Arc<Self>, bio: &mut Bio) -> Result<(), Obstacle> {
+        if bio.extents.is_some() {
+            return if bio.after_commit { Err(Obstacle::ActivityLog) } else { Ok(()) };
+        }
+        let Some((local, span)) = self.extents_of(bio) else {
+            return Ok(());
+        };
+        if self.flags.any(super::device::flag::ACTIVITY_LOG_SUSPENDED) {
+            return Ok(());
+        }
+        let got = local.activity_log.lock().try_get(span);
+        if got != Got::Hot {
+            return Err(Obstacle::ActivityLog);
+        }
+        bio.extents = Some((local, span));
+        Ok(())
+    }
+
+    /// The disk and the extents a write concerns; `None` where there is no disk.
+    fn extents_of(self: &Arc<Self>, bio: &Bio) -> Option<(LocalRef, Span)> {
+        let local = self.local()?;
+        let span = Span::of(bio.sector(), bio.master.size_bytes())?;
+        Some((local, span))
+    }
+
+    fn claim_range(&self, bio: &mut Bio) -> Result<(), Obstacle> {
+        if bio.range.is_some() {
+            return Ok(());
+        }
+        let mut ranges = self.ranges.lock();
+        match ranges.try_insert(RangeKind::LocalWrite, bio.sector(), bio.master.size_bytes()) {
+            Ok(handle) => {
+                bio.range = Some(handle);
+                Ok(())
+            }
+            Err(Refusal::Conflict(_)) => Err(Obstacle::Range),
+            Err(Refusal::Full) => Err(Obstacle::Slot),
+            // Nothing to keep apart.
+            Err(Refusal::Malformed) => Ok(()),
+        }
+    }
+
+    /// Routes the request, in the state it enters the transfer log in, and starts its parts.
+    fn admit(self: &Arc<Self>, bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        let connection = &self.resource.connection;
+        let local = match &bio.extents {
+            Some(_) => None,
+            None => self.local(),
+        };
+        // The clone needs memory and the master, so it is made before the lock and before the master moves.
+        let backing = match &bio.extents {
+            Some((reference, _)) => Some(&reference.backing),
+            None => local.as_ref().map(|local| &local.backing),
+        };
+        let clone = match backing.map(|backing| backing.clone_bio(&bio.master)).transpose() {
+            Ok(clone) => clone,
+            Err(error) => {
+                self.give_back(bio.extents, bio.range);
+                bio.master.end(Err(error));
+                self.leave();
+                return Ok(());
+            }
+        };
+        let mut log = connection.log.lock();
+        let state = self.state();
+        let plan = match self.route(&bio, state) {
+            Route::Go(plan) => plan,
+            Route::Suspend => {
+                drop(log);
+                return Err((bio, Obstacle::Data));
+            }
+            Route::Fail => {
+                drop(log);
+                self.fail(bio);
+                return Ok(());
+            }
+        };
+        let plan = Plan { local: plan.local && clone.is_some(), ..plan };
+        if !plan.local && !plan.remote {
+            drop(log);
+            self.fail(bio);
+            return Ok(());
+        }
+        let operation = bio.master.operation();
+        let (sector, size_bytes) = (bio.sector(), bio.master.size_bytes());
+        let Some((index, _)) = log.admit(plan.part(operation), sector, size_bytes) else {
+            drop(log);
+            return Err((bio, Obstacle::Slot));
+        };
+        if operation == Operation::Flush && plan.remote {
+            log.close_epoch();
+        }
+        let Some(request) = self.resource.requests.get(index).cloned() else {
+            log.release(index);
+            drop(log);
+            return Err((bio, Obstacle::Slot));
+        };
+        let kind = kind_of(&bio.master);
+        let start = Start {
+            kind,
+            local: plan.local,
+            remote: plan.remote,
+            out_of_sync: plan.out_of_sync,
+            protocol: connection.protocol(),
+        };
+        let (reference, span) = match bio.extents {
+            Some((reference, span)) => (Some(reference), Some(span)),
+            None => (local, None),
+        };
+        if plan.remote && kind != Kind::Flush {
+            self.counters.application_pending.up();
+        }
+        if plan.local {
+            self.counters.local.up();
+        }
+        request.begin(
+            Parts {
+                device: self.clone(),
+                master: Some(bio.master),
+                operation,
+                sector,
+                size_bytes,
+                local: reference,
+                span,
+                range: bio.range,
+                error: None,
+                mirror_generation: self.mirror_generation.load(),
+                failed: bio.failed,
+            },
+            start.state(),
+        );
+        drop(log);
+        if plan.remote || plan.out_of_sync {
+            self.resource.chore(chore::SEND);
+        }
+        if let (true, Some(clone)) = (plan.local, clone) {
+            let sectors = u64::from(size_bytes >> 9);
+            if operation == Operation::Read {
+                self.counters.read.add(sectors);
+            } else {
+                self.counters.written.add(sectors);
+            }
+            clone.submit(AtDisk(request.clone()));
+        }
+        request.happens(Event::SubmitterDone);
+        Ok(())
+    }
+
+    fn route(self: &Arc<Self>, bio: &Bio, state: State) -> Route<Plan> {
+        let copies = copies(state);
+        let on_no_data = self.resource.on_no_data();
+        let written = match bio.master.operation() {
+            Operation::Flush => route_flush(copies, on_no_data),
+            Operation::Read => return self.route_read(bio, copies),
+            _ => route_write(copies, on_no_data),
+        };
+        match written {
+            Route::Go(route) => Route::Go(self.plan_write(bio, route)),
+            Route::Suspend => Route::Suspend,
+            Route::Fail => Route::Fail,
+        }
+    }
+
+    fn plan_write(&self, bio: &Bio, route: WriteRoute) -> Plan {
+        let mut plan = Plan {
+            local: route.local,
+            remote: route.remote,
+            out_of_sync: false,
+        };
+        if route.out_of_sync {
+            // The peer is told only of what it does not know yet.
+            plan.out_of_sync = self.local_bitmap_set(bio) != 0;
+        }
+        plan
+    }
+
+    fn local_bitmap_set(&self, bio: &Bio) -> u64 {
+        let size_bytes = bio.master.size_bytes();
+        bio.extents
+            .as_ref()
+            .map_or(0, |(local, _)| local.bitmap.set_out_of_sync(bio.sector(), size_bytes))
+    }
+
+    fn route_read(self: &Arc<Self>, bio: &Bio, copies: Copies) -> Route<Plan> {
+        let connection = &self.resource.connection;
+        let inputs = ReadInputs {
+            sector: bio.sector(),
+            is_clean: self.is_in_sync(bio.sector(), bio.master.size_bytes()),
+            balancing: self.read_balancing(),
+            local_pending: pending(&self.counters.local),
+            remote_pending: pending(&self.counters.application_pending)
+                .saturating_add(pending(&self.counters.resync_pending)),
+            last_was_remote: connection.last_read_was_remote(),
+            failed_locally: bio.failed.locally,
+            failed_remotely: bio.failed.remotely,
+        };
+        match route_read(copies, &inputs, self.resource.on_no_data()) {
+            Route::Go(destination) => {
+                let remote = destination == Destination::Remote;
+                connection.note_read(remote);
+                Route::Go(Plan {
+                    local: !remote,
+                    remote,
+                    out_of_sync: false,
+                })
+            }
+            Route::Suspend => Route::Suspend,
+            Route::Fail => Route::Fail,
+        }
+    }
+
+    fn fail(self: &Arc<Self>, bio: Bio) {
+        log!(
+            Error,
+            self,
+            "IO ERROR: neither local nor remote data, sector {}+{}",
+            bio.master.sector(),
+            bio.master.size_sectors()
+        );
+        self.give_back(bio.extents, bio.range);
+        bio.master.end(Err(EIO));
+        self.leave();
+    }
+
+    fn give_back(self: &Arc<Self>, extents: Option<(LocalRef, Span)>, range: Option<Handle>) {
+        if let Some(range) = range {
+            if self.ranges.lock().remove(range) {
+                self.ranges_changed();
+            }
+        }
+        if let Some((local, span)) = extents {
+            local.put_extents(self, span);
+        }
+    }
+
+    /// Serves the bios that wait, as far as they go: the device's work item. May sleep.
+    fn serve_delayed(self: &Arc<Self>) {
+        let mut waiting = self.delayed.waiting.lock();
+        loop {
+            while waiting.len() < waiting.capacity() {
+                let Some(bio) = self.delayed.arrivals.pop() else { break };
+                if let Err(error) = waiting.push_within_capacity(bio) {
+                    drop(error);
+                    break;
+                }
+            }
+            let committed = self.commit_extents(&mut waiting);
+            let served = self.serve_once(&mut waiting);
+            if !committed && !served {
+                break;
+            }
+        }
+    }
+
+    /// Reserves extents for the waiting writes and writes the transaction they need; whether there was one.
+    fn commit_extents(self: &Arc<Self>, waiting: &mut KVVec<Bio>) -> bool {
+        let Some(local) = self.local() else {
+            for bio in waiting.iter_mut() {
+                // The disk is gone, and its activity log with it.
+                bio.extents = None;
+                bio.after_commit = false;
+            }
+            return false;
+        };
+        for bio in waiting.iter_mut() {
+            if bio.extents.is_some() || !bio.changes_data() {
+                continue;
+            }
+            let Some((reference, span)) = self.extents_of(bio) else { continue };
+            let answer = local.activity_log.lock().reserve(span);
+            match answer {
+                Reserve::Hot | Reserve::AfterCommit => {
+                    bio.after_commit = answer == Reserve::AfterCommit;
+                    bio.extents = Some((reference, span));
+                }
+                Reserve::Wait(_) => break,
+                // More extents than a transaction changes: queue limits keep such bios away.
+                Reserve::TooLarge => break,
+            }
+        }
+        let written = local.write_transaction(self);
+        if let Ok(true) = written {
+            for bio in waiting.iter_mut() {
+                bio.after_commit = false;
+            }
+        }
+        written.unwrap_or(false)
+    }
+
+    /// Takes each waiting bio as far as it goes; whether any left.
+    fn serve_once(self: &Arc<Self>, waiting: &mut KVVec<Bio>) -> bool {
+        let mut served = false;
+        let mut index = 0usize;
+        while index < waiting.len() {
+            let Ok(bio) = waiting.remove(index) else { break };
+            match self.attempt(bio) {
+                Ok(()) => {
+                    served = true;
+                    self.delayed.count.down();
+                    self.resource.delayed.down();
+                }
+                Err((bio, obstacle)) => {
+                    if waiting.insert_within_capacity(index, bio).is_err() {
+                        break;
+                    }
+                    index = index.saturating_add(1);
+                    if obstacle == Obstacle::Slot {
+                        break;
+                    }
+                }
+            }
+        }
+        served
+    }
+}
+
+impl Resource {
+    /// A slot of the transfer log was given back: lets bios of all volumes try again. Any context.
+    pub(crate) fn retry_delayed(&self) {
+        if self.delayed.get() != 0 {
+            for device in self.volumes() {
+                device.retry_delayed();
+            }
+        }
+    }
+}
+
+/// The parts of a request.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    local: bool,
+    remote: bool,
+    out_of_sync: bool,
+}
+
+impl Plan {
+    fn part(self, operation: Operation) -> Part {
+        match operation {
+            Operation::Flush => Part::None,
+            _ if self.out_of_sync => Part::OutOfSync,
+            _ if !self.remote => Part::None,
+            Operation::Read => Part::Read,
+            _ => Part::Write,
+        }
+    }
+}
+
+fn copies(state: State) -> Copies {
+    Copies {
+        disk: state.disk,
+        peer_disk: state.pdsk,
+        conn: state.conn,
+    }
+}
+
+fn pending(gauge: &Gauge) -> u32 {
+    u32::try_from(gauge.get()).unwrap_or(0)
+}
+
+fn kind_of(master: &MasterBio) -> Kind {
+    match master.operation() {
+        Operation::Read => Kind::Read {
+            read_ahead: master.flags().contains(Flags::RAHEAD),
+        },
+        Operation::Flush => Kind::Flush,
+        _ => Kind::Write,
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thread `drbdN_worker`: sends what is queued, and does what other threads and interrupts leave for it.
+
+use drbd_engine::state::{
+    ConnState,
+    State, //
+};
+use drbd_sys::{
+    kthread::{
+        self,
+        Thread, //
+    },
+    log,
+    reclaim::NoIoScope,
+    time::monotonic_ns, //
+};
+use kernel::{
+    alloc::KBox,
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+
+use super::{
+    after,
+    device::Device,
+    peer_request::PeerRequest,
+    request::Request,
+    resource::Resource,
+    resync,
+    sender, //
+};
+
+/// What the worker looks after: bits of [`Resource::chores`] and [`Device::chores`].
+///
+/// A chore says that something may be due; looking finds out what. Setting one twice is setting it once.
+pub(crate) mod chore {
+    /// Resource: state changes have deferred effects.
+    pub(crate) const AFTER_STATE: u32 = 1 << 0;
+    /// Resource: the transfer log has something to send.
+    pub(crate) const SEND: u32 = 1 << 1;
+    /// Resource: look at everything once.
+    pub(crate) const LOOK: u32 = 1 << 12;
+    /// Device: the resync or verify may ask for more.
+    pub(crate) const RESYNC_TURN: u32 = 1 << 2;
+    /// Device: the resync or verify may be at its end.
+    pub(crate) const RESYNC_DONE: u32 = 1 << 3;
+    /// Device: start the resync as source.
+    pub(crate) const START_SOURCE: u32 = 1 << 4;
+    /// Device: start the resync as target.
+    pub(crate) const START_TARGET: u32 = 1 << 5;
+    /// Device: the failed disk is unused, let it go.
+    pub(crate) const GO_DISKLESS: u32 = 1 << 6;
+    /// Device: the backing device failed.
+    pub(crate) const DISK_FAILED: u32 = 1 << 7;
+    /// Device: the metadata changed.
+    pub(crate) const SYNC_METADATA: u32 = 1 << 8;
+    /// Device: the metadata device failed.
+    pub(crate) const METADATA_FAILED: u32 = 1 << 9;
+}
+
+/// Something for the worker that belongs to one request.
+pub(crate) enum Work {
+    /// A read for the peer ended: answer it.
+    Answer(KBox<PeerRequest>),
+    /// A local read failed: ask the peer.
+    ReadElsewhere(Arc<Request>),
+}
+
+/// A change of a volume's state whose deferred effects are due.
+pub(crate) struct After {
+    /// The volume.
+    pub(crate) device: Arc<Device>,
+    /// The state before.
+    pub(crate) old: State,
+    /// The state after.
+    pub(crate) new: State,
+}
+
+/// A change of the connection's state whose deferred effects are due.
+pub(crate) struct AfterConnection {
+    /// The state before.
+    pub(crate) old: ConnState,
+    /// The state after.
+    pub(crate) new: ConnState,
+}
+
+/// How long the worker sleeps when nothing has a deadline.
+const IDLE_MS: u32 = 1000;
+
+impl Resource {
+    /// Starts the worker where it does not run. May sleep; the caller holds `admin`.
+    pub(crate) fn ensure_worker(self: &Arc<Self>) -> Result {
+        let mut threads = self.threads.lock();
+        if threads.worker.is_some() {
+            return Ok(());
+        }
+        let name = CString::try_from_fmt(fmt!("drbd{}_worker", self.lowest_minor().0))?;
+        let resource = self.clone();
+        let run = move |context: &kthread::Context| run(&resource, context);
+        threads.worker = Some(Thread::spawn(self.environment.module, &name, run)?);
+        log!(Info, self, "Starting worker thread");
+        Ok(())
+    }
+
+    /// Stops the worker after it did what it was given. May sleep; the caller holds `admin`.
+    pub(crate) fn stop_worker(&self) {
+        let worker = self.threads.lock().worker.take();
+        if let Some(worker) = worker {
+            worker.request_stop();
+            self.worker_wait.wake_all();
+            worker.stop();
+            log!(Info, self, "Terminating worker thread");
+        }
+    }
+
+    /// Waits until the worker has done what it was given before. May sleep; not from the worker.
+    pub(crate) fn flush_worker(&self) {
+        if self.threads.lock().worker.is_none() {
+            return;
+        }
+        // Two turns: the one under way may have looked already.
+        for _ in 0..2 {
+            let turns = self.worker_turns.load();
+            self.chore(chore::LOOK);
+            self.waiters
+                .wait_until(|| self.worker_turns.load() != turns || !self.has_worker());
+        }
+    }
+
+    fn has_worker(&self) -> bool {
+        self.worker_runs.any(1)
+    }
+}
+
+fn run(resource: &Arc<Resource>, context: &kthread::Context) {
+    let _scope = NoIoScope::enter();
+    resource.worker_runs.set(1);
+    loop {
+        let stop = context.should_stop();
+        let deadline_ms = turn(resource);
+        resource.worker_turns.update(|turns| turns.wrapping_add(1));
+        resource.waiters.wake_all();
+        if stop && !resource.has_chores() && resource.work.is_empty() {
+            break;
+        }
+        resource.worker_wait.wait_until_timeout(
+            || resource.has_chores() || !resource.work.is_empty() || (context.should_stop() && !stop),
+            deadline_ms,
+        );
+    }
+    resource.worker_runs.clear(1);
+    resource.waiters.wake_all();
+}
+
+impl Resource {
+    fn has_chores(&self) -> bool {
+        self.chores.load() != 0 || self.any_device_chore()
+    }
+}
+
+/// Does everything there is to do now; returns how long nothing is due by itself, in milliseconds.
+fn turn(resource: &Arc<Resource>) -> u32 {
+    let chores = resource.chores.clear(u32::MAX);
+    if chores & chore::AFTER_STATE != 0 {
+        after::carry_out(resource);
+    }
+    while let Some(work) = resource.work.pop() {
+        match work {
+            Work::Answer(request) => sender::answer(resource, request),
+            Work::ReadElsewhere(request) => sender::read_elsewhere(resource, &request),
+        }
+    }
+    sender::drain(resource);
+    let now_ns = monotonic_ns();
+    let mut sleep_ms = IDLE_MS;
+    for device in resource.volumes() {
+        let chores = device.chores.clear(u32::MAX);
+        after::look_after(&device, chores);
+        sleep_ms = sleep_ms.min(resync::turn(&device, chores, now_ns));
+        sleep_ms = sleep_ms.min(after::sync_when_due(&device, now_ns));
+    }
+    sleep_ms
+}

@@ -19,3 +19,6 @@ pub use route::{
     route_flush, route_read, route_write, Copies, Destination, ReadInputs, Route, WriteRoute,
 };
 pub use start::{Kind, Start};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The table of each protocol, and the cases that are no matter of order.
+
+use crate::config::Protocol;
+use crate::request::{apply, Consequences, Context, Event, Kind, RequestState, Start};
+
+const USUAL: Context = Context {
+    suspended: false,
+    mirrored_since_sent: true,
+};
+const SUSPENDED: Context = Context {
+    suspended: true,
+    mirrored_since_sent: true,
+};
+const ACKED: Event = Event::WriteAcked { in_sync: false };
+const SYNCED: Event = Event::WriteAcked { in_sync: true };
+
+fn mirrored(protocol: Protocol) -> RequestState {
+    let kind = Kind::Write;
+    Start {
+        kind,
+        local: true,
+        remote: true,
+        out_of_sync: false,
+        protocol,
+    }
+    .state()
+}
+
+/// Applies all events; what all of them together asked for.
+fn run(state: RequestState, events: &[Event]) -> (RequestState, Consequences) {
+    events
+        .iter()
+        .fold((state, Consequences::NONE), |(state, todo), &event| {
+            let (state, more) = apply(state, event, USUAL);
+            (state, todo | more)
+        })
+}
+
+#[test]
+fn each_protocol_completes_at_its_own_event() {
+    use Event::{BarrierAcked, HandedOver, LocalOk, ReceiveAcked, SubmitterDone};
+    let table: [(Protocol, &[Event]); 3] = [
+        (Protocol::A, &[SubmitterDone, LocalOk, HandedOver]),
+        (
+            Protocol::B,
+            &[SubmitterDone, LocalOk, HandedOver, ReceiveAcked],
+        ),
+        (Protocol::C, &[SubmitterDone, LocalOk, HandedOver, ACKED]),
+    ];
+    for (protocol, events) in table {
+        let (last, before) = events.split_last().unwrap();
+        let (state, early) = run(mirrored(protocol), before);
+        assert!(!early.has(Consequences::COMPLETE), "{protocol:?}");
+        let (state, todo) = run(state, &[*last]);
+        assert!(
+            todo.has(Consequences::COMPLETE | Consequences::CLOSE_EPOCH),
+            "{protocol:?}"
+        );
+        assert!(state.is_ok());
+        assert!(
+            !todo.has(Consequences::RELEASE),
+            "the barrier ack is yet to come"
+        );
+        let (_, todo) = run(state, &[BarrierAcked]);
+        assert!(todo.has(Consequences::RELEASE | Consequences::SUB_IN_FLIGHT));
+        assert!(!todo.has(Consequences::SET_OUT_OF_SYNC));
+    }
+}
+
+#[test]
+fn an_ack_of_another_protocol_is_an_error_of_the_peer() {
+    use Event::{BarrierAcked, ConflictResolved, DataReceived, NegAcked, Postponed, ReceiveAcked};
+    let sent = [Event::SubmitterDone, Event::LocalOk, Event::HandedOver];
+    let table: [(Protocol, &[Event]); 3] = [
+        (
+            Protocol::A,
+            &[ReceiveAcked, ConflictResolved, Postponed, DataReceived],
+        ),
+        (
+            Protocol::B,
+            &[BarrierAcked, ConflictResolved, Postponed, DataReceived],
+        ),
+        (Protocol::C, &[ReceiveAcked, BarrierAcked, DataReceived]),
+    ];
+    for (protocol, wrong) in table {
+        let (state, _) = run(mirrored(protocol), &sent);
+        for &event in wrong {
+            let (same, todo) = apply(state, event, USUAL);
+            assert_eq!(todo, Consequences::PROTOCOL_ERROR, "{protocol:?} {event:?}");
+            assert_eq!(same, state);
+        }
+    }
+    let (acked, _) = run(mirrored(Protocol::C), &[Event::HandedOver, ACKED]);
+    for again in [ACKED, NegAcked] {
+        assert_eq!(apply(acked, again, USUAL).1, Consequences::PROTOCOL_ERROR);
+    }
+}
+
+#[test]
+fn a_block_is_in_sync_only_while_everything_is_mirrored() {
+    let early = [
+        Event::SubmitterDone,
+        Event::HandedOver,
+        Event::ReceiveAcked,
+        Event::LocalOk,
+    ];
+    let (state, todo) = run(mirrored(Protocol::B), &early);
+    assert!(todo.has(Consequences::COMPLETE) && !todo.has(Consequences::SET_IN_SYNC));
+    assert!(apply(state, SYNCED, USUAL).1.has(Consequences::SET_IN_SYNC));
+    let broken = Context {
+        mirrored_since_sent: false,
+        ..USUAL
+    };
+    assert!(apply(state, SYNCED, broken).1.is_none());
+}
+
+#[test]
+fn an_error_of_the_peers_disk_that_comes_late_marks_the_blocks_at_once() {
+    let (state, _) = run(
+        mirrored(Protocol::A),
+        &[Event::SubmitterDone, Event::LocalOk, Event::HandedOver],
+    );
+    let (state, todo) = apply(state, Event::NegAcked, USUAL);
+    assert!(todo.has(Consequences::SET_OUT_OF_SYNC) && !todo.has(Consequences::RELEASE));
+    let (_, todo) = apply(state, Event::BarrierAcked, USUAL);
+    assert!(todo.has(Consequences::RELEASE) && !todo.has(Consequences::SET_OUT_OF_SYNC));
+}
+
+#[test]
+fn a_read_that_fails_is_tried_again_unless_it_is_read_ahead() {
+    for (read_ahead, expected) in [(false, Consequences::RETRY), (true, Consequences::COMPLETE)] {
+        let kind = Kind::Read { read_ahead };
+        let start = Start {
+            kind,
+            local: true,
+            remote: false,
+            out_of_sync: false,
+            protocol: Protocol::C,
+        };
+        let (state, todo) = run(start.state(), &[Event::SubmitterDone, Event::LocalFailed]);
+        assert!(todo.has(expected | Consequences::RELEASE));
+        assert!(!state.is_ok());
+    }
+}
+
+#[test]
+fn an_aborted_bio_completes_the_request_but_keeps_it_until_the_bio_returns() {
+    let (state, todo) = run(
+        mirrored(Protocol::C),
+        &[
+            Event::SubmitterDone,
+            Event::HandedOver,
+            ACKED,
+            Event::BarrierAcked,
+            Event::LocalAborted,
+        ],
+    );
+    assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
+    assert!(!todo.has(Consequences::RELEASE));
+    let (state, todo) = apply(state, Event::LocalOk, USUAL);
+    assert!(todo.has(Consequences::RELEASE | Consequences::LOCAL_ENDED));
+    assert!(!state.has(RequestState::LOCAL_OK));
+}
+
+#[test]
+fn the_note_that_blocks_are_out_of_sync_does_not_hold_up_the_application() {
+    let start = Start {
+        kind: Kind::Write,
+        local: true,
+        remote: false,
+        out_of_sync: true,
+        protocol: Protocol::A,
+    };
+    let (state, todo) = run(start.state(), &[Event::SubmitterDone, Event::LocalOk]);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
+    assert!(!todo.has(Consequences::RELEASE));
+    assert!(apply(state, Event::HandedOver, USUAL)
+        .1
+        .has(Consequences::RELEASE));
+    assert!(apply(state, Event::NotSent, USUAL)
+        .1
+        .has(Consequences::RELEASE));
+}
+
+#[test]
+fn a_flush_is_never_sent_and_survives_the_connection() {
+    for local in [false, true] {
+        let start = Start {
+            kind: Kind::Flush,
+            local,
+            remote: true,
+            out_of_sync: false,
+            protocol: Protocol::C,
+        };
+        assert!(!start.state().has(RequestState::NET_QUEUED));
+        let (state, _) = run(start.state(), &[Event::ConnectionLost, Event::LocalFailed]);
+        let (state, todo) = apply(state, Event::SubmitterDone, USUAL);
+        assert!(todo.has(Consequences::COMPLETE | Consequences::RELEASE));
+        assert!(state.is_ok() && !todo.has(Consequences::SET_OUT_OF_SYNC));
+    }
+}
+
+#[test]
+fn a_postponed_write_is_admitted_again_after_the_conflicting_one() {
+    let (state, todo) = run(
+        mirrored(Protocol::C),
+        &[
+            Event::SubmitterDone,
+            Event::HandedOver,
+            Event::LocalOk,
+            Event::Postponed,
+        ],
+    );
+    assert!(!todo.has(Consequences::COMPLETE) && !todo.has(Consequences::RETRY));
+    let (state, todo) = apply(state, Event::ConflictResolved, USUAL);
+    assert!(todo.has(Consequences::RETRY) && !todo.has(Consequences::COMPLETE));
+    assert!(apply(state, Event::BarrierAcked, USUAL)
+        .1
+        .has(Consequences::RELEASE));
+}
+
+#[test]
+fn a_superseded_write_is_done_but_still_counted_in_its_epoch() {
+    let (state, todo) = run(
+        mirrored(Protocol::C),
+        &[
+            Event::SubmitterDone,
+            Event::HandedOver,
+            Event::LocalOk,
+            Event::ConflictResolved,
+        ],
+    );
+    assert!(todo.has(Consequences::COMPLETE) && state.is_ok());
+    assert!(!todo.has(Consequences::RELEASE));
+    assert!(apply(state, Event::BarrierAcked, USUAL)
+        .1
+        .has(Consequences::RELEASE));
+}
+
+#[test]
+fn completion_is_held_back_while_io_is_suspended() {
+    let (state, _) = run(
+        mirrored(Protocol::C),
+        &[Event::SubmitterDone, Event::HandedOver, ACKED],
+    );
+    let (frozen, todo) = apply(state, Event::LocalOk, SUSPENDED);
+    assert!(!todo.has(Consequences::COMPLETE));
+    assert!(frozen.has(RequestState::COMPLETION_SUSPENDED));
+    let (_, todo) = apply(frozen, Event::Resumed, USUAL);
+    assert!(todo.has(Consequences::COMPLETE));
+    let (_, todo) = apply(frozen, Event::ConnectionLost, SUSPENDED);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
+    assert!(todo.has(Consequences::RELEASE));
+}
+
+#[test]
+fn a_frozen_request_is_sent_again_if_the_peer_did_not_acknowledge_it() {
+    let (state, _) = run(
+        mirrored(Protocol::C),
+        &[Event::SubmitterDone, Event::HandedOver],
+    );
+    let (state, _) = apply(state, Event::LocalOk, SUSPENDED);
+    let (state, todo) = apply(state, Event::ConnectionFrozen, SUSPENDED);
+    assert!(todo.is_none());
+    let (state, todo) = apply(state, Event::Resend, USUAL);
+    assert!(todo.has(Consequences::QUEUE | Consequences::SUB_IN_FLIGHT));
+    let (_, todo) = run(state, &[Event::HandedOver, ACKED, Event::BarrierAcked]);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::RELEASE));
+    assert!(!todo.has(Consequences::SET_OUT_OF_SYNC));
+}
+
+#[test]
+fn a_frozen_request_that_the_peer_acknowledged_is_done_when_it_is_back() {
+    let done = [
+        Event::SubmitterDone,
+        Event::LocalOk,
+        Event::HandedOver,
+        ACKED,
+    ];
+    let (state, _) = run(mirrored(Protocol::C), &done);
+    let (state, todo) = run(state, &[Event::ConnectionFrozen, Event::Resend]);
+    assert!(todo.has(Consequences::RELEASE) && state.is_ok());
+    assert!(!todo.has(Consequences::QUEUE) && !todo.has(Consequences::SET_OUT_OF_SYNC));
+}
+
+#[test]
+fn protocol_a_trusts_nothing_that_only_the_socket_took() {
+    let (open, _) = run(
+        mirrored(Protocol::A),
+        &[Event::SubmitterDone, Event::HandedOver],
+    );
+    let (again, _) = run(open, &[Event::ConnectionFrozen, Event::Resend]);
+    assert!(again.has(RequestState::NET_QUEUED | RequestState::NET_PENDING));
+    let (told, _) = run(open, &[Event::LocalOk]);
+    let (_, todo) = apply(told, Event::ConnectionFrozen, SUSPENDED);
+    assert!(todo.has(Consequences::SET_OUT_OF_SYNC | Consequences::RELEASE));
+}
+
+#[test]
+fn a_request_that_failed_while_frozen_can_be_admitted_again() {
+    let start = Start {
+        kind: Kind::Write,
+        local: true,
+        remote: false,
+        out_of_sync: false,
+        protocol: Protocol::C,
+    };
+    let (state, _) = run(start.state(), &[Event::SubmitterDone]);
+    let (frozen, _) = apply(state, Event::LocalFailed, SUSPENDED);
+    assert!(apply(frozen, Event::RetryFrozen, USUAL)
+        .1
+        .has(Consequences::RETRY));
+    let (failed, todo) = apply(frozen, Event::Resumed, USUAL);
+    assert!(todo.has(Consequences::COMPLETE) && !failed.is_ok());
+}

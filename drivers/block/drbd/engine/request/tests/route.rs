@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where requests go, and what disk errors do.
+
+use crate::config::{OnIoError, OnNoData, ReadBalancing};
+use crate::request::{
+    may_admit, on_disk_error, route_flush, route_read, route_write, Admission, Copies, Destination,
+    DiskError, DiskErrorActions, ReadInputs, Route, WriteRoute,
+};
+use crate::state::{ConnState, DiskState};
+use crate::types::Sector;
+
+fn copies(disk: DiskState, peer_disk: DiskState, conn: ConnState) -> Copies {
+    Copies {
+        disk,
+        peer_disk,
+        conn,
+    }
+}
+
+fn go(local: bool, remote: bool, out_of_sync: bool) -> Route<WriteRoute> {
+    Route::Go(WriteRoute {
+        local,
+        remote,
+        out_of_sync,
+    })
+}
+
+const INPUTS: ReadInputs = ReadInputs {
+    sector: Sector(0),
+    is_clean: false,
+    balancing: ReadBalancing::PreferLocal,
+    local_pending: 0,
+    remote_pending: 0,
+    last_was_remote: false,
+    failed_locally: false,
+    failed_remotely: false,
+};
+
+#[test]
+fn writes_go_where_a_copy_is() {
+    use ConnState::{Ahead, Connected, SyncSource, SyncTarget, WFBitMapS, WFConnection};
+    use DiskState::{DUnknown, Diskless, Inconsistent, Outdated, UpToDate};
+    let table = [
+        (copies(UpToDate, UpToDate, Connected), go(true, true, false)),
+        (
+            copies(UpToDate, DUnknown, WFConnection),
+            go(true, false, false),
+        ),
+        (
+            copies(UpToDate, Diskless, Connected),
+            go(true, false, false),
+        ),
+        (
+            copies(Diskless, UpToDate, Connected),
+            go(false, true, false),
+        ),
+        (
+            copies(UpToDate, Inconsistent, SyncSource),
+            go(true, true, false),
+        ),
+        (
+            copies(Inconsistent, UpToDate, SyncTarget),
+            go(true, true, false),
+        ),
+        (copies(UpToDate, Inconsistent, Ahead), go(true, false, true)),
+        (
+            copies(UpToDate, Inconsistent, WFBitMapS),
+            go(true, false, true),
+        ),
+        (copies(Outdated, DUnknown, WFConnection), Route::Fail),
+        (copies(Inconsistent, Inconsistent, Connected), Route::Fail),
+        (copies(Diskless, DUnknown, WFConnection), Route::Fail),
+    ];
+    for (copies, expected) in table {
+        assert_eq!(
+            route_write(copies, OnNoData::IoError),
+            expected,
+            "{copies:?}"
+        );
+    }
+    let nothing = copies(Diskless, DUnknown, WFConnection);
+    assert_eq!(route_write(nothing, OnNoData::SuspendIo), Route::Suspend);
+    let ahead = copies(UpToDate, Inconsistent, Ahead);
+    assert_eq!(
+        route_flush(ahead, OnNoData::IoError),
+        go(true, false, false)
+    );
+}
+
+#[test]
+fn reads_are_served_by_a_copy_that_has_current_data() {
+    use DiskState::{Inconsistent, Outdated, UpToDate};
+    let read = |disk, peer, inputs: &ReadInputs| {
+        route_read(
+            copies(disk, peer, ConnState::Connected),
+            inputs,
+            OnNoData::IoError,
+        )
+    };
+    let clean = ReadInputs {
+        is_clean: true,
+        ..INPUTS
+    };
+    let local = Route::Go(Destination::Local);
+    let remote = Route::Go(Destination::Remote);
+    assert_eq!(read(UpToDate, Inconsistent, &INPUTS), local);
+    assert_eq!(read(Inconsistent, UpToDate, &INPUTS), remote);
+    assert_eq!(read(Inconsistent, UpToDate, &clean), local);
+    assert_eq!(read(Outdated, Outdated, &clean), Route::Fail);
+    let failed = ReadInputs {
+        failed_locally: true,
+        ..INPUTS
+    };
+    assert_eq!(read(UpToDate, UpToDate, &failed), remote);
+    let failed_twice = ReadInputs {
+        failed_remotely: true,
+        ..failed
+    };
+    assert_eq!(read(UpToDate, UpToDate, &failed_twice), Route::Fail);
+}
+
+#[test]
+fn read_balancing_follows_its_policy() {
+    let both = copies(
+        DiskState::UpToDate,
+        DiskState::UpToDate,
+        ConnState::Connected,
+    );
+    let destination = |inputs: ReadInputs| route_read(both, &inputs, OnNoData::IoError);
+    let with = |balancing, sector| ReadInputs {
+        balancing,
+        sector: Sector(sector),
+        ..INPUTS
+    };
+    let remote = Route::Go(Destination::Remote);
+    assert_eq!(destination(with(ReadBalancing::PreferRemote, 0)), remote);
+    assert_eq!(destination(with(ReadBalancing::RoundRobin, 0)), remote);
+    assert_ne!(
+        destination(with(ReadBalancing::WhenCongestedRemote, 0)),
+        remote
+    );
+    for (policy, sectors) in [
+        (ReadBalancing::Striping32K, 64),
+        (ReadBalancing::Striping1M, 2048),
+    ] {
+        assert_ne!(destination(with(policy, sectors - 1)), remote);
+        assert_eq!(destination(with(policy, sectors)), remote);
+        assert_ne!(destination(with(policy, 2 * sectors)), remote);
+    }
+    let busy = ReadInputs {
+        local_pending: 2,
+        ..with(ReadBalancing::LeastPending, 0)
+    };
+    assert_eq!(destination(busy), remote);
+    assert_ne!(
+        destination(ReadInputs {
+            remote_pending: 2,
+            ..busy
+        }),
+        remote
+    );
+}
+
+#[test]
+fn a_bio_waits_while_the_state_is_in_between() {
+    let stable = Admission {
+        copies: copies(
+            DiskState::UpToDate,
+            DiskState::UpToDate,
+            ConnState::Connected,
+        ),
+        suspended: false,
+        held_back: false,
+        bitmap_io: false,
+        protocol_version: 101,
+        bios_in_progress: 8,
+        max_bios: 8,
+    };
+    assert!(may_admit(&stable));
+    let conn = |conn| Copies {
+        conn,
+        ..stable.copies
+    };
+    let bitmaps = Admission {
+        copies: conn(ConnState::WFBitMapS),
+        ..stable
+    };
+    assert!(may_admit(&bitmaps));
+    let refused = [
+        Admission {
+            suspended: true,
+            ..stable
+        },
+        Admission {
+            held_back: true,
+            ..stable
+        },
+        Admission {
+            bitmap_io: true,
+            ..stable
+        },
+        Admission {
+            bios_in_progress: 9,
+            ..stable
+        },
+        Admission {
+            protocol_version: 95,
+            ..bitmaps
+        },
+        Admission {
+            copies: conn(ConnState::WFBitMapT),
+            ..stable
+        },
+        Admission {
+            copies: Copies {
+                disk: DiskState::Attaching,
+                ..stable.copies
+            },
+            ..stable
+        },
+    ];
+    for inputs in refused {
+        assert!(!may_admit(&inputs), "{inputs:?}");
+    }
+}
+
+#[test]
+fn disk_errors_follow_the_policy_and_metadata_always_detaches() {
+    use DiskState::{Failed, Inconsistent, UpToDate};
+    let passed = on_disk_error(OnIoError::PassOn, DiskError::Read, UpToDate);
+    let expected = DiskErrorActions {
+        new_disk: Some(Inconsistent),
+        ..DiskErrorActions::default()
+    };
+    assert_eq!(passed, expected);
+    let again = on_disk_error(OnIoError::PassOn, DiskError::Write, Inconsistent);
+    assert_eq!(again, DiskErrorActions::default());
+    let metadata = on_disk_error(OnIoError::PassOn, DiskError::Metadata, UpToDate);
+    assert_eq!(
+        (metadata.new_disk, metadata.was_read_error),
+        (Some(Failed), false)
+    );
+    let read = on_disk_error(OnIoError::Detach, DiskError::Read, UpToDate);
+    assert!(read.was_read_error && !read.call_helper);
+    let helper = on_disk_error(OnIoError::CallLocalIoError, DiskError::Write, UpToDate);
+    assert!(helper.call_helper && helper.new_disk == Some(Failed));
+    let forced = on_disk_error(OnIoError::PassOn, DiskError::ForcedDetach, UpToDate);
+    assert!(forced.abort_local_io && forced.new_disk == Some(Failed));
+    let late = on_disk_error(OnIoError::Detach, DiskError::Write, Failed);
+    assert_eq!(late.new_disk, None);
+}

@@ -38,8 +38,8 @@ unsafe impl Sync for Descriptor {}
 impl Descriptor {
     fn new(algorithm: &CStr) -> Result<Self> {
         // SAFETY: The name is a C string.
-        let raw =
-            from_err_ptr(unsafe { drbd_bindings::drbd_shim_hash_alloc(algorithm.as_char_ptr()) })?;
+        let raw = unsafe { drbd_bindings::drbd_shim_hash_alloc(algorithm.as_char_ptr()) };
+        let raw = from_err_ptr(raw)?;
         let this = Self(NonNull::new(raw).ok_or(ENOMEM)?);
         if this.digest_bytes() > DIGEST_BYTES_MAX {
             return Err(EINVAL);
@@ -194,9 +194,11 @@ pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
 
 /// Whether both are equal, in a time that does not tell where they differ. Any context.
 pub fn secrets_equal(a: &[u8], b: &[u8]) -> bool {
-    // SAFETY: Both are readable for the length that they share.
-    a.len() == b.len()
-        && !unsafe {
-            drbd_bindings::drbd_shim_memneq(a.as_ptr().cast(), b.as_ptr().cast(), a.len())
-        }
+    if a.len() != b.len() {
+        return false;
+    }
+    // SAFETY: Both are readable for that length.
+    let differ =
+        unsafe { drbd_bindings::drbd_shim_memneq(a.as_ptr().cast(), b.as_ptr().cast(), a.len()) };
+    !differ
 }

@@ -108,6 +108,18 @@ pub enum RecvError {
     Failed(Error),
 }
 
+impl RecvError {
+    /// The same error where `earlier` more bytes had been received before.
+    fn after(self, earlier: usize) -> Self {
+        match self {
+            Self::TimedOut { received } => Self::TimedOut {
+                received: received.saturating_add(earlier),
+            },
+            error => error,
+        }
+    }
+}
+
 impl From<RecvError> for Error {
     fn from(error: RecvError) -> Self {
         match error {
@@ -396,15 +408,10 @@ impl TcpSocket {
     ///
     /// The timeout restarts with every part that arrives.
     pub fn recv_exact(&self, buffer: &mut [u8]) -> Result<(), RecvError> {
-        let mut received = 0;
-        while let Some(rest) = buffer.get_mut(received..).filter(|rest| !rest.is_empty()) {
-            match self.recv_bytes(rest, bindings::MSG_WAITALL) {
-                Ok(count) => received = received.saturating_add(count),
-                Err(RecvError::TimedOut { .. }) => return Err(RecvError::TimedOut { received }),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        recv_all(buffer.len(), |received, flags| {
+            let rest = buffer.get_mut(received..).unwrap_or(&mut []);
+            self.recv_bytes(rest, flags)
+        })
     }
 
     fn recv_bytes(&self, buffer: &mut [u8], flags: c_uint) -> Result<usize, RecvError> {
@@ -439,6 +446,7 @@ impl TcpSocket {
         vecs: &[bindings::bio_vec],
         len: usize,
         skip: usize,
+        flags: c_uint,
     ) -> Result<usize, RecvError> {
         let mut message = empty_message();
         // SAFETY: By the requirements.
@@ -451,7 +459,7 @@ impl TcpSocket {
                 len,
             );
             bindings::iov_iter_advance(&mut message.msg_iter, skip);
-            self.recv_message(&mut message, bindings::MSG_WAITALL)
+            self.recv_message(&mut message, flags)
         }
     }
 
@@ -478,6 +486,31 @@ impl TcpSocket {
             }),
         }
     }
+}
+
+/// Receives `len` bytes by calls of `receive(received, flags)`.
+///
+/// C ends a receive for all of the bytes early when the timeout passed, but says so only where
+/// nothing came at all. A look without waiting tells why, instead of another timeout.
+fn recv_all(
+    len: usize,
+    mut receive: impl FnMut(usize, c_uint) -> Result<usize, RecvError>,
+) -> Result<(), RecvError> {
+    let mut received: usize = 0;
+    let mut flags = bindings::MSG_WAITALL;
+    while received < len {
+        match receive(received, flags) {
+            Ok(count) => received = received.saturating_add(count),
+            Err(RecvError::TimedOut { .. }) => return Err(RecvError::TimedOut { received }),
+            Err(error) => return Err(error),
+        }
+        flags = if flags == bindings::MSG_WAITALL {
+            bindings::MSG_DONTWAIT
+        } else {
+            bindings::MSG_WAITALL
+        };
+    }
+    Ok(())
 }
 
 /// Room for any address that C may write.

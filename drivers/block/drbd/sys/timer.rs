@@ -30,8 +30,8 @@ macro_rules! new_timer {
 
 /// What a timer does when its time has come.
 pub trait Expire: Send + Sync {
-    /// The time has come. Runs in soft interrupt context: must not sleep. May start the timer
-    /// anew through whatever it owns, except that it cannot drop the timer.
+    /// The time has come. Runs in soft interrupt context: must not sleep, and must not
+    /// drop the timer.
     fn expire(&self);
 }
 
@@ -112,8 +112,13 @@ impl<T: Expire> PinnedDrop for Timer<T> {
     }
 }
 
+/// C's way into a context.
+///
+/// # Safety
+///
+/// `timer` is the field of a `Timer<T>`.
 unsafe extern "C" fn expired<T: Expire>(timer: *mut bindings::timer_list) {
-    // SAFETY: C passes the field of a `Timer<T>`, which outlives the call, as its drop waits.
+    // SAFETY: By the requirement; the timer outlives the call, as its drop waits for it.
     let this = unsafe { &*kernel::container_of!(Opaque::cast_from(timer), Timer<T>, timer) };
     this.context.expire();
 }

@@ -85,8 +85,13 @@ impl<T: SocketEvents> Drop for Hook<T> {
     }
 }
 
+/// C's way into a context.
+///
+/// # Safety
+///
+/// `context` points to a `T`.
 unsafe extern "C" fn notify<T: SocketEvents>(context: *mut c_void, event: c_uint) {
-    // SAFETY: `Hook::new` passed a pointer into an `Arc<T>` that lives until the hook is undone.
+    // SAFETY: By the requirement; `Hook` keeps it until the hook is undone.
     let context = unsafe { &*context.cast_const().cast::<T>() };
     match event {
         drbd_bindings::DRBD_SHIM_SOCK_DATA_READY => context.data_ready(),

@@ -2,6 +2,7 @@
 
 //! Receiving from a socket: small pieces through a buffer, big ones straight into pages.
 
+use core::cell::Cell;
 use kernel::{
     bindings,
     prelude::*,
@@ -9,6 +10,7 @@ use kernel::{
 };
 
 use super::{
+    recv_all,
     RecvError,
     TcpSocket, //
 };
@@ -90,14 +92,10 @@ impl Reader {
         let from_buffer = copy_start(to, self.buffered());
         self.consume(from_buffer);
         match to.get_mut(from_buffer..) {
-            Some(rest) if !rest.is_empty() => {
-                self.socket.recv_exact(rest).map_err(|error| match error {
-                    RecvError::TimedOut { received } => RecvError::TimedOut {
-                        received: received.saturating_add(from_buffer),
-                    },
-                    error => error,
-                })
-            }
+            Some(rest) if !rest.is_empty() => self
+                .socket
+                .recv_exact(rest)
+                .map_err(|error| error.after(from_buffer)),
             _ => Ok(()),
         }
     }
@@ -137,20 +135,13 @@ impl Reader {
             }
         }
 
-        let mut done: usize = 0;
-        while done < len {
-            // SAFETY: The segments are borrowed for `'a`, which outlives this call, and ours to
-            // write; `len` is the sum of their lengths.
-            match unsafe { self.socket.recv_vecs(&self.vecs, len, done) } {
-                Ok(count) => done = done.saturating_add(count),
-                Err(RecvError::TimedOut { .. }) => {
-                    return Err(RecvError::TimedOut {
-                        received: received.saturating_add(done),
-                    });
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let (socket, vecs) = (&self.socket, &self.vecs);
+        // SAFETY: The segments are borrowed for `'a`, which outlives this call, and ours to
+        // write; `len` is the sum of their lengths.
+        recv_all(len, |skip, flags| unsafe {
+            socket.recv_vecs(vecs, len, skip, flags)
+        })
+        .map_err(|error| error.after(received))?;
         Ok(received.saturating_add(len))
     }
 
@@ -170,24 +161,29 @@ impl Reader {
 
     /// Receives at least one more byte into the buffer, which is not full.
     fn receive_more(&mut self) -> Result<(), RecvError> {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end = self.end.saturating_sub(self.start);
-            self.start = 0;
-        }
+        self.move_to_front();
         let held = self.end;
         let room = self.buffer.get_mut(held..).unwrap_or(&mut []);
         if room.is_empty() {
             return Err(RecvError::Failed(EINVAL));
         }
-        match self.socket.recv_some(room) {
-            Ok(count) => {
-                self.end = self.end.saturating_add(count);
-                Ok(())
-            }
-            Err(RecvError::TimedOut { .. }) => Err(RecvError::TimedOut { received: held }),
-            Err(error) => Err(error),
+        let count = self
+            .socket
+            .recv_some(room)
+            .map_err(|error| error.after(held))?;
+        self.end = self.end.saturating_add(count);
+        Ok(())
+    }
+
+    /// Makes room behind what is buffered, a part of a header at most.
+    fn move_to_front(&mut self) {
+        let cells = Cell::from_mut(self.buffer.as_mut_slice()).as_slice_of_cells();
+        let held = cells.get(self.start..self.end).unwrap_or(&[]);
+        for (to, from) in cells.iter().zip(held) {
+            to.set(from.get());
         }
+        self.start = 0;
+        self.end = held.len();
     }
 }
 

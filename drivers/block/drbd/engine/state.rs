@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of a volume and of its connection: what it may become, and what follows when it changes (spec §4).
+//! The state of a volume and of its connection: what it may become, and what follows when it
+//! changes (spec §4).
 //!
-//! A volume's state is one 32-bit word. Every change goes the same way: a [`Change`] is applied to the old word, the result is
-//! brought into shape ([`sanitize`]), judged ([`is_valid_soft`], [`soft_transition`], [`hard_transition`]), stored, and then acted upon
-//! ([`effects_now`], [`effects_after`]). All of it is pure: the facts the rules read beside the word itself come in a [`Context`].
+//! A volume's state is one 32-bit word. Every change goes the same way: a [`Change`] is applied to
+//! the old word, the result is brought into shape ([`sanitize`]), judged ([`is_valid_soft`],
+//! [`soft_transition`], [`hard_transition`]), stored, and then acted upon ([`effects_now`],
+//! [`effects_after`]). All of it is pure: the facts the rules read beside the word itself come in a
+//! [`Context`].
 
 pub mod change;
 pub mod connection;

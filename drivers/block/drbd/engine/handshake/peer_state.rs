@@ -2,9 +2,9 @@
 
 //! What the peer's UUIDs and its state mean for this node (spec §1.13).
 //!
-//! P_STATE is taken in two halves, with the sync handshake between them where it is due: [`assess`] reads the two states,
-//! [`conclude`] makes the new one. In between the caller may sleep, so the second half is only valid if the own state has not
-//! changed meanwhile; otherwise it starts over.
+//! P_STATE is taken in two halves, with the sync handshake between them where it is due: [`assess`]
+//! reads the two states, [`conclude`] makes the new one. In between the caller may sleep, so the
+//! second half is only valid if the own state has not changed meanwhile; otherwise it starts over.
 
 use super::uuid_compare::JUST_CREATED;
 use crate::state::{Change, ConnState, DiskState, State};
@@ -24,12 +24,14 @@ const SKIP_INITIAL_SYNC_APV: u32 = 90;
 /// What P_UUIDS asks for, beside remembering the peer's UUIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UuidsDecision {
-    /// A diskless Primary was promised other data: "Can only connect to data with current UUID=…". Hard to Disconnecting.
+    /// A diskless Primary was promised other data: "Can only connect to data with current UUID=…".
+    /// Hard to Disconnecting.
     Refuse {
         /// The UUID that the users have seen.
         exposed_uuid: u64,
     },
-    /// Both disks are declared UpToDate: clear and write the bitmap, take over the peer's current UUID, bitmap UUID 0, hard change.
+    /// Both disks are declared UpToDate: clear and write the bitmap, take over the peer's current
+    /// UUID, bitmap UUID 0, hard change.
     SkipInitialSync,
     /// A diskless Primary follows the peer: its current UUID is the exposed one.
     ExposePeerCurrent,
@@ -39,7 +41,8 @@ pub enum UuidsDecision {
 
 /// Decides what the peer's UUIDs ask for.
 ///
-/// `own_current` is this node's current UUID; it counts while a disk is attached. `peer_flags` are the flags that came with the UUIDs.
+/// `own_current` is this node's current UUID; it counts while a disk is attached. `peer_flags` are
+/// the flags that came with the UUIDs.
 pub fn receive_uuids(
     state: State,
     own_current: u64,
@@ -72,7 +75,8 @@ pub fn receive_uuids(
     }
 }
 
-/// Whether the peer's current UUID becomes the exposed one after a state change under way has been waited for.
+/// Whether the peer's current UUID becomes the exposed one after a state change under way has been
+/// waited for.
 pub fn exposes_peer_after_wait(state: State) -> bool {
     state.conn >= ConnState::Connected && state.disk < DiskState::Inconsistent
 }
@@ -207,7 +211,8 @@ fn needs_handshake(own: State, peer: State, facts: &PeerFacts) -> bool {
 pub enum Failure {
     /// This node's attach is refused: hard to disk Failed, stay Connected.
     FailOwnDisk(Proposal),
-    /// The peer's attach is refused ("Disk attach process on the peer node was aborted."): go on, the peer is Diskless.
+    /// The peer's attach is refused ("Disk attach process on the peer node was aborted."): go on,
+    /// the peer is Diskless.
     PeerIsDiskless(Proposal),
     /// A dry run: close the connection with a plain error.
     CloseDryRun,
@@ -248,7 +253,8 @@ pub fn handshake_failed(proposal: Proposal, dry_run: bool) -> Failure {
 pub struct Conclusion {
     /// The state to request, all fields.
     pub change: Change,
-    /// Whether the change is hard. Only establishing the connection is soft: it may be refused, which is Disconnecting.
+    /// Whether the change is hard. Only establishing the connection is soft: it may be refused,
+    /// which is Disconnecting.
     pub hard: bool,
     /// The peer has not decided to resync yet: send UUIDs and state again after the change.
     pub resend: bool,
@@ -259,14 +265,16 @@ pub struct Conclusion {
 pub enum Verdict {
     /// Apply, then clear CONSIDER_RESYNC and the volume's DISCARD_MY_DATA, and sync the metadata.
     Apply(Conclusion),
-    /// The peer rebooted while I/O was frozen and cannot have it all: drop the pending requests, new current UUID, clear NEW_CUR_UUID,
-    /// then hard to ProtocolError with `susp` off ("Aborting Connect, can not thaw IO with an only Consistent peer").
+    /// The peer rebooted while I/O was frozen and cannot have it all: drop the pending requests,
+    /// new current UUID, clear NEW_CUR_UUID, then hard to ProtocolError with `susp` off ("Aborting
+    /// Connect, can not thaw IO with an only Consistent peer").
     AbortFrozen,
 }
 
 /// Makes the new state of a proposal, the handshake's result already in it as `conn`.
 ///
-/// `negotiated_disk` is the remembered state of a disk that is Negotiating; `new_current_uuid_pending` the flag NEW_CUR_UUID.
+/// `negotiated_disk` is the remembered state of a disk that is Negotiating;
+/// `new_current_uuid_pending` the flag NEW_CUR_UUID.
 pub fn conclude(
     proposal: &Proposal,
     negotiated_disk: DiskState,

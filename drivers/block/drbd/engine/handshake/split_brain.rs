@@ -110,7 +110,8 @@ pub enum Winner {
 pub enum Outcome {
     /// One side wins.
     Solved(Winner),
-    /// The peer wins once this node is Secondary: demote it, then ask again; where that fails call the pri-lost-after-sb helper.
+    /// The peer wins once this node is Secondary: demote it, then ask again; where that fails call
+    /// the pri-lost-after-sb helper.
     DemoteFirst,
     /// No decision: the connection is dropped.
     Unsolved,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From the comparison of the generations to what the volume does next (spec §1.14, "After comparison").
+//! From the comparison of the generations to what the volume does next (spec §1.14, "After
+//! comparison").
 
 use core::fmt;
 
@@ -183,7 +184,8 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// The longest way through the rules: disk states do not meet a split brain, so seven steps are the most there are.
+    /// The longest way through the rules: disk states do not meet a split brain, so seven steps are
+    /// the most there are.
     const CAPACITY: usize = 8;
 
     fn push(&mut self, step: Step) {
@@ -269,7 +271,8 @@ pub struct Facts {
     pub resolves_conflicts: bool,
     /// The connect is tentative, or the peer's is.
     pub dry_run: bool,
-    /// After [`Outcome::TryDemotion`]: whether this node is Secondary now. All else stays as it was when first asked.
+    /// After [`Outcome::TryDemotion`]: whether this node is Secondary now. All else stays as it was
+    /// when first asked.
     pub demotion: Option<bool>,
 }
 
@@ -361,7 +364,8 @@ fn refuses_verdict(verdict: Verdict, steps: &mut Steps) -> bool {
     false
 }
 
-/// Item 2: if exactly one disk is Inconsistent the other is the source, whatever the generations say.
+/// Item 2: if exactly one disk is Inconsistent the other is the source, whatever the generations
+/// say.
 fn by_disk_states(compared: Verdict, facts: &Facts, steps: &mut Steps) -> Verdict {
     let own = facts.usable_disk();
     let bad = DiskState::Inconsistent;

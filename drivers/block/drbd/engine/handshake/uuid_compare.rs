@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compares the data generations of two disks: who has the newer data, and is the bitmap enough (spec §1.14).
+//! Compares the data generations of two disks: who has the newer data, and is the bitmap enough
+//! (spec §1.14).
 //!
-//! Both nodes run the same rules over the same eight UUIDs, each from its own side, and must come to opposite results without
-//! talking about it. That is why the order of the rules is part of the protocol.
+//! Both nodes run the same rules over the same eight UUIDs, each from its own side, and must come
+//! to opposite results without talking about it. That is why the order of the rules is part of the
+//! protocol.
 
 use core::fmt;
 
@@ -99,7 +101,8 @@ impl fmt::Display for UuidSet {
 
 /// What a comparison came to.
 ///
-/// Positive: this node has the newer data. A magnitude of 1: the bitmap tells what to sync, 2: all of it.
+/// Positive: this node has the newer data. A magnitude of 1: the bitmap tells what to sync, 2: all
+/// of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict(i32);
 
@@ -148,7 +151,8 @@ pub enum Correction {
     RetirePeerBitmap,
     /// The peer never got the UUID of this node's resync: take it back on disk.
     UndoOwnSyncUuid,
-    /// This node never got the UUID of the peer's resync: take it back in what is known of the peer.
+    /// This node never got the UUID of the peer's resync: take it back in what is known of the
+    /// peer.
     UndoPeerSyncUuid,
 }
 
@@ -259,7 +263,8 @@ fn just_created(own: &UuidSet, peer: &UuidSet) -> Option<Comparison> {
     }
 }
 
-/// Rules 34 to 41: the same data, but one may have missed the end of a resync, or crashed while writing.
+/// Rules 34 to 41: the same data, but one may have missed the end of a resync, or crashed while
+/// writing.
 fn same_generation(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
     if own.current != peer.current {
         return None;
@@ -361,7 +366,8 @@ fn own_is_ahead(own: &UuidSet, peer: &UuidSet, apv: u32) -> Option<Comparison> {
         .then_some(Comparison::by(80, Verdict::SOURCE_FULL))
 }
 
-/// Rules 90 and 100: both went on from the same generation without each other. An empty history matches an empty one.
+/// Rules 90 and 100: both went on from the same generation without each other. An empty history
+/// matches an empty one.
 fn common_ancestor(own: &UuidSet, peer: &UuidSet) -> Option<Comparison> {
     if own.bitmap == peer.bitmap && own.bitmap != 0 {
         return Some(Comparison::by(90, Verdict::SPLIT_BRAIN));

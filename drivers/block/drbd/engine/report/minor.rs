@@ -135,7 +135,8 @@ pub struct MinorText<'a> {
 }
 
 impl MinorText<'_> {
-    /// A hole in the minors is told by an empty line; a list that does not begin with 0 begins with one.
+    /// A hole in the minors is told by an empty line; a list that does not begin with 0 begins with
+    /// one.
     fn follows_a_hole(&self) -> bool {
         let expected = match self.previous {
             Some(Minor(previous)) => previous.checked_add(1),

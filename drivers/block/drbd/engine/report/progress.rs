@@ -36,7 +36,8 @@ impl Rate {
         Grouped(bits_per_second.saturating_mul(KIB_PER_BIT))
     }
 
-    /// Seconds to go at this rate. Hundredths are divided first: a rate of zero counts as one bit in a hundred.
+    /// Seconds to go at this rate. Hundredths are divided first: a rate of zero counts as one bit
+    /// in a hundred.
     fn seconds_to_go(self, bits_left: u64) -> u64 {
         let hundredth = (self.done(bits_left) / 100).saturating_add(1);
         self.seconds.max(1).saturating_mul(bits_left / hundredth) / 100

@@ -13,9 +13,11 @@ use super::word::{Change, State};
 /// How strictly a change is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// The change tells what has happened and cannot be refused for its consequences; only impossible steps are.
+    /// The change tells what has happened and cannot be refused for its consequences; only
+    /// impossible steps are.
     pub hard: bool,
-    /// A disk that is worse than Outdated already is left as it is instead of refusing to outdate it.
+    /// A disk that is worse than Outdated already is left as it is instead of refusing to outdate
+    /// it.
     pub ignore_outdate_failure: bool,
 }
 
@@ -49,7 +51,8 @@ pub struct Changed {
 ///
 /// # Errors
 ///
-/// The rule that refuses the change; [`StateError::Unknown`] where the request is not a state at all.
+/// The rule that refuses the change; [`StateError::Unknown`] where the request is not a state at
+/// all.
 pub fn change(
     old: State,
     change: Change,
@@ -81,7 +84,8 @@ pub fn change(
     })
 }
 
-/// A defect that the old state had already is no reason to refuse: the change did not bring it about.
+/// A defect that the old state had already is no reason to refuse: the change did not bring it
+/// about.
 fn judge_soft(old: State, new: State, context: &Context) -> Result<(), StateError> {
     if let Err(defect) = is_valid_soft(new, context) {
         if is_valid_soft(old, context) != Err(defect) {

@@ -47,11 +47,13 @@ pub struct ConnectionChanged {
 
 /// Decides a change of a connection in state `cstate` and of all its volumes.
 ///
-/// Either every volume's `new` is filled in, or none is and the error says why. A connection without volumes changes too.
+/// Either every volume's `new` is filled in, or none is and the error says why. A connection
+/// without volumes changes too.
 ///
 /// # Errors
 ///
-/// The rule that refuses the change, of the connection first, then of the first volume that refuses.
+/// The rule that refuses the change, of the connection first, then of the first volume that
+/// refuses.
 pub fn change_all(
     cstate: ConnState,
     volumes: &mut [VolumeChange],
@@ -90,7 +92,8 @@ fn decide(volume: &VolumeChange, request: Change, flags: Flags) -> Result<Change
 
 /// Whether the peer has to consent to this change of the connection.
 ///
-/// Only a graceful disconnect asks; the connection's own state stays WFReportParams while its volumes are in higher states.
+/// Only a graceful disconnect asks; the connection's own state stays WFReportParams while its
+/// volumes are in higher states.
 pub fn connection_needs_peer(cstate: ConnState, request: Change) -> bool {
     cstate == ConnState::WFReportParams && request.wanted_conn() == Some(ConnState::Disconnecting)
 }
@@ -169,18 +172,22 @@ pub fn common_fields(volumes: &[VolumeChange]) -> Fields {
     })
 }
 
-/// Work that a change of the connection leaves for its worker, in this order (spec §4.8, connection work).
+/// Work that a change of the connection leaves for its worker, in this order (spec §4.8, connection
+/// work).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionWork {
     /// StandAlone to Unconnected: start the receiver.
     pub start_receiver: bool,
-    /// Disconnecting to StandAlone: tell that the connection is gone, forget addresses, options and keys.
+    /// Disconnecting to StandAlone: tell that the connection is gone, forget addresses, options and
+    /// keys.
     pub discard_configuration: bool,
-    /// The peer is fenced: new current UUIDs for the volumes that wait for one, fail what was sent to it, clear `susp_fen`.
+    /// The peer is fenced: new current UUIDs for the volumes that wait for one, fail what was sent
+    /// to it, clear `susp_fen`.
     pub finish_fencing: bool,
 }
 
-/// What a connection that went from `old` to `new` has to do, given the extremes of its volumes. Metadata is synced afterwards.
+/// What a connection that went from `old` to `new` has to do, given the extremes of its volumes.
+/// Metadata is synced afterwards.
 pub fn connection_work(
     old: ConnState,
     new: ConnState,

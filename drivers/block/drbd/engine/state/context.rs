@@ -5,9 +5,11 @@
 use super::policy::{Fencing, OnNoData};
 use super::values::{DiskState, Role};
 
-/// The facts about a volume, its connection and its configuration that the rules depend on (spec §4.3, §4.4).
+/// The facts about a volume, its connection and its configuration that the rules depend on (spec
+/// §4.3, §4.4).
 ///
-/// The caller takes them under the lock that serialises state changes, so that they hold while the change is decided and stored.
+/// The caller takes them under the lock that serialises state changes, so that they hold while the
+/// change is decided and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// The disk's fencing policy while a disk is attached, else [`Fencing::DontCare`].
@@ -30,7 +32,8 @@ pub struct Context {
     pub exposed_uuid_is_current: bool,
     /// The disk state that attaching would have given without a peer; used while Negotiating.
     pub negotiated_disk: DiskState,
-    /// The peer's disk state that attaching would have given without a peer; used while Negotiating.
+    /// The peer's disk state that attaching would have given without a peer; used while
+    /// Negotiating.
     pub negotiated_pdsk: DiskState,
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The log text of a state change: `role( Secondary -> Primary ) disk( Inconsistent -> UpToDate ) ` (spec §14).
+//! The log text of a state change: `role( Secondary -> Primary ) disk( Inconsistent -> UpToDate ) `
+//! (spec §14).
 //!
 //! Scripts grep these lines, so the spaces count: there is one after each pair, the last one too.
 
@@ -32,7 +33,8 @@ impl Fields {
         suspension: false,
     };
 
-    /// What a connection's line tells at most: pauses belong to volumes, the suspension to the resource.
+    /// What a connection's line tells at most: pauses belong to volumes, the suspension to the
+    /// resource.
     pub const CONNECTION: Self = Self {
         pauses: false,
         suspension: true,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What follows from a stored change: at once, under the lock (spec §4.7), and later, on the worker (spec §4.8).
+//! What follows from a stored change: at once, under the lock (spec §4.7), and later, on the worker
+//! (spec §4.8).
 //!
 //! Both are sets; iterating one gives its members in the order in which they are to be carried out.
 
@@ -97,7 +98,8 @@ effect_set! {
         UpdateMetadataFlags,
         /// The disk became trustworthy: its current UUID is what users see.
         ExposeCurrentUuid,
-        /// The peer was forced Primary on inconsistent data: run the handshake at its next state (flag CONSIDER_RESYNC).
+        /// The peer was forced Primary on inconsistent data: run the handshake at its next state
+        /// (flag CONSIDER_RESYNC).
         ConsiderResync,
         /// The connection ends: stop the receiver.
         StopReceiver,
@@ -131,7 +133,8 @@ effect_set! {
         ResendForNoData,
         /// All disks are back: restart frozen disk I/O, then clear `susp_nod`.
         RestartDiskIoForNoData,
-        /// All volumes are connected again: clear NEW_CUR_UUID, resend frozen requests, clear `susp_fen`.
+        /// All volumes are connected again: clear NEW_CUR_UUID, resend frozen requests, clear
+        /// `susp_fen`.
         ResendForFencing,
         /// Generate the UUID of the resync and send it, before any P_STATE.
         SendSyncUuid,
@@ -139,9 +142,11 @@ effect_set! {
         GreetPeerDisk,
         /// Queue sending the bitmap.
         SendBitmap,
-        /// The peer's data is lost while I/O is suspended: remember that a new current UUID is due (flag NEW_CUR_UUID).
+        /// The peer's data is lost while I/O is suspended: remember that a new current UUID is due
+        /// (flag NEW_CUR_UUID).
         RememberNewCurrentUuid,
-        /// The peer's data is lost, or a diskless peer writes: new current UUID, and send the UUIDs.
+        /// The peer's data is lost, or a diskless peer writes: new current UUID, and send the
+        /// UUIDs.
         NewCurrentUuid,
         /// A diskless peer was demoted: write the bitmap.
         WriteBitmapForPeerDemotion,
@@ -159,11 +164,13 @@ effect_set! {
         SendStateForAhead,
         /// Set all bits and write them, then go to WFSyncUUID; to Connected where writing fails.
         StartFullSyncAsTarget,
-        /// Set all bits and write them, then start the resync as source; to Connected where writing fails.
+        /// Set all bits and write them, then start the resync as source; to Connected where writing
+        /// fails.
         StartFullSyncAsSource,
         /// Run the local-io-error helper, before the disk is let go.
         HelperLocalIoError,
-        /// The disk failed: abort its requests if forced, send the state, cancel the resync, sync metadata, drop the disk's reference.
+        /// The disk failed: abort its requests if forced, send the state, cancel the resync, sync
+        /// metadata, drop the disk's reference.
         ReleaseFailedDisk,
         /// The disk is gone: send the state, drop the reference.
         ReleaseDisk,

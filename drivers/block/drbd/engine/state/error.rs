@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a state change ended: the codes that travel to the peer and to the tools, and their texts (spec §4.4).
+//! How a state change ended: the codes that travel to the peer and to the tools, and their texts
+//! (spec §4.4).
 
 /// A state change that succeeded, or that needed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,8 @@ macro_rules! errors {
             /// Every error, in the order of the codes.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The number in replies to the peer and to the tools: negative, or 0 for an unknown error.
+            /// The number in replies to the peer and to the tools: negative, or 0 for an unknown
+            /// error.
             pub const fn code(self) -> i32 {
                 self as i32
             }

@@ -43,7 +43,8 @@ pub enum PromoteStep {
     Retry(Attempt),
     /// Run the fence-peer helper, then go on with [`after_fencing`].
     FencePeer(Attempt),
-    /// Wait for ping-timeout and one tenth of a second: the peer may be found dead; then request again.
+    /// Wait for ping-timeout and one tenth of a second: the peer may be found dead; then request
+    /// again.
     WaitForPing(Attempt),
     /// Request once more, saying why in the log, and take the answer as final.
     LastRequest(Attempt),
@@ -116,7 +117,8 @@ fn recover(error: StateError, attempt: Attempt, force: bool, state: State) -> Pr
     }
 }
 
-/// The attempt after the fence-peer helper ran for `error`, and whether "Forced into split brain situation!" is to be logged.
+/// The attempt after the fence-peer helper ran for `error`, and whether "Forced into split brain
+/// situation!" is to be logged.
 pub fn after_fencing(
     error: StateError,
     attempt: Attempt,

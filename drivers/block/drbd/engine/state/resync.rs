@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a resync or a verify begins and ends: states, helpers and UUIDs of either side (spec §6.2, §6.5).
+//! How a resync or a verify begins and ends: states, helpers and UUIDs of either side (spec §6.2,
+//! §6.5).
 
 use super::change::{change, Changed, Flags};
 use super::context::Context;
@@ -8,7 +9,8 @@ use super::error::StateError;
 use super::values::{ConnState, DiskState};
 use super::word::{Change, State};
 
-/// The first protocol in which the sync UUID is sent from the deferred effects and the source waits for the target to finish.
+/// The first protocol in which the sync UUID is sent from the deferred effects and the source waits
+/// for the target to finish.
 const EXPLICIT_FINISH_APV: u32 = 96;
 /// The first protocol in which an empty resync needs no patience.
 const EMPTY_RESYNC_APV: u32 = 95;
@@ -89,7 +91,8 @@ pub struct Start {
 
 /// Decides the start of a resync.
 ///
-/// `must_wait` says that another volume goes first (resync-after); `set_bits` is the number of bits to sync. The helper has run.
+/// `must_wait` says that another volume goes first (resync-after); `set_bits` is the number of bits
+/// to sync. The helper has run.
 ///
 /// # Errors
 ///
@@ -141,7 +144,8 @@ pub enum FinishUuids {
     Keep,
     /// Only the bitmap UUID goes into the history: the source.
     RetireBitmap,
-    /// Take over the peer's bitmap and history UUIDs, retire the own current one, take the peer's: the target.
+    /// Take over the peer's bitmap and history UUIDs, retire the own current one, take the peer's:
+    /// the target.
     ///
     /// Where the peer's UUIDs are not known only the bitmap UUID is retired.
     AdoptPeer,
@@ -152,7 +156,8 @@ pub enum FinishUuids {
 pub struct Finish {
     /// The soft change to make: back to Connected with these disks.
     pub change: Change,
-    /// What to do with the UUIDs, before the change is stored. What is known of the peer's set then equals the own one.
+    /// What to do with the UUIDs, before the change is stored. What is known of the peer's set then
+    /// equals the own one.
     pub uuids: FinishUuids,
     /// The helper to run afterwards.
     pub helper: Option<&'static str>,
@@ -160,7 +165,8 @@ pub struct Finish {
 
 /// Decides the end; `None` where something else ended it already.
 ///
-/// `failed_bits` counts blocks that could not be synced, `out_of_sync_bits` those a verify found to differ.
+/// `failed_bits` counts blocks that could not be synced, `out_of_sync_bits` those a verify found to
+/// differ.
 pub fn finish(old: State, failed_bits: u64, out_of_sync_bits: u64) -> Option<Finish> {
     if old.conn <= ConnState::Connected {
         return None;
@@ -200,7 +206,8 @@ pub fn finish(old: State, failed_bits: u64, out_of_sync_bits: u64) -> Option<Fin
     })
 }
 
-/// Whether the unfence-peer helper is due: a resync as source ended, a fencing policy is set, all volumes are UpToDate on both sides.
+/// Whether the unfence-peer helper is due: a resync as source ended, a fencing policy is set, all
+/// volumes are UpToDate on both sides.
 pub fn unfences_peer(old: State, context: &Context, volumes: &super::Aggregate) -> bool {
     Side::of(old.conn) == Some(Side::Source)
         && context.fencing != super::Fencing::DontCare

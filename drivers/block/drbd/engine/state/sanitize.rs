@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Brings a requested state into shape: fields that contradict each other are adjusted before anything is judged (spec §4.3).
+//! Brings a requested state into shape: fields that contradict each other are adjusted before
+//! anything is judged (spec §4.3).
 
 use super::context::Context;
 use super::policy::{Fencing, OnNoData};
@@ -151,7 +152,8 @@ fn trust_connected_disks(new: &mut State) {
     }
 }
 
-/// The disk states, lowest and highest, that a connection state allows: first this node's, then the peer's.
+/// The disk states, lowest and highest, that a connection state allows: first this node's, then the
+/// peer's.
 const fn allowed_disks(conn: ConnState) -> [(DiskState, DiskState); 2] {
     use ConnState as C;
     use DiskState as D;
@@ -199,7 +201,8 @@ fn needs_fencing(state: State) -> bool {
     state.role.is_primary() && state.conn < ConnState::Connected && state.pdsk > DiskState::Outdated
 }
 
-/// I/O is suspended where the reason appears, not while it lasts: the admin may have resumed it meanwhile.
+/// I/O is suspended where the reason appears, not while it lasts: the admin may have resumed it
+/// meanwhile.
 fn suspend(old: State, new: &mut State, context: &Context) {
     if context.fencing == Fencing::ResourceAndStonith && needs_fencing(*new) && !needs_fencing(old)
     {
@@ -210,7 +213,8 @@ fn suspend(old: State, new: &mut State, context: &Context) {
     }
 }
 
-/// The last rule, so the disks of a resync that continues here are held to their range by the next change only; peers do the same.
+/// The last rule, so the disks of a resync that continues here are held to their range by the next
+/// change only; peers do the same.
 fn pause_or_continue_resync(new: &mut State) {
     new.conn = match (new.conn, new.is_resync_paused()) {
         (ConnState::SyncSource, true) => ConnState::PausedSyncS,

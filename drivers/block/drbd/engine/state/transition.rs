@@ -11,7 +11,8 @@ use super::word::State;
 ///
 /// # Errors
 ///
-/// All rules are asked and the last one that the step breaks is the answer: that order is what the tools and the peer see.
+/// All rules are asked and the last one that the step breaks is the answer: that order is what the
+/// tools and the peer see.
 pub fn soft_transition(old: State, new: State, context: &Context) -> Result<(), StateError> {
     let rules: [Result<(), StateError>; 6] = [
         starts_one_resync_at_a_time(old, new),

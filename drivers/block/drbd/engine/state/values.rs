@@ -2,7 +2,8 @@
 
 //! The values of the fields of the state word and their names (spec §4.1).
 //!
-//! Numbers and names are ABI: on the wire, in netlink, in `/proc/drbd` and in the output of the tools.
+//! Numbers and names are ABI: on the wire, in netlink, in `/proc/drbd` and in the output of the
+//! tools.
 
 macro_rules! values {
     ($(#[$doc:meta])* $name:ident, $mask:literal { $($(#[$variant_doc:meta])* $variant:ident = $value:literal $text:literal,)* }) => {
@@ -150,7 +151,8 @@ values! {
 }
 
 impl ConnState {
-    /// The name of a value of the field; `TOO_LARGE` where the number stands for nothing (spec §4.1).
+    /// The name of a value of the field; `TOO_LARGE` where the number stands for nothing (spec
+    /// §4.1).
     pub const fn name_of_bits(bits: u8) -> &'static str {
         match Self::from_bits(bits) {
             Some(state) => state.name(),

@@ -83,7 +83,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`InvalidState`] where a field's number stands for nothing: role 3, conn above 23, disk above 8.
+    /// [`InvalidState`] where a field's number stands for nothing: role 3, conn above 23, disk
+    /// above 8.
     pub const fn from_word(word: u32) -> Result<Self, InvalidState> {
         let (Some(role), Some(peer), Some(conn), Some(disk), Some(pdsk)) = (
             Role::from_bits(field(word, ROLE_MASK, 0)),
@@ -165,7 +166,8 @@ impl State {
         matches!(self.conn, ConnState::Ahead | ConnState::WFBitMapS)
     }
 
-    /// The peer's word seen from this side, as netlink and P_STATE give it: roles and disks swapped.
+    /// The peer's word seen from this side, as netlink and P_STATE give it: roles and disks
+    /// swapped.
     ///
     /// This is the view of a state, not of a request; requests go through [`Change::convert_peer`].
     #[must_use]
@@ -193,7 +195,8 @@ const fn flag(set: bool, bit: u32) -> u32 {
     }
 }
 
-/// A change of some fields of a state: what P_STATE_CHG_REQ carries and what every rule is asked about.
+/// A change of some fields of a state: what P_STATE_CHG_REQ carries and what every rule is asked
+/// about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Change {
     /// The bits to change.
@@ -349,7 +352,8 @@ impl Change {
         State::from_word((old.to_word() & !self.mask) | (self.val & self.mask))
     }
 
-    /// The peer's request in this node's terms: roles and disks swapped, pauses and connection states translated (spec §1.9).
+    /// The peer's request in this node's terms: roles and disks swapped, pauses and connection
+    /// states translated (spec §1.9).
     #[must_use]
     pub const fn convert_peer(self) -> Self {
         Self {

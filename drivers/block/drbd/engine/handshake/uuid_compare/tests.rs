@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every rule of the comparison by its number, and the promise that both nodes come to opposite results.
+//! Every rule of the comparison by its number, and the promise that both nodes come to opposite
+//! results.
 
 use proptest::prelude::*;
 use std::string::ToString;

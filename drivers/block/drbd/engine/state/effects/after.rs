@@ -27,7 +27,8 @@ pub struct AfterContext {
     pub was_io_error: bool,
     /// Whether on-io-error is call-local-io-error.
     pub calls_local_io_error: bool,
-    /// Whether the device grew during the handshake (flag RESYNC_AFTER_NEG); cleared when [`Deferred::ResyncNewStorage`] is carried out.
+    /// Whether the device grew during the handshake (flag RESYNC_AFTER_NEG); cleared when
+    /// [`Deferred::ResyncNewStorage`] is carried out.
     pub resync_after_negotiation: bool,
 }
 

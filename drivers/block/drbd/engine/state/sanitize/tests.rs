@@ -317,7 +317,8 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::with_cases(4000) })]
 
-    // Not after the first: a resync that continues, or a negotiation that is lost, shows earlier rules a new state.
+    // Not after the first: a resync that continues, or a negotiation that is lost, shows earlier
+    // rules a new state.
     #[test]
     fn a_state_is_in_shape_after_the_second_time_at_the_latest(
         wanted in any_state().prop_filter_map("a number that stands for nothing", |state| state),

@@ -90,8 +90,8 @@ impl ProgressText {
         } else {
             10
         };
-        let total = (self.bits_total >> shift).saturating_add(1);
-        let left = (self.left() >> shift).saturating_mul(1000) / total;
+        let total = self.bits_total.wrapping_shr(shift).saturating_add(1);
+        let left = self.left().wrapping_shr(shift).saturating_mul(1000) / total;
         1000u64.saturating_sub(left)
     }
 
@@ -111,7 +111,7 @@ impl ProgressText {
     fn amounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let in_mib = self.bits_total > MIB_ABOVE_BITS;
         let (shift, unit) = if in_mib { (10, 'M') } else { (0, 'K') };
-        let amount = |bits: u64| (bits >> shift).saturating_mul(KIB_PER_BIT);
+        let amount = |bits: u64| bits.wrapping_shr(shift).saturating_mul(KIB_PER_BIT);
         write!(
             f,
             "({}/{}){unit}",

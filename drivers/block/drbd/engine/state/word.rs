@@ -184,7 +184,7 @@ impl State {
 
 const fn field(word: u32, mask: u32, shift: u32) -> u8 {
     // Lossless: no field is wider than five bits.
-    ((word & mask) >> shift) as u8
+    (word & mask).wrapping_shr(shift) as u8
 }
 
 const fn flag(set: bool, bit: u32) -> u32 {

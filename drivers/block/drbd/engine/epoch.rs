@@ -252,3 +252,6 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         self.slots.get_mut(index as usize)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,3 +261,6 @@ fn bounds(sector: Sector, size: u32) -> Option<(u64, u64)> {
     let end = sector.0.checked_add(sectors)?;
     is_whole.then_some((sector.0, end))
 }
+
+#[cfg(test)]
+mod tests;

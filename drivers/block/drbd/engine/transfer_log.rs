@@ -297,8 +297,11 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         }
     }
 
-    /// The barrier to send when the sender runs out of requests while its epoch is closed.
+    /// The barrier to send when the sender ran out of requests while its epoch is closed; none as long as a request waits to be sent.
     pub fn idle_barrier(&mut self, now_ns: u64) -> Option<Barrier> {
+        if self.next_to_send().is_some() {
+            return None;
+        }
         self.barrier_before(self.epoch, now_ns)
     }
 
@@ -533,3 +536,6 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
 const fn usize_of(index: u32) -> usize {
     index as usize
 }
+
+#[cfg(test)]
+mod tests;

@@ -389,3 +389,26 @@ impl<S: DerefMut<Target = [Node]>> Tree<S> {
         self.set_parent(new, parent);
     }
 }
+
+#[cfg(test)]
+impl<S: DerefMut<Target = [Node]>> Tree<S> {
+    /// Whether it is ordered, balanced, knows its ends and holds `count` nodes.
+    pub(super) fn is_sound(&self, count: usize) -> bool {
+        let mut nodes = std::vec::Vec::new();
+        let is_balanced = self.collect(self.root, NIL, &mut nodes);
+        is_balanced && nodes.len() == count && nodes.windows(2).all(|pair| pair[0] <= pair[1])
+    }
+
+    fn collect(&self, index: u32, parent: u32, starts: &mut std::vec::Vec<u64>) -> bool {
+        let Some(node) = self.node(index) else {
+            return true;
+        };
+        let left = self.collect(node.left, index, starts);
+        starts.push(node.start);
+        let right = self.collect(node.right, index, starts);
+        let below = self.max_end(node.left).max(self.max_end(node.right));
+        let height = self.height(node.left).max(self.height(node.right)) + 1;
+        let knows = node.max_end == node.end.max(below) && node.height == height;
+        left && right && knows && node.parent == parent && self.lean(index).abs() <= 1
+    }
+}

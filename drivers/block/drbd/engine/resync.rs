@@ -16,3 +16,6 @@ pub use planner::{Deferred, DirtyBits, Next, Planner, Request, Shape};
 pub use progress::{Mark, Progress, MARKS, MARK_STEP_NS};
 pub use throttle::{Activity, Throttle};
 pub use verify::VerifyPlanner;
+
+#[cfg(test)]
+mod tests;

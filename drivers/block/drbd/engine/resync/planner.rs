@@ -121,6 +121,8 @@ pub struct Planner<S> {
     oldest: usize,
     len: usize,
     retries_left: usize,
+    /// The newest deferred blocks are those behind the request that was yielded last, which was split off them.
+    newest_is_rest: bool,
 }
 
 impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
@@ -133,6 +135,7 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
             oldest: 0,
             len: 0,
             retries_left: 0,
+            newest_is_rest: false,
         }
     }
 
@@ -146,6 +149,7 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
         self.next = 0;
         self.len = 0;
         self.retries_left = 0;
+        self.newest_is_rest = false;
     }
 
     /// A turn begins: deferred blocks may be tried again, once each.
@@ -155,6 +159,7 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
 
     /// What to ask for next.
     pub fn next<B: DirtyBits + ?Sized>(&mut self, dirty: &B) -> Next {
+        self.newest_is_rest = false;
         while let Some(deferred) = self.take_deferred() {
             if let Some(request) = self.plan_deferred(dirty, deferred) {
                 return Next::Request(request);
@@ -179,28 +184,17 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
         }
     }
 
-    /// The blocks cannot be asked for now. `false` if none were lent to remember them: wait for what is in the way, then ask.
+    /// The blocks that [`Self::next`] just named cannot be asked for now.
+    ///
+    /// `false` if nothing was lent to remember them: wait for what is in the way, then ask.
     pub fn defer(&mut self, request: &Request) -> bool {
-        if self.widen_newest(request) {
+        if self.newest_is_rest && self.rejoin(request) {
             return true;
         }
-        let capacity = self.deferred.len();
-        let place = self
-            .oldest
-            .wrapping_add(self.len)
-            .checked_rem(capacity)
-            .unwrap_or(0);
-        match self.deferred.get_mut(place) {
-            Some(slot) if self.len < capacity => {
-                *slot = Deferred {
-                    first: request.first.0,
-                    bits: request.bits,
-                };
-                self.len = self.len.saturating_add(1);
-                true
-            }
-            _ => false,
-        }
+        self.push(Deferred {
+            first: request.first.0,
+            bits: request.bits,
+        })
     }
 
     /// How far the planner got, for `/proc/drbd` and debugfs.
@@ -228,43 +222,50 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
         let done = request.first.0.saturating_add(u64::from(request.bits));
         let rest = u32::try_from(end.saturating_sub(done)).unwrap_or(0);
         if rest > 0 {
-            self.defer(&Request {
-                first: BitNr(done),
+            self.newest_is_rest = self.push(Deferred {
+                first: done,
                 bits: rest,
-                ..request
             });
         }
         Some(request)
     }
 
-    /// A request that was split off deferred blocks goes back to the rest of them.
-    fn widen_newest(&mut self, request: &Request) -> bool {
-        let Some(newest) = self.len.checked_sub(1) else {
-            return false;
-        };
-        let place = self
-            .oldest
-            .wrapping_add(newest)
-            .checked_rem(self.deferred.len())
-            .unwrap_or(0);
+    /// Puts a request back before the blocks it was split off; those between them are clean.
+    fn rejoin(&mut self, request: &Request) -> bool {
+        self.newest_is_rest = false;
+        let place = self.place(self.len.wrapping_sub(1));
         let Some(rest) = self.deferred.get_mut(place) else {
             return false;
         };
         let end = rest.first.saturating_add(u64::from(rest.bits));
-        let is_behind = rest.first > request.first.0;
-        let whole = end
-            .checked_sub(request.first.0)
-            .and_then(|bits| u32::try_from(bits).ok());
-        match whole {
-            Some(bits) if is_behind && bits <= self.shape.max_bits => {
-                *rest = Deferred {
-                    first: request.first.0,
-                    bits,
-                };
+        let first = request.first.0;
+        let Some(bits) = end
+            .checked_sub(first)
+            .and_then(|bits| u32::try_from(bits).ok())
+        else {
+            return false;
+        };
+        *rest = Deferred { first, bits };
+        true
+    }
+
+    fn push(&mut self, blocks: Deferred) -> bool {
+        let place = self.place(self.len);
+        let has_room = self.len < self.deferred.len();
+        match self.deferred.get_mut(place) {
+            Some(slot) if has_room => {
+                *slot = blocks;
+                self.len = self.len.saturating_add(1);
                 true
             }
             _ => false,
         }
+    }
+
+    /// The place of the n-th deferred blocks in the ring.
+    fn place(&self, n: usize) -> usize {
+        let place = self.oldest.wrapping_add(n).checked_rem(self.deferred.len());
+        place.unwrap_or(0)
     }
 
     fn take_deferred(&mut self) -> Option<Deferred> {

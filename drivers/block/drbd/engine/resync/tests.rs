@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Planning, pacing, throttling and progress of resync and verify.
+
+use std::collections::BTreeSet;
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::timer::SECOND_NS;
+use crate::types::{BitNr, Sector};
+
+#[derive(Clone, Debug, Default)]
+struct Bits(BTreeSet<u64>);
+
+impl DirtyBits for Bits {
+    fn next_run(&self, from: BitNr, max_bits: u32) -> Option<(BitNr, u32)> {
+        let first = *self.0.range(from.0..).next()?;
+        let run = (first..)
+            .take(max_bits as usize)
+            .take_while(|bit| self.0.contains(bit));
+        Some((BitNr(first), run.count() as u32))
+    }
+}
+
+fn planner(shape: Shape, deferred: usize) -> Planner<Vec<Deferred>> {
+    Planner::new(shape, vec![Deferred::default(); deferred])
+}
+
+fn all(planner: &mut Planner<Vec<Deferred>>, bits: &Bits) -> Vec<(u64, u32)> {
+    let mut requests = vec![];
+    while let Next::Request(request) = planner.next(bits) {
+        requests.push((request.first.0, request.bits));
+    }
+    requests
+}
+
+#[test]
+fn runs_are_merged_up_to_aligned_boundaries() {
+    let bits = Bits((3..600).collect());
+    let mut planner = planner(Shape::new(Sector(8 * 1000), 1 << 20, 0), 4);
+    assert_eq!(all(&mut planner, &bits), [(3, 253), (256, 256), (512, 88)]);
+    assert_eq!(planner.next(&bits), Next::Done);
+}
+
+#[test]
+fn the_last_request_ends_with_the_device() {
+    let bits = Bits((0..4).collect());
+    let mut planner = planner(Shape::new(Sector(8 * 3 + 5), 1 << 20, 0), 4);
+    let Next::Request(request) = planner.next(&bits) else {
+        panic!("there is work")
+    };
+    assert_eq!((request.bits, request.size), (4, (8 * 3 + 5) * 512));
+}
+
+#[test]
+fn thin_requests_are_exactly_one_aligned_granule() {
+    let bits = Bits((2..21).collect());
+    let mut planner = planner(Shape::new(Sector(8 * 20 + 4), 1 << 20, 32 << 10), 4);
+    let mut thin = vec![];
+    while let Next::Request(request) = planner.next(&bits) {
+        thin.push((request.first.0, request.bits, request.is_thin));
+    }
+    assert_eq!(thin, [(2, 6, false), (8, 8, true), (16, 5, false)]);
+}
+
+#[test]
+fn blocks_in_use_are_tried_again_in_the_next_turn() {
+    let mut bits = Bits((0..512).collect());
+    let mut planner = planner(Shape::new(Sector(8 * 512), 1 << 20, 0), 1);
+    let Next::Request(first) = planner.next(&bits) else {
+        panic!("there is work")
+    };
+    assert!(planner.defer(&first));
+    assert_eq!(
+        planner.next(&bits),
+        Next::Blocked,
+        "the storage for one is used up"
+    );
+    // A hole appears in what was put off.
+    bits.0.retain(|bit| !(10..20).contains(bit));
+    planner.begin_turn();
+    let Next::Request(again) = planner.next(&bits) else {
+        panic!("it is tried again")
+    };
+    assert_eq!((again.first.0, again.bits), (0, 10));
+    assert!(planner.defer(&again), "it goes back to the rest of it");
+    planner.begin_turn();
+    assert_eq!(planner.next(&bits), Next::Request(again));
+    planner.begin_turn();
+    assert_eq!(all(&mut planner, &bits), [(20, 236), (256, 256)]);
+    assert_eq!(planner.next(&bits), Next::Done);
+}
+
+#[test]
+fn nothing_is_put_off_without_storage_for_it() {
+    let bits = Bits((0..4).collect());
+    let mut planner = planner(Shape::new(Sector(32), 4096, 0), 0);
+    let Next::Request(request) = planner.next(&bits) else {
+        panic!("there is work")
+    };
+    assert!(!planner.defer(&request));
+    assert_eq!(all(&mut planner, &bits).len(), 3);
+}
+
+proptest! {
+    #[test]
+    fn every_set_bit_is_asked_for_once(
+        dirty in prop::collection::btree_set(0_u64..3000, 0..800),
+        max_log in 12_u32..21,
+        thin_log in 11_u32..21,
+        busy in prop::collection::vec(any::<bool>(), 1..50),
+    ) {
+        let mut bits = Bits(dirty.clone());
+        let mut planner = planner(Shape::new(Sector(8 * 3000), 1 << max_log, 1 << thin_log), 3);
+        let mut asked = BTreeSet::new();
+        let mut busy = busy.into_iter().chain(std::iter::repeat(false));
+        for _turn in 0..4000 {
+            planner.begin_turn();
+            loop {
+                match planner.next(&bits) {
+                    Next::Request(request) => {
+                        prop_assert!(request.size <= 1 << max_log);
+                        let last = request.first.0 + u64::from(request.bits) - 1;
+                        prop_assert_eq!(request.first.0 >> (max_log - 12), last >> (max_log - 12));
+                        if busy.next() == Some(true) {
+                            prop_assert!(planner.defer(&request));
+                            continue;
+                        }
+                        for bit in request.first.0..=last {
+                            prop_assert!(bits.0.remove(&bit) && asked.insert(bit));
+                        }
+                    }
+                    Next::Blocked => break,
+                    Next::Done => {
+                        prop_assert_eq!(&asked, &dirty);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        prop_assert!(false, "it does not end");
+    }
+}
+
+#[test]
+fn verify_goes_block_by_block_from_start_to_stop() {
+    let mut verify = VerifyPlanner::new(Sector(9), Sector(30), Sector(27));
+    let blocks: Vec<_> = core::iter::from_fn(|| verify.next())
+        .map(|request| (request.sector.0, request.size))
+        .collect();
+    assert_eq!(blocks, [(8, 4096), (16, 4096), (24, 1536)]);
+    assert_eq!(verify.position(), Sector(32));
+}
+
+/// A source that answers after `latency_ns`, at most `link_rate` sectors per second. Sectors that arrived in the time.
+fn simulate(pace: Pace, turn_ns: u64, latency_ns: u64, link_rate: u64, max_buffers: u32) -> u64 {
+    let mut controller = Controller::new(pace, 0);
+    let mut on_the_way: std::collections::VecDeque<(u64, u32, u64)> = Default::default();
+    let (mut in_flight, mut arrived, mut now, mut link_free) = (0_u64, 0_u64, 0_u64, 0_u64);
+    while now < 20 * SECOND_NS {
+        now += turn_ns;
+        while let Some(&(due, sectors, sent)) = on_the_way.front() {
+            if due > now {
+                break;
+            }
+            on_the_way.pop_front();
+            in_flight -= u64::from(sectors);
+            arrived += u64::from(sectors);
+            controller.arrived(sectors, due - sent, due);
+        }
+        let limits = Limits {
+            in_flight_sectors: in_flight,
+            max_buffers,
+        };
+        let mut budget = i64::from(controller.turn(&limits, now));
+        while budget > 0 {
+            let sectors = 2048;
+            controller.asked(sectors);
+            budget -= i64::from(sectors);
+            in_flight += u64::from(sectors);
+            let transfer_ns = u64::from(sectors) * SECOND_NS / link_rate;
+            link_free = link_free.max(now + latency_ns) + transfer_ns;
+            on_the_way.push_back((link_free, sectors, now));
+        }
+    }
+    arrived
+}
+
+const FAST_LINK: u64 = 2 << 20;
+
+#[test]
+fn a_fixed_rate_is_obeyed_over_time_however_large_the_requests() {
+    for rate_kib in [250, 5000, 102_400] {
+        for turn_ns in [TURN_NS / 10, TURN_NS] {
+            let pace = Pace::Fixed { rate_kib };
+            let arrived = simulate(pace, turn_ns, SECOND_NS / 1000, FAST_LINK, 80_000);
+            let expected = 20 * 2 * u64::from(rate_kib);
+            let slack = 2 * 2048 + expected / 50;
+            assert!(
+                arrived.abs_diff(expected) <= slack,
+                "{rate_kib} {turn_ns}: {arrived}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_dynamic_pace_fills_the_link_up_to_its_ceiling() {
+    for window in [Window::Fill(20_000), Window::Delay { ns: SECOND_NS / 10 }] {
+        let pace = |max_rate_kib| Pace::Dynamic {
+            plan_ahead_ns: 2 * SECOND_NS,
+            window,
+            start_rate_kib: 10_000,
+            max_rate_kib,
+        };
+        let capped = simulate(pace(20_000), TURN_NS, SECOND_NS / 1000, FAST_LINK, 80_000);
+        assert!(
+            capped <= 20 * 2 * 20_000 + 3 * 2048 + 20_000,
+            "{window:?} {capped}"
+        );
+    }
+    let pace = Pace::Dynamic {
+        plan_ahead_ns: 2 * SECOND_NS,
+        window: Window::Fill(20_000),
+        start_rate_kib: 10_000,
+        max_rate_kib: 4_000_000,
+    };
+    let link = 100_000;
+    let arrived = simulate(pace, TURN_NS / 10, SECOND_NS / 1000, link, 80_000);
+    assert!(arrived > 20 * link * 8 / 10, "{arrived}");
+}
+
+#[test]
+fn left_to_itself_it_fills_a_short_and_a_long_link() {
+    let pace = Pace::Auto { max_rate_kib: None };
+    for latency_ns in [SECOND_NS / 10_000, SECOND_NS / 20] {
+        let arrived = simulate(pace, SECOND_NS / 1000, latency_ns, FAST_LINK, 256_000);
+        assert!(arrived > 20 * FAST_LINK * 8 / 10, "{latency_ns}: {arrived}");
+    }
+    let capped = Pace::Auto {
+        max_rate_kib: Some(1000),
+    };
+    assert!(simulate(capped, TURN_NS, SECOND_NS / 1000, FAST_LINK, 80_000) <= 20 * 2000 + 4096);
+}
+
+#[test]
+fn half_of_the_buffers_bound_what_is_in_flight() {
+    let mut controller = Controller::new(Pace::Auto { max_rate_kib: None }, 0);
+    let limits = |in_flight_sectors| Limits {
+        in_flight_sectors,
+        max_buffers: 128,
+    };
+    assert_eq!(controller.turn(&limits(0), TURN_NS), 512);
+    assert_eq!(controller.turn(&limits(500), 2 * TURN_NS), 12);
+    assert_eq!(controller.turn(&limits(600), 3 * TURN_NS), 0);
+}
+
+#[test]
+fn resync_makes_way_for_the_application_but_keeps_its_minimum() {
+    let quiet = Activity {
+        disk_sectors: 1000,
+        resync_sectors: 900,
+        ..Activity::default()
+    };
+    let mut throttle = Throttle::new(&quiet);
+    let fast = Activity {
+        recent_rate_kib: 5000,
+        ..quiet
+    };
+    assert!(
+        !throttle.must_wait(&fast, 250),
+        "the disk is idle but for resync"
+    );
+    let busy = Activity {
+        disk_sectors: 1065,
+        ..fast
+    };
+    assert!(!throttle.clone().must_wait(&busy, 0));
+    assert!(
+        !throttle.clone().must_wait(&busy, 5000),
+        "no faster than the minimum"
+    );
+    let wanted = Activity {
+        range_is_wanted: true,
+        ..busy
+    };
+    assert!(!throttle.clone().must_wait(&wanted, 250));
+    let primary = Activity {
+        peer_is_primary: true,
+        ..busy
+    };
+    assert!(!throttle.clone().must_wait(&primary, 250));
+    assert!(throttle.must_wait(&busy, 250));
+    assert!(!throttle.must_wait(&busy, 250), "nothing moved since");
+    let waiters = Activity {
+        activity_log_waiters: true,
+        ..busy
+    };
+    assert!(throttle.must_wait(&waiters, 250));
+}
+
+#[test]
+fn rates_come_from_marks_three_seconds_apart() {
+    let mut progress = Progress::start(0, 100_000);
+    // 1000 bits a second for a minute, then ten times slower.
+    for second in 1..=60 {
+        progress.advance(second * SECOND_NS, 100_000 - second * 1000);
+    }
+    for second in 61..=66 {
+        progress.advance(second * SECOND_NS, 40_000 - (second - 60) * 100);
+    }
+    let (now, left) = (66 * SECOND_NS, 39_400);
+    assert_eq!(progress.recent_rate_kib(now, left), 400);
+    assert!((400..4000).contains(&progress.rolling_rate_kib(now, left)));
+    assert_eq!(progress.average_rate_kib(now, left), 60_600 * 4 / 66);
+    assert_eq!(progress.done_permille(left), 606);
+    assert!(progress.seconds_left(now, left).unwrap() > 39_400 * 4 / 4000);
+}
+
+#[test]
+fn a_pause_does_not_count() {
+    let mut progress = Progress::start(0, 10_000);
+    progress.advance(4 * SECOND_NS, 6000);
+    progress.pause(4 * SECOND_NS);
+    assert_eq!(progress.average_rate_kib(100 * SECOND_NS, 6000), 4000);
+    progress.resume(104 * SECOND_NS);
+    assert_eq!(progress.average_rate_kib(104 * SECOND_NS, 6000), 4000);
+    assert_eq!(progress.rolling_rate_kib(104 * SECOND_NS, 6000), 4000);
+}
+
+#[test]
+fn it_is_finished_when_only_failed_blocks_are_left() {
+    let mut progress = Progress::start(0, 100);
+    assert!(!progress.is_finished(1));
+    progress.fail(3);
+    assert!(progress.is_finished(3) && !progress.is_finished(4));
+    assert_eq!(
+        (progress.failed_bits(), progress.done_permille(3)),
+        (3, 1000)
+    );
+    assert_eq!(Progress::start(0, 0).done_permille(0), 1000);
+}

@@ -23,7 +23,7 @@ use drbd_engine::config::info::{
 use drbd_engine::config::text::{Bytes, Text};
 use drbd_engine::config::{
     context::{ADDRESS_SIZE_MAX, RESOURCE_NAME_LENGTH_MAX},
-    DiskConf, NetConf, Resize, ResourceOptions, RetCode, Settings,
+    DiskConf, NetConf, ResourceOptions, RetCode, Settings,
 };
 use drbd_engine::state::{ConnState, State};
 use drbd_engine::types::{Minor, VolumeNr};
@@ -153,6 +153,21 @@ impl DeviceSnapshot {
     };
 }
 
+/// What RESIZE wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResizeRequest {
+    /// The new size in sectors; 0 for as large as possible.
+    pub size: u64,
+    /// Go on without the peer's consent.
+    pub force: bool,
+    /// Do not resync the new space.
+    pub no_resync: bool,
+    /// New number of stripes of the activity log on disk; `None` keeps it.
+    pub al_stripes: Option<u32>,
+    /// New size of such a stripe in KiB; `None` keeps it.
+    pub al_stripe_size_kib: Option<u32>,
+}
+
 /// Text for the admin beside a return code: which object, what was wrong, what to do.
 ///
 /// What does not fit is cut off. Several lines are fine.
@@ -268,7 +283,8 @@ pub trait Backend: Send + Sync {
         not_built("resource-options", info)
     }
 
-    /// ATTACH: the device has no disk, the index is not below -3 and agrees with the two paths.
+    /// ATTACH: the device has no disk, the index is not below -3, and the fencing policy agrees with the
+    /// protocol. Still to be checked: that the index agrees with the two devices.
     fn attach(&self, _minor: Minor, _disk: &DiskConf, info: &mut InfoText) -> RetCode {
         not_built("attach", info)
     }
@@ -283,7 +299,8 @@ pub trait Backend: Send + Sync {
         not_built("detach", info)
     }
 
-    /// CONNECT: StandAlone, both addresses given, options that agree with each other. Still to be checked:
+    /// CONNECT, which sends [`Event::Created`](super::event::Event::Created) for the connection before
+    /// its first state change: StandAlone, both addresses given, options that agree with each other. Still to be checked:
     /// that no other connection uses an address ([`Backend::local_address_in_use`] was asked, but
     /// see the race in the module's description), and that the algorithms exist.
     fn connect(
@@ -328,8 +345,9 @@ pub trait Backend: Send + Sync {
         not_built("secondary", info)
     }
 
-    /// RESIZE; there is a disk and no resync.
-    fn resize(&self, _minor: Minor, _parameters: &Resize, info: &mut InfoText) -> RetCode {
+    /// RESIZE: there is a disk, no resync, and a Primary. Still to be checked: the layout of the activity
+    /// log, if it is to change.
+    fn resize(&self, _minor: Minor, _request: &ResizeRequest, info: &mut InfoText) -> RetCode {
         not_built("resize", info)
     }
 
@@ -384,4 +402,18 @@ pub trait Backend: Send + Sync {
     fn timeout_type(&self, _minor: Minor) -> u32 {
         0
     }
+}
+
+/// The devices of a resource in the order of their volume numbers.
+pub fn volumes<B: Backend + ?Sized>(
+    backend: &B,
+    resource: ResourceId,
+) -> impl Iterator<Item = (Minor, DeviceSummary)> + '_ {
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let (volume, minor) = backend.next_volume(resource, from)?;
+        from = u32::from(volume.0).saturating_add(1);
+        Some((minor, backend.device(minor)))
+    })
+    .filter_map(|(minor, device)| Some((minor, device?)))
 }

@@ -44,9 +44,23 @@ pub enum NotificationKind {
     Response = 5,
 }
 
+impl StateInfoReason {
+    /// The reason's number.
+    pub const fn number(self) -> u32 {
+        // Lossless: the enum is `repr(u32)`.
+        self as u32
+    }
+}
+
 impl NotificationKind {
     /// More messages of the same change follow.
     pub const CONTINUES: u32 = 0x8000;
+
+    /// The kind's number.
+    pub const fn number(self) -> u32 {
+        // Lossless: the enum is `repr(u32)`.
+        self as u32
+    }
 
     /// The kind in a notification header, without the flag for more.
     pub const fn from_header(kind: u32) -> Option<Self> {

@@ -207,7 +207,10 @@ mod tests {
             assert_eq!(RetCode::from(error).text(), Some(error.text()));
         }
         assert_eq!(RetCode::from(Ok(Success::Done)), RetCode::SUCCESS);
-        assert_eq!(RetCode::from(Ok(Success::PeerNotNeeded)), RetCode::SUCCESS_NO_NEED);
+        assert_eq!(
+            RetCode::from(Ok(Success::PeerNotNeeded)),
+            RetCode::SUCCESS_NO_NEED
+        );
     }
 
     #[test]

@@ -10,10 +10,16 @@ use core::ptr::{
 };
 use kernel::{
     bindings,
-    error::from_err_ptr,
+    cpumask::CpumaskVar,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     ffi::{
         c_int,
         c_long,
+        c_uint,
+        c_ulong,
         c_void, //
     },
     prelude::*,
@@ -173,6 +179,16 @@ impl Thread {
         self.task.wake_up();
     }
 
+    /// Lets the thread run on the processors of `mask` only. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where none of them is online.
+    pub fn set_cpus(&self, mask: &CpuMask) -> Result {
+        // SAFETY: The task and the mask are valid.
+        to_result(unsafe { bindings::set_cpus_allowed_ptr(self.task.as_ptr(), mask.0.as_raw()) })
+    }
+
     /// Whether the thread's function has returned. Any context.
     pub fn is_finished(&self) -> bool {
         self.shared.finished.load(Acquire)
@@ -210,6 +226,36 @@ impl Drop for Thread {
         unsafe { bindings::kthread_stop(self.task.as_ptr()) };
         // SAFETY: Taken in `spawn`; the thread is out of the module's code.
         unsafe { bindings::module_put(self.module.as_ptr()) };
+    }
+}
+
+/// Processors that a thread may run on.
+pub struct CpuMask(CpumaskVar);
+
+impl CpuMask {
+    /// Reads hexadecimal digits, the lowest processor last, with commas between groups of eight. May
+    /// sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where `digits` is something else, `EOVERFLOW` where it names a processor that this
+    /// machine cannot have, `ENOMEM`.
+    pub fn parse(digits: &CStr) -> Result<Self> {
+        let mask = CpumaskVar::new_zero(GFP_KERNEL)?;
+        let len = c_uint::try_from(digits.to_bytes().len()).map_err(|_| EINVAL)?;
+        // SAFETY: `digits` has `len` bytes, and a mask has room for `nr_cpu_ids` bits, which does
+        // not change once the machine is up.
+        to_result(unsafe {
+            let count = c_int::try_from((&raw const bindings::nr_cpu_ids).read())?;
+            let bits = (&raw mut (*mask.as_raw()).bits).cast::<c_ulong>();
+            bindings::bitmap_parse(digits.as_char_ptr(), len, bits, count)
+        })?;
+        Ok(Self(mask))
+    }
+
+    /// Whether it names no processor at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.empty()
     }
 }
 

@@ -260,7 +260,7 @@ impl TcpListener {
     }
 }
 
-/// A TCP socket.
+/// A TCP socket. Dropping it may sleep; what was sent is still delivered.
 pub struct TcpSocket(RawSocket);
 
 impl TcpSocket {

@@ -240,9 +240,82 @@ impl<'a> Transactions<'a> {
 
     /// All transactions, the oldest first.
     fn sort(self) -> &'a [Found] {
-        let after_newest = self.newest.wrapping_add(1);
         let found = self.found.get_mut(..self.count).unwrap_or_default();
-        found.sort_unstable_by_key(|found| found.tr_number.wrapping_sub(after_newest));
+        // What follows the newest number comes last when the numbers go round: it is the oldest there can be.
+        let after_newest = self.newest.wrapping_add(1);
+        heap_sort(found, |found| found.tr_number.wrapping_sub(after_newest));
         found
+    }
+}
+
+/// Sorts in place by ascending keys. `core`'s sort can panic, which nothing in a kernel may.
+fn heap_sort(items: &mut [Found], key: impl Fn(&Found) -> u32) {
+    for root in (0..items.len() / 2).rev() {
+        sift_down(items, root, &key);
+    }
+    for end in (1..items.len()).rev() {
+        swap(items, 0, end);
+        sift_down(items.get_mut(..end).unwrap_or_default(), 0, &key);
+    }
+}
+
+/// Moves the item at `root` down until no child of it has a larger key.
+fn sift_down(heap: &mut [Found], mut root: usize, key: impl Fn(&Found) -> u32) {
+    let key_at = |heap: &[Found], place: usize| heap.get(place).map(&key);
+    loop {
+        let left = root.saturating_mul(2).saturating_add(1);
+        let right = left.saturating_add(1);
+        let child = if key_at(heap, right) > key_at(heap, left) {
+            right
+        } else {
+            left
+        };
+        if key_at(heap, child) <= key_at(heap, root) {
+            return;
+        }
+        swap(heap, root, child);
+        root = child;
+    }
+}
+
+fn swap(items: &mut [Found], a: usize, b: usize) {
+    if let (Some(&at_a), Some(&at_b)) = (items.get(a), items.get(b)) {
+        for (place, item) in [(a, at_b), (b, at_a)] {
+            if let Some(old) = items.get_mut(place) {
+                *old = item;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    proptest! {
+        #[test]
+        fn transactions_come_in_the_order_they_were_written(
+            oldest: u32,
+            written in prop::collection::vec((1..100u32, any::<u32>()), 0..200),
+        ) {
+            let numbers = written.iter().scan(oldest, |number, (step, _)| {
+                *number = number.wrapping_add(*step);
+                Some(*number)
+            });
+            let numbers: Vec<u32> = numbers.collect();
+            let mut shuffled: Vec<_> = numbers.iter().zip(&written).collect();
+            shuffled.sort_by_key(|(_, (_, place))| *place);
+            let mut storage = vec![Found::default(); numbers.len()];
+            let mut transactions = Transactions::new(&mut storage);
+            for (&number, _) in shuffled {
+                transactions.add::<()>(number, number ^ 1).unwrap();
+            }
+            let sorted: Vec<_> = transactions.sort().iter().map(|found| found.tr_number).collect();
+            prop_assert_eq!(sorted, numbers);
+            prop_assert!(storage.iter().all(|found| found.position == found.tr_number ^ 1));
+        }
     }
 }

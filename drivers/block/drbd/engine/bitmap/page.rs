@@ -48,7 +48,8 @@ impl<W: Words> Bitmap<W> {
     /// Writes a page as it is to be on disk; what lies beyond the volume's end is zero.
     pub fn export_page(&self, page: u64, content: &mut Page) {
         let first = page.saturating_mul(PAGE_WORDS);
-        for (word, bytes) in (first..).zip(content.chunks_exact_mut(8)) {
+        let words = first..first.saturating_add(PAGE_WORDS);
+        for (word, bytes) in words.zip(content.chunks_exact_mut(8)) {
             for (byte, value) in bytes.iter_mut().zip(self.word(word).to_le_bytes()) {
                 *byte = value;
             }

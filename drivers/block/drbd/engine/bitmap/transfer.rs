@@ -195,8 +195,9 @@ impl Sender {
             }
         }
         let words = self.progress.plain_words();
-        let places = (self.progress.word()..).zip(room.chunks_exact_mut(8));
-        for ((word, bytes), _) in places.zip(0..words) {
+        let first = self.progress.word();
+        let places = first..first.saturating_add(words);
+        for (word, bytes) in places.zip(room.chunks_exact_mut(8)) {
             for (byte, value) in bytes.iter_mut().zip(bitmap.word(word).to_le_bytes()) {
                 *byte = value;
             }

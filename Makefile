@@ -4,20 +4,32 @@
 # make test        everything that must hold before a change lands
 # make help        all targets
 
+# A Python that has pytest, else any.
 PYTHON ?= $(firstword $(shell for p in /usr/bin/python3 python3; do \
 	$$p -c 'import pytest' 2>/dev/null && echo $$p; done) python3)
-CARGO ?= $(if $(shell command -v cargo),cargo,$(PYTHON) scripts/ground run cargo)
-GROUND := $(PYTHON) scripts/ground
+GROUND := $(PYTHON) $(CURDIR)/scripts/ground
+# Host programs are built with the user's cargo, else with the build root's.
+CARGO ?= $(if $(shell command -v cargo),cargo,$(GROUND) run cargo)
+# Formatter and linters are the build root's, so that all see the same.
+ROOT_CARGO := $(GROUND) run env CARGO_TARGET_DIR=/ground/checkout/build/target-lint cargo
+
+WORKSPACES := tests $(if $(wildcard tools/*/Cargo.toml),tools)
 PROGRAMS := drbdadm drbdsetup drbdmeta
+CRATE_ROOTS := $(addprefix drivers/block/drbd/,drbd.rs engine/drbd_engine.rs sys/drbd_sys.rs \
+	bindings/prelude.rs) tests/vm/guest/agent.rs
+
+DESTDIR ?=
+PREFIX ?= /usr
+KVER_INSTALL ?= $(shell uname -r)
 
 .PHONY: all
+# help: make             module and tools: build/drbd.ko, build/bin/{drbdadm,drbdsetup,drbdmeta}
 all: ko tools
 
 .PHONY: help
 help:
 	@sed -n 's/^# help: //p' Makefile
 
-# help: make             module and tools: build/drbd.ko, build/bin/{drbdadm,drbdsetup,drbdmeta}
 # help: make prepare     the environment only (build root, kernel, guests' image)
 .PHONY: prepare
 prepare:
@@ -46,30 +58,86 @@ ko-check:
 
 # help: make tools       the admin tools only
 .PHONY: tools
+ifeq ($(filter tools,$(WORKSPACES)),)
+tools:
+	@echo "tools: nothing to build"
+else
 tools:
 	@mkdir -p build/bin
 	cd tools && $(CARGO) build --release --quiet
 	@for program in $(PROGRAMS); do \
 		if [ -x build/target/release/$$program ]; then \
-			cp -f build/target/release/$$program build/bin/$$program; \
+			cp -f build/target/release/$$program build/bin/$$program.new && \
+			mv -f build/bin/$$program.new build/bin/$$program; \
 		else \
 			ln -sf drbdadm build/bin/$$program; \
 		fi; \
 	done
+endif
 
-# help: make engine-test the engine's tests on the host
-.PHONY: engine-test
-engine-test:
-	cd tests && $(CARGO) test --quiet
+# help: make test        everything that must hold before a change lands
+.PHONY: test
+test:
+	@$(PYTHON) scripts/test.py
 
-# help: make vm-test [TESTS=] tests on booted kernels
+# help: make host-test   tests of the engine and the tools on the host
+.PHONY: host-test
+host-test: $(WORKSPACES:%=host-test-%)
+host-test-%:
+	cd $* && $(CARGO) test --quiet --workspace
+
+# help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
 .PHONY: vm-test
 vm-test: ko
 	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
 		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
 
+# help: make lint        formatter, clippy as errors, house rules, panics and stack of the module
+.PHONY: lint lint-format lint-host lint-kernel lint-rules
+lint: lint-format lint-host lint-kernel lint-rules
+lint-format:
+	@$(GROUND) run rustfmt --check --edition 2021 $(CRATE_ROOTS)
+	@for workspace in $(WORKSPACES); do \
+		(cd $$workspace && $(ROOT_CARGO) fmt --check) || exit 1; \
+	done
+lint-host: $(WORKSPACES:%=lint-host-%)
+lint-host-%:
+	@cd $* && $(ROOT_CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+lint-kernel:
+	@$(GROUND) module --output build/clippy CLIPPY=1 KRUSTFLAGS=-Dwarnings \
+		drivers/block/drbd/drbd.o
+lint-rules: ko
+	@$(PYTHON) scripts/lint.py --objects build/module
+
+# help: make format      let the formatter change the files
+.PHONY: format
+format:
+	@$(GROUND) run rustfmt --edition 2021 $(CRATE_ROOTS)
+	@for workspace in $(WORKSPACES); do (cd $$workspace && $(ROOT_CARGO) fmt) || exit 1; done
+
+# help: make rust-analyzer      rust-project.json for editors
+.PHONY: rust-analyzer
+rust-analyzer:
+	@$(GROUND) rust-analyzer
+
+# help: make install     module (below /lib/modules/KVER_INSTALL/updates) and tools; DESTDIR=
+.PHONY: install uninstall
+install:
+	install -D -m 644 build/drbd.ko \
+		$(DESTDIR)/lib/modules/$(KVER_INSTALL)/updates/drbd.ko
+	@for program in $(PROGRAMS); do \
+		install -v -D -m 755 build/bin/$$program $(DESTDIR)$(PREFIX)/sbin/$$program || exit 1; \
+	done
+	$(if $(DESTDIR),,depmod $(KVER_INSTALL))
+
+# help: make uninstall   removes what install put there
+uninstall:
+	rm -f $(DESTDIR)/lib/modules/$(KVER_INSTALL)/updates/drbd.ko
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(PROGRAMS))
+	$(if $(DESTDIR),,depmod $(KVER_INSTALL))
+
+# help: make clean       removes build/; the cache outside the checkout stays
 .PHONY: clean
-# help: make clean       remove build/; the cache outside the checkout stays
 clean:
 	rm -rf build rust-project.json

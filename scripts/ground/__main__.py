@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import module  # noqa: E402
-from buildroot import build_root, run_in_root  # noqa: E402
+from buildroot import build_root, network_and_cargo, run_in_root  # noqa: E402
 from cache import GroundError, cache_dir  # noqa: E402
 from guestimage import base_images  # noqa: E402
 from kernel import (  # noqa: E402
@@ -46,14 +46,19 @@ def build(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     root = build_root(quick=True)
     kernel = resolve(root)
+    binds, environment = network_and_cargo()
+    workdir = Path.cwd().resolve()
+    checkout = module.checkout_dir()
+    below = workdir.relative_to(checkout) if workdir.is_relative_to(checkout) else ""
     return run_in_root(
         root, options.command,
         binds={
+            **binds,
             SOURCE: kernel_source(root, kernel, quick=True),
             OBJTREE: object_tree(root, kernel, quick=True),
-            module.CHECKOUT: module.checkout_dir(),
+            module.CHECKOUT: checkout,
         },
-        workdir=module.CHECKOUT,
+        workdir=str(Path(module.CHECKOUT) / below), environment=environment,
     ).returncode
 
 

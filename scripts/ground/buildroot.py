@@ -131,6 +131,11 @@ def run_in_root(root: Path, command: list[str], *, binds: dict[str, Path] | None
     for point, source in {"/proc": "/proc", "/dev": "/dev", "/sys": "/sys"}.items():
         script.append(f"mount --rbind {source} {shlex.quote(str(root))}{point}")
     for point, source in (binds or {}).items():
+        if Path(source).is_dir():
+            script.append(f"mkdir -p {shlex.quote(str(root))}{point}")
+        else:
+            script.append(f"test -e {shlex.quote(str(root))}{point} || "
+                          f": > {shlex.quote(str(root))}{point}")
         script.append(f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(root))}{point}")
     variables = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root",
@@ -165,6 +170,23 @@ def apt(root: Path, script: str, downloads: Path) -> str:
         raise GroundError(f"apt in the build root failed: {tail}; check the network and "
                           f"the mirror {mirror()}")
     return result.stdout
+
+
+def network_and_cargo() -> tuple[dict[str, Path], dict[str, str]]:
+    """Binds and variables with which cargo in the build root uses the user's registry cache.
+
+    Not the whole of CARGO_HOME: cargo would prefer the programs in its bin/ to its own.
+    """
+    home = Path(os.environ.get("CARGO_HOME") or os.path.expanduser("~/.cargo"))
+    registry = home / "registry" if home.is_dir() else cache_dir() / "cargo-registry"
+    registry.mkdir(parents=True, exist_ok=True)
+    binds = {"/ground/cargo/registry": registry, "/etc/resolv.conf": Path("/etc/resolv.conf")}
+    for name in ("config.toml", "config"):
+        if (home / name).is_file():
+            binds[f"/ground/cargo/{name}"] = home / name
+    passed = {name: value for name, value in os.environ.items()
+              if name.startswith("CARGO_") or name.lower().endswith("_proxy")}
+    return binds, {**passed, "CARGO_HOME": "/ground/cargo"}
 
 
 def downloads_dir() -> Path:

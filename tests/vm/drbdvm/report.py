@@ -3,10 +3,11 @@
 
 import re
 
-# What a kernel prints when it found itself in trouble. A test that provokes one says so. Programs
-# write to the console too, but without the kernel's time in front.
+# What a kernel prints when it found itself in trouble. A test that provokes one says so.
+# Programs write to the console too, but without the kernel's time in front.
 _TROUBLE = re.compile(
-    r"^\[ *\d+\.\d+\].*?(BUG:|BUG at|WARNING:|Oops[: ]|general protection fault|Kernel panic|panicked at"
+    r"^\[ *\d+\.\d+\].*?(BUG:|BUG at|WARNING:|Oops[: ]|general protection fault"
+    r"|Kernel panic|panicked at"
     r"|INFO: task .* blocked for more than|possible (recursive|circular|irq lock) "
     r"|inconsistent lock state|suspicious RCU usage|rcu: INFO: .*stall|soft lockup"
     r"|hard LOCKUP|KASAN:|UBSAN:|kmemleak: .* new suspected|refcount_t:|list_(add|del) corruption"

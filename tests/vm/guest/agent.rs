@@ -106,8 +106,14 @@ fn run(line: &Line, table: &Table, id: u32, script: &[u8]) {
         .spawn();
     match spawned {
         Ok(mut child) => {
-            let running = Running { group: child.id(), input: child.stdin.take() };
-            table.lock().expect("a command thread panicked").insert(id, running);
+            let running = Running {
+                group: child.id(),
+                input: child.stdin.take(),
+            };
+            table
+                .lock()
+                .expect("a command thread panicked")
+                .insert(id, running);
             let (line, table) = (line.clone(), table.clone());
             thread::spawn(move || attend(line, table, id, child));
         }
@@ -119,7 +125,11 @@ fn run(line: &Line, table: &Table, id: u32, script: &[u8]) {
 }
 
 fn feed(table: &Table, id: u32, data: &[u8]) {
-    if let Some(running) = table.lock().expect("a command thread panicked").get_mut(&id) {
+    if let Some(running) = table
+        .lock()
+        .expect("a command thread panicked")
+        .get_mut(&id)
+    {
         if data.is_empty() {
             running.input = None;
         } else if let Some(input) = running.input.as_mut() {
@@ -132,13 +142,18 @@ fn feed(table: &Table, id: u32, data: &[u8]) {
 fn kill(table: &Table, id: u32) {
     if let Some(running) = table.lock().expect("a command thread panicked").get(&id) {
         let group = format!("-{}", running.group);
-        let _ = Command::new("/bin/kill").args(["-9", "--", &group]).status();
+        let _ = Command::new("/bin/kill")
+            .args(["-9", "--", &group])
+            .status();
     }
 }
 
 fn write_file(payload: &[u8]) -> io::Result<()> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "no header line");
-    let end = payload.iter().position(|byte| *byte == b'\n').ok_or_else(malformed)?;
+    let end = payload
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or_else(malformed)?;
     let header = String::from_utf8_lossy(&payload[..end]);
     let (mode, path) = header.split_once(' ').ok_or_else(malformed)?;
     let mode = u32::from_str_radix(mode, 8).map_err(|_| malformed())?;

@@ -148,7 +148,8 @@ proptest! {
 #[test]
 fn verify_goes_block_by_block_from_start_to_stop() {
     let mut verify = VerifyPlanner::new(Sector(9), Sector(30), Sector(27));
-    let blocks: Vec<_> = core::iter::from_fn(|| verify.next())
+    let blocks: Vec<_> = verify
+        .by_ref()
         .map(|request| (request.sector.0, request.size))
         .collect();
     assert_eq!(blocks, [(8, 4096), (16, 4096), (24, 1536)]);

@@ -21,14 +21,7 @@ impl VerifyPlanner {
         }
     }
 
-    /// The next block; `None` at the end.
-    pub fn next(&mut self) -> Option<Request> {
-        let request = self.peek()?;
-        self.next = BitNr(self.next.0.saturating_add(1));
-        Some(request)
-    }
-
-    /// The block that [`Self::next`] will yield, to see whether it is in use.
+    /// The block that comes next, to see whether it is in use.
     pub fn peek(&self) -> Option<Request> {
         let first = self.next;
         let sector = first.first_sector();
@@ -48,5 +41,15 @@ impl VerifyPlanner {
     /// Where it would go on, if it were stopped now.
     pub fn position(&self) -> Sector {
         self.next.first_sector()
+    }
+}
+
+impl Iterator for VerifyPlanner {
+    type Item = Request;
+
+    fn next(&mut self) -> Option<Request> {
+        let request = self.peek()?;
+        self.next = BitNr(self.next.0.saturating_add(1));
+        Some(request)
     }
 }

@@ -233,8 +233,8 @@ impl Drop for Thread {
 pub struct CpuMask(CpumaskVar);
 
 impl CpuMask {
-    /// Reads hexadecimal digits, the lowest processor last, with commas between groups of eight. May
-    /// sleep.
+    /// Reads hexadecimal digits, the lowest processor last, with commas between groups of eight.
+    /// May sleep.
     ///
     /// # Errors
     ///

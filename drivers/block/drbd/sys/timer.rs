@@ -69,7 +69,13 @@ impl<T: Expire> Timer<T> {
         pin_init!(Self {
             // SAFETY: `slot` is valid, `name` and `key` are static.
             timer <- Opaque::ffi_init(|slot| unsafe {
-                bindings::timer_init_key(slot, Some(expired::<T>), 0, name.as_char_ptr(), key.as_ptr())
+                bindings::timer_init_key(
+                    slot,
+                    Some(expired::<T>),
+                    0,
+                    name.as_char_ptr(),
+                    key.as_ptr(),
+                )
             }),
             context,
         })

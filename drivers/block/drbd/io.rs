@@ -5,14 +5,23 @@
 //! What a resource, a device and a connection consist of, and in which order their locks are
 //! taken, stands in `Documentation/architecture.md`.
 
+pub(crate) mod after;
+pub(crate) mod announce;
+pub(crate) mod bitmap;
+pub(crate) mod bitmap_exchange;
 pub(crate) mod connection;
 pub(crate) mod device;
 pub(crate) mod disk;
+pub(crate) mod disk_error;
 pub(crate) mod environment;
 pub(crate) mod fifo;
 pub(crate) mod limits;
-pub(crate) mod registry;
+pub(crate) mod peer;
+pub(crate) mod peer_request;
 pub(crate) mod request;
 pub(crate) mod resource;
+pub(crate) mod resync;
+pub(crate) mod sender;
 pub(crate) mod state;
+pub(crate) mod submit;
 pub(crate) mod worker;

@@ -36,6 +36,7 @@ use kernel::{
 
 use super::{
     bitmap::Which,
+    bitmap_exchange,
     device::{
         flag,
         Device, //
@@ -147,7 +148,7 @@ fn carry_out_local(
             device.flags.clear(flag::NEW_CURRENT_UUID);
             thaw(resource, device, Change::NONE.with_susp_fen(false));
         }
-        Deferred::SendBitmap => resync::send_bitmap_as_source(device),
+        Deferred::SendBitmap => bitmap_exchange::send_as_source(device),
         Deferred::RememberNewCurrentUuid => {
             device.flags.set(flag::NEW_CURRENT_UUID);
         }
@@ -166,9 +167,6 @@ fn carry_out_local(
             device.flags.clear(flag::RESYNC_AFTER_NEGOTIATION);
             resync::resync_new_storage(device);
         }
-        Deferred::SuspendDependents
-        | Deferred::ResumeDependents
-        | Deferred::ResumeDependentsOfUnconfigured => resync::dependencies_changed(resource),
         Deferred::SyncMetadata => sync_metadata(device),
         _ => {}
     }

@@ -53,7 +53,10 @@ use super::{
     limits::RANGES_MAX,
     peer::PeerVolume,
     resource::Resource,
-    resync::Resync,
+    resync::{
+        Plan,
+        Resync, //
+    },
     submit::Delayed, //
 };
 
@@ -162,6 +165,11 @@ impl Gauge {
     pub(crate) fn get(&self) -> i32 {
         self.0.load(Relaxed)
     }
+
+    /// Starts over; what is still under way is nobody's concern any more.
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
 }
 
 /// The table of claimed ranges, over its own storage.
@@ -205,6 +213,9 @@ pub(crate) struct Device {
     /// What is known of the peer's side of this volume.
     #[pin]
     pub(crate) peer: Mutex<PeerVolume>,
+    /// What the target asks for next; the worker's.
+    #[pin]
+    pub(crate) plan: Mutex<Option<Plan>>,
     /// A resync or verify under way.
     #[pin]
     pub(crate) resync: SpinLockIrq<Resync>,
@@ -252,6 +263,7 @@ impl Device {
                 local_references: Gauge::default(),
                 ranges <- new_spinlock_irq!(RangeTable::new(nodes), "drbd_ranges"),
                 peer <- new_mutex!(PeerVolume::default(), "drbd_peer"),
+                plan <- new_mutex!(None, "drbd_plan"),
                 resync <- new_spinlock_irq!(Resync::default(), "drbd_resync"),
                 delayed <- Delayed::new(),
                 delayed_work <- new_work!("drbd_delayed"),

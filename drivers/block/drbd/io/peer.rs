@@ -3,6 +3,7 @@
 //! What this node knows of the peer's side of a volume.
 
 use drbd_engine::{
+    bitmap,
     handshake::uuid_compare::UuidSet,
     wire::{
         UuidFlags,
@@ -21,6 +22,8 @@ pub(crate) struct PeerVolume {
     pub(crate) max_bio_bytes: u32,
     /// How many bits were set when we last told.
     pub(crate) sent_bits: u64,
+    /// The peer's bitmap on its way in.
+    pub(crate) bitmap: Option<bitmap::transfer::Receiver>,
 }
 
 impl PeerVolume {
@@ -51,5 +54,6 @@ impl PeerVolume {
     pub(crate) fn forget(&mut self) {
         self.uuids = None;
         self.disk_sectors = 0;
+        self.bitmap = None;
     }
 }

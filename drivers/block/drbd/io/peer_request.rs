@@ -18,7 +18,6 @@ use drbd_sys::{
         BufferCompletion,
         Completion, //
     },
-    hash::Digest,
     page::Buffer, //
 };
 use kernel::{
@@ -52,18 +51,10 @@ pub(crate) enum Kind {
         /// Answer with P_RS_DEALLOCATED if all is zero.
         thin: bool,
     },
-    /// The target asks for blocks and says what it has (P_CSUM_RS_REQUEST).
-    ChecksumRead,
     /// The source's answer is written here (P_RS_DATA_REPLY).
     ResyncWrite,
     /// The source says that the blocks are zero (P_RS_DEALLOCATED).
     ResyncDiscard,
-    /// This node, as target, reads what it has, to ask with its checksum.
-    ChecksumOwn,
-    /// The peer verifies: it wants our checksum (P_OV_REQUEST).
-    VerifyRead,
-    /// This node verifies: it reads its own blocks to compare (P_OV_REPLY).
-    VerifyOwn,
 }
 
 impl Kind {
@@ -100,12 +91,8 @@ pub(crate) struct PeerRequest {
     pub(crate) local: Option<LocalRef>,
     /// The data.
     pub(crate) buffer: Option<Buffer>,
-    /// The peer's checksum.
-    pub(crate) digest: Option<Digest>,
     /// How it ended.
     pub(crate) result: Result,
-    /// When it was asked for, of resync requests.
-    pub(crate) asked_ns: u64,
 }
 
 impl PeerRequest {
@@ -122,9 +109,7 @@ impl PeerRequest {
             range: None,
             local: None,
             buffer: None,
-            digest: None,
             result: Ok(()),
-            asked_ns: 0,
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use drbd_engine::{
     config::Protocol,
-    range::Kind as RangeKind,
     request::{
         Event,
         RequestState, //
@@ -72,7 +71,6 @@ use super::{
     },
     request::Request,
     resource::Resource,
-    resync,
     state::How, //
 };
 
@@ -84,8 +82,6 @@ pub(crate) struct DataChannel {
     sender: Sender,
     /// Digests of what is sent, if data integrity is on.
     pub(crate) integrity: Option<Hash>,
-    /// Digests for checksum based resync and for verify.
-    pub(crate) checksum: Option<Hash>,
     /// Where a packet's header and fixed part are put together.
     scratch: KBox<[u8; PACKET_BYTES]>,
 }
@@ -96,7 +92,6 @@ impl DataChannel {
         Ok(Self {
             sender,
             integrity: None,
-            checksum: None,
             scratch: KBox::new([0; PACKET_BYTES], GFP_KERNEL)?,
         })
     }
@@ -226,7 +221,6 @@ impl Resource {
         let malformed = SendError::Failed(EMSGSIZE);
         let mut hashes = Hashes {
             integrity: channel.integrity.as_mut(),
-            checksum: channel.checksum.as_mut(),
         };
         let (front, rest) = channel
             .scratch
@@ -292,8 +286,6 @@ impl Resource {
 /// The hashes of the data channel.
 pub(crate) struct Hashes<'a> {
     integrity: Option<&'a mut Hash>,
-    #[allow(dead_code, reason = "checksum based resync is the next to use it")]
-    checksum: Option<&'a mut Hash>,
 }
 
 fn copy(out: &mut [u8], from: &[u8]) -> Option<usize> {
@@ -498,7 +490,8 @@ pub(crate) fn answer(resource: &Arc<Resource>, request: KBox<PeerRequest>) {
     match request.kind {
         Kind::Read => answer_read(resource, &request),
         Kind::ResyncRead { thin } => answer_resync(resource, &request, thin),
-        _ => return resync::answer(resource, request),
+        // Writes are the asender's.
+        Kind::Write | Kind::Discard | Kind::ResyncWrite | Kind::ResyncDiscard => {}
     }
     finish_answer(resource, request);
 }
@@ -594,6 +587,3 @@ pub(crate) fn ask_for_blocks(
     };
     resource.send_data(device.volume, command, &packet.encode())
 }
-
-/// The kinds of ranges that a resync of this node as target claims.
-pub(crate) const ASKED_RANGE: RangeKind = RangeKind::ResyncRequest;

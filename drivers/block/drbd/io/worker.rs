@@ -26,7 +26,6 @@ use super::{
     after,
     device::Device,
     peer_request::PeerRequest,
-    request::Request,
     resource::Resource,
     resync,
     sender, //
@@ -64,8 +63,6 @@ pub(crate) mod chore {
 pub(crate) enum Work {
     /// A read for the peer ended: answer it.
     Answer(KBox<PeerRequest>),
-    /// A local read failed: ask the peer.
-    ReadElsewhere(Arc<Request>),
 }
 
 /// A change of a volume's state whose deferred effects are due.
@@ -169,7 +166,6 @@ fn turn(resource: &Arc<Resource>) -> u32 {
     while let Some(work) = resource.work.pop() {
         match work {
             Work::Answer(request) => sender::answer(resource, request),
-            Work::ReadElsewhere(request) => sender::read_elsewhere(resource, &request),
         }
     }
     sender::drain(resource);

@@ -16,6 +16,7 @@ pub mod genl;
 pub mod hash;
 pub mod kthread;
 pub mod limits;
+pub mod log;
 pub mod page;
 pub mod params;
 pub mod pool;

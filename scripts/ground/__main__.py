@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import editor  # noqa: E402
 import module  # noqa: E402
 from buildroot import build_root, network_and_cargo, run_in_root  # noqa: E402
 from cache import GroundError, cache_dir  # noqa: E402
@@ -62,6 +63,11 @@ def run(options: argparse.Namespace) -> int:
     ).returncode
 
 
+def rust_analyzer(_: argparse.Namespace) -> int:
+    print(f"ground: wrote {editor.write_project()}")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/ground", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True)
@@ -75,6 +81,8 @@ def main() -> int:
     command = commands.add_parser("run", help="run a command in the build root, in the checkout")
     command.add_argument("command", nargs=argparse.REMAINDER)
     command.set_defaults(act=run)
+    command = commands.add_parser("rust-analyzer", help="write rust-project.json for editors")
+    command.set_defaults(act=rust_analyzer)
     options = parser.parse_args()
     try:
         return options.act(options)

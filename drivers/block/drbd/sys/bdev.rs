@@ -247,10 +247,10 @@ impl BlockDevice {
     /// Reads a page of metadata.
     ///
     /// Errors: of the device; `EDEADLK` when called inside a disk's `submit`; `ENOMEM`. Context:
-    /// may sleep. Without a deadline; see [`SyncIo`] for one.
+    /// may sleep. It allocates memory and has no deadline; [`SyncIo`] does better.
     pub fn read_sync(&self, sector: u64, page: &mut MetaPage) -> Result {
         let mut io = SyncIo::new(self)?;
-        *page = *io.read(sector, None)?;
+        page.copy_from_slice(io.read(sector, None)?);
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl BlockDevice {
     /// Errors and context as for [`BlockDevice::read_sync`].
     pub fn write_sync(&self, sector: u64, page: &MetaPage, flush: bool) -> Result {
         let mut io = SyncIo::new(self)?;
-        *io.page()? = *page;
+        io.page()?.copy_from_slice(page);
         io.write(sector, flush, None)
     }
 

@@ -43,7 +43,6 @@ use kernel::{
     },
     types::{
         ForeignOwnable,
-        Opaque,
         ScopeGuard, //
     },
 };
@@ -307,16 +306,18 @@ impl<T: DiskOps> Drop for Disk<T> {
 }
 
 fn alloc_gendisk(change: impl FnOnce(&mut Limits)) -> Result<NonNull<bindings::gendisk>> {
-    let limits = KBox::new(Opaque::<bindings::queue_limits>::zeroed(), GFP_KERNEL)?;
-    // SAFETY: All-zero limits are valid, and ours alone.
-    let view = unsafe { Limits::from_raw(limits.get()) };
-    view.reset_to_stacking_defaults();
+    let mut limits = KBox::<bindings::queue_limits>::new_uninit(GFP_KERNEL)?;
+    // SAFETY: The memory is ours; the call initialises all of it.
+    let view = unsafe {
+        bindings::blk_set_stacking_limits(limits.as_mut_ptr());
+        Limits::from_raw(limits.as_mut_ptr())
+    };
     view.set_io_statistics(true);
     change(view);
     // SAFETY: The limits are valid; the lock class is static.
     let disk = from_err_ptr(unsafe {
         bindings::__blk_alloc_disk(
-            limits.get(),
+            limits.as_mut_ptr(),
             bindings::NUMA_NO_NODE,
             static_lock_class!().as_ptr(),
         )

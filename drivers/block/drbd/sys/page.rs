@@ -64,8 +64,8 @@ impl<'a> Segments<'a> {
 
     /// # Safety
     ///
-    /// The table must cover `skip_bytes + len_bytes` bytes, `skip_bytes` lie within its first entry,
-    /// and table and pages live for `'a`.
+    /// The table must cover `skip_bytes + len_bytes` bytes, `skip_bytes` lie within its first
+    /// entry, and table and pages live for `'a`.
     pub(crate) unsafe fn from_raw(
         table: *const bindings::bio_vec,
         skip_bytes: usize,
@@ -93,8 +93,8 @@ impl<'a> Segments<'a> {
     /// Leaves out the first `bytes` bytes, or all.
     pub fn advance(&mut self, bytes: usize) {
         let bytes = bytes.min(self.len_bytes);
-        self.len_bytes -= bytes;
-        self.skip_bytes += bytes;
+        self.len_bytes = self.len_bytes.wrapping_sub(bytes);
+        self.skip_bytes = self.skip_bytes.wrapping_add(bytes);
         if self.len_bytes == 0 {
             return;
         }
@@ -104,7 +104,7 @@ impl<'a> Segments<'a> {
             if self.skip_bytes < len {
                 return;
             }
-            self.skip_bytes -= len;
+            self.skip_bytes = self.skip_bytes.wrapping_sub(len);
             // SAFETY: The entry was skipped and bytes are left, so there is another.
             self.table = unsafe { self.table.add(1) };
         }

@@ -259,9 +259,11 @@ pub struct BulkIo {
 impl BulkIo {
     /// Creates `depth` lanes (at least one), each with a page. Errors: `ENOMEM`.
     pub fn new(device: &BlockDevice, depth: usize) -> Result<Self> {
+        let depth = depth.max(1);
         let mut lanes = KVec::with_capacity(depth, GFP_KERNEL)?;
-        for _ in 0..depth.max(1) {
-            lanes.push(SyncIo::new(device)?, GFP_KERNEL)?;
+        for _ in 0..depth {
+            let lane = SyncIo::new(device)?;
+            lanes.push_within_capacity(lane).map_err(|_| ENOMEM)?;
         }
         Ok(Self { lanes })
     }

@@ -218,24 +218,13 @@ impl Buffer {
         let mut rest = len_bytes;
         let mut order = ORDER_MAX;
         while rest > 0 {
-            while order > 0 && (PAGE_SIZE << order) > rest.next_multiple_of(PAGE_SIZE) {
-                order -= 1;
-            }
-            let mut page = ptr::null_mut();
-            if order > 0 {
-                // SAFETY: The function has no requirements.
-                page = unsafe { bindings::alloc_pages(raw::DRBD_CONST_GFP_PAGE_CHEAP, order) };
-                if page.is_null() {
-                    order -= 1;
-                    continue;
-                }
-            }
-            if page.is_null() {
-                page = single_page(&pool, &mut reserve);
-            }
-            let len = rest.min(PAGE_SIZE << order);
+            let (page, size_bytes) = match large_page(&mut order, rest) {
+                Some(page) => (page, bytes_of(order)),
+                None => (single_page(&pool, &mut reserve), PAGE_SIZE),
+            };
+            let len = rest.min(size_bytes);
             self.push(page, len);
-            rest -= len;
+            rest = rest.saturating_sub(len);
         }
     }
 
@@ -249,13 +238,37 @@ impl Buffer {
                 bv_len: len as u32,
                 bv_offset: 0,
             });
-            (*self.0.as_ptr()).count += 1;
-            (*self.0.as_ptr()).len_bytes += len as u32;
+            let header = self.0.as_mut();
+            header.count = header.count.wrapping_add(1);
+            header.len_bytes = header.len_bytes.wrapping_add(len as u32);
         }
     }
 }
 
-/// A page without a large one, out of the reserve if it must be. `reserve` keeps the lock of the
+/// The size of a page of this order.
+fn bytes_of(order: u32) -> usize {
+    PAGE_SIZE.wrapping_shl(order)
+}
+
+/// A page of more than the smallest size for `len_bytes` bytes, if the allocator has one at hand.
+///
+/// `order` is the largest to try, and is lowered to what was found or to 0.
+fn large_page(order: &mut u32, len_bytes: usize) -> Option<*mut bindings::page> {
+    while *order > 0 {
+        // A larger one would leave whole pages unused.
+        if bytes_of(*order) < len_bytes.saturating_add(PAGE_SIZE) {
+            // SAFETY: The function has no requirements.
+            let page = unsafe { bindings::alloc_pages(raw::DRBD_CONST_GFP_PAGE_CHEAP, *order) };
+            if !page.is_null() {
+                return Some(page);
+            }
+        }
+        *order = order.saturating_sub(1);
+    }
+    None
+}
+
+/// A page of the smallest size, out of the reserve if it must be. `reserve` keeps the lock of the
 /// reserve until the buffer is complete.
 fn single_page<'a>(
     pool: &'a Pool,

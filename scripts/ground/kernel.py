@@ -64,7 +64,8 @@ def resolve(root: Path, fresh: bool = False) -> Kernel:
     if wanted:
         kernels = [kernel for kernel in kernels if kernel.release == wanted]
     if not kernels:
-        offered = sorted(set(re.findall(r"^linux-binary-(\S+cloud-amd64)", listing, re.M)))
+        offered = sorted(set(re.findall(rf"^linux-binary-({re.escape(SERIES)}\.\S+cloud-amd64)",
+                                        listing, re.M)))
         raise GroundError(
             f"no such kernel: the archive has no {wanted or SERIES + '.* cloud-amd64 kernel'}; "
             + (f"it offers {', '.join(offered)}, choose with KVER=" if offered
@@ -82,7 +83,15 @@ def resolve(root: Path, fresh: bool = False) -> Kernel:
 def _fetch(root: Path, directory: Path, packages: list[str], version: str) -> None:
     require_network()
     names = " ".join(f"'{package}={version}'" for package in packages)
-    apt(root, f"apt-get -q update >&2; apt-get -q download {names}", directory)
+    try:
+        apt(root, f"apt-get -q update >&2; apt-get -q download {names}", directory)
+    except GroundError as error:
+        if "was not found" in str(error) or "Unable to locate" in str(error):
+            raise GroundError(
+                f"the archive no longer has {packages[0]} {version}; run: python3 scripts/ground "
+                "prepare --update"
+            ) from error
+        raise
 
 
 def _unpack(directory: Path, into: Path) -> None:

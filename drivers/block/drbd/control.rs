@@ -9,15 +9,15 @@
 //! All of this is free of kernel interfaces and runs in the host's tests as it is; `netlink` alone ties it
 //! to the generic netlink family.
 
-pub mod backend;
-pub mod command;
-pub mod dump;
-pub mod event;
-pub mod message;
-pub mod net_rules;
+pub(crate) mod backend;
+pub(crate) mod command;
+pub(crate) mod dump;
+pub(crate) mod event;
+pub(crate) mod message;
+pub(crate) mod net_rules;
 #[cfg(CONFIG_RUST)]
-pub mod netlink;
-pub mod request;
+pub(crate) mod netlink;
+pub(crate) mod request;
 
 #[cfg(test)]
 mod tests;
@@ -27,36 +27,36 @@ use drbd_engine::config::{DiskConf, NetConf, Settings};
 
 /// The commands over a data path, and where events go.
 #[derive(Debug)]
-pub struct Control<B, E> {
+pub(crate) struct Control<B, E> {
     /// The data path.
-    pub backend: B,
+    pub(crate) backend: B,
     /// The listeners.
-    pub events: E,
+    pub(crate) events: E,
 }
 
 impl<B: Backend, E: event::Events> Control<B, E> {
     /// Ties the two together.
-    pub const fn new(backend: B, events: E) -> Self {
+    pub(crate) const fn new(backend: B, events: E) -> Self {
         Self { backend, events }
     }
 }
 
 /// Memory that a request works in; too large for a kernel stack, so lent by the caller.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// Text beside the return code.
-    pub info: InfoText,
+    pub(crate) info: InfoText,
     /// Options of a disk under construction.
-    pub disk: DiskConf,
+    pub(crate) disk: DiskConf,
     /// Options of a connection under construction.
-    pub net: NetConf,
+    pub(crate) net: NetConf,
     /// Descriptions of the objects at hand.
-    pub objects: Objects,
+    pub(crate) objects: Objects,
 }
 
 impl Scratch {
     /// Nothing in it yet.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         info: InfoText::EMPTY,
         disk: DiskConf::DEFAULT,
         net: NetConf::DEFAULT,
@@ -66,20 +66,20 @@ impl Scratch {
 
 /// Descriptions of a resource, its connection and one of its devices.
 #[derive(Debug)]
-pub struct Objects {
+pub(crate) struct Objects {
     /// The resource.
-    pub resource: ResourceSnapshot,
+    pub(crate) resource: ResourceSnapshot,
     /// Its connection; of use if `has_connection`.
-    pub connection: ConnectionSnapshot,
+    pub(crate) connection: ConnectionSnapshot,
     /// One of its devices.
-    pub device: DeviceSnapshot,
+    pub(crate) device: DeviceSnapshot,
     /// Whether the resource has a configured connection.
-    pub has_connection: bool,
+    pub(crate) has_connection: bool,
 }
 
 impl Objects {
     /// Nothing described yet.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         resource: ResourceSnapshot::EMPTY,
         connection: ConnectionSnapshot::EMPTY,
         device: DeviceSnapshot::EMPTY,
@@ -87,7 +87,7 @@ impl Objects {
     };
 
     /// Describes a resource and its connection; false if the resource is gone.
-    pub fn describe_resource<B: Backend + ?Sized>(
+    pub(crate) fn describe_resource<B: Backend + ?Sized>(
         &mut self,
         backend: &B,
         resource: backend::ResourceId,
@@ -97,7 +97,7 @@ impl Objects {
     }
 
     /// Describes a device, its resource and its connection; false if the device is gone.
-    pub fn describe_device<B: Backend + ?Sized>(
+    pub(crate) fn describe_device<B: Backend + ?Sized>(
         &mut self,
         backend: &B,
         minor: drbd_engine::types::Minor,
@@ -110,7 +110,7 @@ impl Objects {
     }
 
     /// The connection, if there is one.
-    pub fn connection(&self) -> Option<&ConnectionSnapshot> {
+    pub(crate) fn connection(&self) -> Option<&ConnectionSnapshot> {
         self.has_connection.then_some(&self.connection)
     }
 }

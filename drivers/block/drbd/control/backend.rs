@@ -31,61 +31,59 @@ use drbd_engine::types::{Minor, VolumeNr};
 /// A resource as long as the module is loaded: numbers are given in the order of creation, from 1 on,
 /// and never again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ResourceId(pub u64);
+pub(crate) struct ResourceId(pub(crate) u64);
 
 /// Name of a resource.
-pub type ResourceName = Text<RESOURCE_NAME_LENGTH_MAX>;
+pub(crate) type ResourceName = Text<RESOURCE_NAME_LENGTH_MAX>;
 
 /// What control must know of a device to check a request.
 #[derive(Clone, Copy, Debug)]
-pub struct DeviceSummary {
+pub(crate) struct DeviceSummary {
     /// The resource it belongs to.
-    pub resource: ResourceId,
+    pub(crate) resource: ResourceId,
     /// Its volume number there.
-    pub volume: VolumeNr,
+    pub(crate) volume: VolumeNr,
     /// Its state.
-    pub state: State,
+    pub(crate) state: State,
     /// Whether a backing device is attached or being attached.
-    pub has_disk: bool,
+    pub(crate) has_disk: bool,
 }
 
 /// What control must know of a resource to check a request.
 #[derive(Clone, Copy, Debug)]
-pub struct ResourceSummary {
-    /// Its number.
-    pub id: ResourceId,
+pub(crate) struct ResourceSummary {
     /// The state of its connection, never above `WFReportParams`.
-    pub connection_state: ConnState,
+    pub(crate) connection_state: ConnState,
     /// Whether it has net options, which is from CONNECT until StandAlone.
-    pub has_net: bool,
+    pub(crate) has_net: bool,
     /// Protocol version agreed with the peer; of use while connected only.
-    pub agreed_protocol: u32,
+    pub(crate) agreed_protocol: u32,
     /// Whether any of its volumes resyncs, as target or as source.
-    pub resync_runs: bool,
+    pub(crate) resync_runs: bool,
     /// Whether any of its volumes verifies.
-    pub verify_runs: bool,
+    pub(crate) verify_runs: bool,
     /// Whether any volume here is Primary.
-    pub is_primary: bool,
+    pub(crate) is_primary: bool,
     /// Whether any volume is Primary on the peer.
-    pub peer_is_primary: bool,
+    pub(crate) peer_is_primary: bool,
     /// Whether any volume has the fencing policy resource-and-stonith.
-    pub fences_with_stonith: bool,
+    pub(crate) fences_with_stonith: bool,
 }
 
 /// A resource for status reports.
 #[derive(Clone, Debug)]
-pub struct ResourceSnapshot {
+pub(crate) struct ResourceSnapshot {
     /// Its name.
-    pub name: ResourceName,
+    pub(crate) name: ResourceName,
     /// Its options.
-    pub options: ResourceOptions,
+    pub(crate) options: ResourceOptions,
     /// Its statistics.
-    pub statistics: ResourceStatistics,
+    pub(crate) statistics: ResourceStatistics,
 }
 
 impl ResourceSnapshot {
     /// Nothing known yet.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         name: Text::EMPTY,
         options: ResourceOptions::DEFAULT,
         statistics: ResourceStatistics::DEFAULT,
@@ -94,22 +92,22 @@ impl ResourceSnapshot {
 
 /// A connection for status reports.
 #[derive(Clone, Debug)]
-pub struct ConnectionSnapshot {
+pub(crate) struct ConnectionSnapshot {
     /// This node's address as CONNECT gave it.
-    pub my_address: Bytes<ADDRESS_SIZE_MAX>,
+    pub(crate) my_address: Bytes<ADDRESS_SIZE_MAX>,
     /// The peer's address as CONNECT gave it.
-    pub peer_address: Bytes<ADDRESS_SIZE_MAX>,
+    pub(crate) peer_address: Bytes<ADDRESS_SIZE_MAX>,
     /// Its options.
-    pub net: NetConf,
+    pub(crate) net: NetConf,
     /// Connection state and the highest role of the peer over all volumes.
-    pub info: ConnectionInfo,
+    pub(crate) info: ConnectionInfo,
     /// Its statistics.
-    pub statistics: ConnectionStatistics,
+    pub(crate) statistics: ConnectionStatistics,
 }
 
 impl ConnectionSnapshot {
     /// Nothing known yet.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         my_address: Bytes::EMPTY,
         peer_address: Bytes::EMPTY,
         net: NetConf::DEFAULT,
@@ -120,28 +118,28 @@ impl ConnectionSnapshot {
 
 /// A device, and the volume on the peer, for status reports.
 #[derive(Clone, Debug)]
-pub struct DeviceSnapshot {
+pub(crate) struct DeviceSnapshot {
     /// Its minor number.
-    pub minor: Minor,
+    pub(crate) minor: Minor,
     /// Its volume number.
-    pub volume: VolumeNr,
+    pub(crate) volume: VolumeNr,
     /// Its state.
-    pub state: State,
+    pub(crate) state: State,
     /// Whether a backing device is attached; `disk` and the attributes of an attached disk count then.
-    pub attached: bool,
+    pub(crate) attached: bool,
     /// The disk options.
-    pub disk: DiskConf,
+    pub(crate) disk: DiskConf,
     /// For GET_STATUS and EVENT. Control fills in `reason`, the states and the helper.
-    pub status: StateInfo,
+    pub(crate) status: StateInfo,
     /// Statistics of the device.
-    pub statistics: DeviceStatistics,
+    pub(crate) statistics: DeviceStatistics,
     /// Statistics of the volume on the peer.
-    pub peer_statistics: PeerDeviceStatistics,
+    pub(crate) peer_statistics: PeerDeviceStatistics,
 }
 
 impl DeviceSnapshot {
     /// Nothing known yet.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         minor: Minor(0),
         volume: VolumeNr(0),
         state: State::NEW,
@@ -155,49 +153,49 @@ impl DeviceSnapshot {
 
 /// What RESIZE wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResizeRequest {
+pub(crate) struct ResizeRequest {
     /// The new size in sectors; 0 for as large as possible.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Go on without the peer's consent.
-    pub force: bool,
+    pub(crate) force: bool,
     /// Do not resync the new space.
-    pub no_resync: bool,
+    pub(crate) no_resync: bool,
     /// New number of stripes of the activity log on disk; `None` keeps it.
-    pub al_stripes: Option<u32>,
+    pub(crate) al_stripes: Option<u32>,
     /// New size of such a stripe in KiB; `None` keeps it.
-    pub al_stripe_size_kib: Option<u32>,
+    pub(crate) al_stripe_size_kib: Option<u32>,
 }
 
 /// Text for the admin beside a return code: which object, what was wrong, what to do.
 ///
 /// What does not fit is cut off. Several lines are fine.
 #[derive(Debug)]
-pub struct InfoText {
+pub(crate) struct InfoText {
     bytes: [u8; Self::CAPACITY],
     used: usize,
 }
 
 impl InfoText {
     /// Most bytes of a text.
-    pub const CAPACITY: usize = 512;
+    pub(crate) const CAPACITY: usize = 512;
     /// No text.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         bytes: [0; Self::CAPACITY],
         used: 0,
     };
 
     /// The text so far.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.used).unwrap_or_default()
     }
 
     /// Forgets the text.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.used = 0;
     }
 
     /// Appends a text and passes the return code through: `return info.say(CODE, format_args!(…))`.
-    pub fn say(&mut self, code: RetCode, text: fmt::Arguments<'_>) -> RetCode {
+    pub(crate) fn say(&mut self, code: RetCode, text: fmt::Arguments<'_>) -> RetCode {
         // Writing does not fail, it cuts off.
         let _ = self.write_fmt(text);
         code
@@ -216,7 +214,7 @@ impl Write for InfoText {
 }
 
 /// Answers a command that is not built.
-pub fn not_built(command: &str, info: &mut InfoText) -> RetCode {
+pub(crate) fn not_built(command: &str, info: &mut InfoText) -> RetCode {
     info.say(
         RetCode::PACKET_NUMBER,
         format_args!("{command} is not built into this driver"),
@@ -224,7 +222,7 @@ pub fn not_built(command: &str, info: &mut InfoText) -> RetCode {
 }
 
 /// The data path as control sees it. See the module's description for what is guaranteed to whom.
-pub trait Backend: Send + Sync {
+pub(crate) trait Backend: Send + Sync {
     /// The device with this minor number.
     fn device(&self, minor: Minor) -> Option<DeviceSummary>;
 
@@ -405,7 +403,7 @@ pub trait Backend: Send + Sync {
 }
 
 /// The devices of a resource in the order of their volume numbers.
-pub fn volumes<B: Backend + ?Sized>(
+pub(crate) fn volumes<B: Backend + ?Sized>(
     backend: &B,
     resource: ResourceId,
 ) -> impl Iterator<Item = (Minor, DeviceSummary)> + '_ {

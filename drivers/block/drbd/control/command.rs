@@ -33,7 +33,7 @@ const AL_AREA_KIB_MAX: u64 = 16 << 20;
 
 impl<B: Backend, E: Events> Control<B, E> {
     /// Answers a request that is no dump: writes the reply's user header and attributes.
-    pub fn answer(
+    pub(crate) fn answer(
         &self,
         request: &Request<'_>,
         scratch: &mut Scratch,
@@ -546,7 +546,7 @@ impl Target {
 }
 
 /// Whether the sender may see secrets.
-pub fn secrets_for(request: &Request<'_>) -> Secrets {
+pub(crate) fn secrets_for(request: &Request<'_>) -> Secrets {
     match request.sys_admin {
         true => Secrets::Show,
         false => Secrets::Blank,

@@ -19,15 +19,15 @@ use drbd_engine::config::{RetCode, Settings};
 use drbd_engine::types::Minor;
 
 /// Where a dump stands; zero at its start.
-pub type Cursor = [u64; 6];
+pub(crate) type Cursor = [u64; 6];
 
 /// A message of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DumpMessage {
+pub(crate) struct DumpMessage {
     /// Its command number.
-    pub command: Command,
+    pub(crate) command: Command,
     /// Whether it is addressed as part of a dump; the initial state is not.
-    pub addressed: bool,
+    pub(crate) addressed: bool,
 }
 
 /// What a dump lists.
@@ -82,7 +82,7 @@ struct Position {
 
 impl<B: Backend, E: Events> Control<B, E> {
     /// Writes the next message of a dump and moves the cursor on; `None` at the end.
-    pub fn dump(
+    pub(crate) fn dump(
         &self,
         request: &Request<'_>,
         cursor: &mut Cursor,

@@ -23,7 +23,7 @@ const FIRST_SEQUENCE: u32 = 2;
 
 /// An object that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Object {
+pub(crate) enum Object {
     /// A resource.
     Resource(ResourceId),
     /// A resource's connection and its volumes on the peer.
@@ -34,31 +34,31 @@ pub enum Object {
 
 /// A state change of one volume.
 #[derive(Clone, Copy, Debug)]
-pub struct VolumeChange {
+pub(crate) struct VolumeChange {
     /// Its device.
-    pub minor: Minor,
+    pub(crate) minor: Minor,
     /// Its state before.
-    pub old: State,
+    pub(crate) old: State,
     /// Its state after; the same if only other volumes changed.
-    pub new: State,
+    pub(crate) new: State,
 }
 
 /// A state change of a resource.
 #[derive(Clone, Copy, Debug)]
-pub struct ResourceChange<'a> {
+pub(crate) struct ResourceChange<'a> {
     /// The resource.
-    pub resource: ResourceId,
+    pub(crate) resource: ResourceId,
     /// The state of the connection before.
-    pub old_connection: ConnState,
+    pub(crate) old_connection: ConnState,
     /// The state of the connection after.
-    pub new_connection: ConnState,
+    pub(crate) new_connection: ConnState,
     /// All volumes of the resource, changed or not.
-    pub volumes: &'a [VolumeChange],
+    pub(crate) volumes: &'a [VolumeChange],
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// An object came into being. Control sends this for resources and devices, the data path for connections.
     Created(Object),
     /// A connection is about to lose its configuration. Sent by the data path, before it happens.
@@ -85,20 +85,20 @@ pub enum Event<'a> {
 }
 
 /// Where events go. Sending may sleep; it has no errors, because nobody may listen.
-pub trait Events: Send + Sync {
+pub(crate) trait Events: Send + Sync {
     /// Announces what happened.
     fn send<B: Backend + ?Sized>(&self, backend: &B, event: Event<'_>);
 }
 
 /// Takes finished messages.
-pub trait Multicast {
+pub(crate) trait Multicast {
     /// Sends one message to all listeners.
     fn multicast(&mut self, command: Command, sequence: u32, message: &[u8]);
 }
 
 /// Writes the messages of events. Large: keep it on the heap, behind a lock that keeps the order.
 #[derive(Debug)]
-pub struct EventWriter<M> {
+pub(crate) struct EventWriter<M> {
     multicast: M,
     sequences: Sequences,
     buffer: [u8; MESSAGE_SIZE_MAX],
@@ -114,7 +114,7 @@ struct Sequences {
 
 impl<M: Multicast> EventWriter<M> {
     /// Starts both streams.
-    pub const fn new(multicast: M) -> Self {
+    pub(crate) const fn new(multicast: M) -> Self {
         Self {
             multicast,
             sequences: Sequences {
@@ -126,13 +126,14 @@ impl<M: Multicast> EventWriter<M> {
         }
     }
 
-    /// Where messages go to.
-    pub fn multicast_mut(&mut self) -> &mut M {
+    /// Where messages went to.
+    #[cfg(test)]
+    pub(crate) fn multicast_mut(&mut self) -> &mut M {
         &mut self.multicast
     }
 
     /// Writes and sends the messages of an event.
-    pub fn send<B: Backend + ?Sized>(&mut self, backend: &B, event: Event<'_>) {
+    pub(crate) fn send<B: Backend + ?Sized>(&mut self, backend: &B, event: Event<'_>) {
         match event {
             Event::Created(Object::Resource(resource)) => self.resource_created(backend, resource),
             Event::Created(Object::Connection(resource)) => {

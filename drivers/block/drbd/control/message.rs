@@ -17,7 +17,7 @@ use drbd_engine::types::Minor;
 
 /// Why a status message is sent, with what is told beside the status.
 #[derive(Clone, Copy, Debug)]
-pub enum Occasion<'a> {
+pub(crate) enum Occasion<'a> {
     /// It was asked for.
     Asked,
     /// The state changed.
@@ -56,12 +56,12 @@ impl Occasion<'_> {
 }
 
 /// Starts a message that carries no object's minor, or this one.
-pub fn head(writer: &mut Writer<'_>, minor: Option<u32>, code: RetCode) {
+pub(crate) fn head(writer: &mut Writer<'_>, minor: Option<u32>, code: RetCode) {
     UserHeader::reply(minor.unwrap_or(NO_MINOR), code.0).encode(writer);
 }
 
 /// Names an object.
-pub fn context<'a>(
+pub(crate) fn context<'a>(
     resource: &'a ResourceSnapshot,
     connection: Option<&'a ConnectionSnapshot>,
     device: Option<&DeviceSnapshot>,
@@ -75,7 +75,7 @@ pub fn context<'a>(
 }
 
 /// The full status of the device in `objects`, from the context on.
-pub fn status(
+pub(crate) fn status(
     writer: &mut Writer<'_>,
     objects: &mut Objects,
     occasion: Occasion<'_>,
@@ -97,7 +97,7 @@ pub fn status(
 }
 
 /// The status of the resource in `objects`, which has no volume.
-pub fn status_without_volume(writer: &mut Writer<'_>, objects: &Objects, secrets: Secrets) {
+pub(crate) fn status_without_volume(writer: &mut Writer<'_>, objects: &Objects, secrets: Secrets) {
     context(&objects.resource, objects.connection(), None).encode(writer);
     if let Some(connection) = objects.connection() {
         connection.net.encode(writer, secrets);
@@ -137,14 +137,14 @@ const HELPER_STATUS: u16 = 14;
 
 /// The head of a notification.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     kind: NotificationKind,
     continues: bool,
 }
 
 impl Head {
     /// The only or last message of what happened.
-    pub const fn last(kind: NotificationKind) -> Self {
+    pub(crate) const fn last(kind: NotificationKind) -> Self {
         Self {
             kind,
             continues: false,
@@ -152,7 +152,7 @@ impl Head {
     }
 
     /// The same if `left` more messages follow.
-    pub const fn then(self, left: usize) -> Self {
+    pub(crate) const fn then(self, left: usize) -> Self {
         Self {
             continues: left > 0,
             ..self
@@ -172,7 +172,7 @@ impl Head {
 }
 
 /// A notification about the resource in `objects`.
-pub fn resource_notification(
+pub(crate) fn resource_notification(
     writer: &mut Writer<'_>,
     objects: &Objects,
     notification: Head,
@@ -186,7 +186,7 @@ pub fn resource_notification(
 }
 
 /// A notification about the connection in `objects`.
-pub fn connection_notification(
+pub(crate) fn connection_notification(
     writer: &mut Writer<'_>,
     objects: &Objects,
     notification: Head,
@@ -200,7 +200,7 @@ pub fn connection_notification(
 }
 
 /// A notification about the device in `objects`.
-pub fn device_notification(
+pub(crate) fn device_notification(
     writer: &mut Writer<'_>,
     objects: &Objects,
     notification: Head,
@@ -214,7 +214,7 @@ pub fn device_notification(
 }
 
 /// A notification about the volume on the peer of the device in `objects`.
-pub fn peer_device_notification(
+pub(crate) fn peer_device_notification(
     writer: &mut Writer<'_>,
     objects: &Objects,
     notification: Head,
@@ -233,7 +233,7 @@ pub fn peer_device_notification(
 }
 
 /// A notification about a helper for the device (with a minor) or the resource in `objects`.
-pub fn helper_notification(
+pub(crate) fn helper_notification(
     writer: &mut Writer<'_>,
     objects: &Objects,
     minor: Option<Minor>,
@@ -255,7 +255,7 @@ pub fn helper_notification(
 }
 
 /// The end of what GET_INITIAL_STATE lists.
-pub fn initial_state_done(writer: &mut Writer<'_>) {
+pub(crate) fn initial_state_done(writer: &mut Writer<'_>) {
     head(writer, None, RetCode::NO_ERROR);
     Head::last(NotificationKind::Exists).encode(writer);
 }
@@ -267,7 +267,7 @@ fn encode_present<S: Settings>(writer: &mut Writer<'_>, settings: Option<S>) {
 }
 
 /// The state of a resource as the states of its volumes add up to it.
-pub fn resource_info(volumes: impl Iterator<Item = State>) -> ResourceInfo {
+pub(crate) fn resource_info(volumes: impl Iterator<Item = State>) -> ResourceInfo {
     let empty = ResourceInfo {
         role: u32::from(Aggregate::EMPTY.highest_role.bits()),
         ..ResourceInfo::DEFAULT
@@ -286,7 +286,7 @@ pub fn resource_info(volumes: impl Iterator<Item = State>) -> ResourceInfo {
 }
 
 /// The state of a connection as the states of its volumes add up to it.
-pub fn connection_info(
+pub(crate) fn connection_info(
     connection_state: ConnState,
     volumes: impl Iterator<Item = State>,
 ) -> ConnectionInfo {
@@ -297,14 +297,14 @@ pub fn connection_info(
 }
 
 /// The state of a device.
-pub fn device_info(state: State) -> DeviceInfo {
+pub(crate) fn device_info(state: State) -> DeviceInfo {
     DeviceInfo {
         disk_state: u32::from(state.disk.bits()),
     }
 }
 
 /// The state of a volume on the peer.
-pub fn peer_device_info(state: State) -> PeerDeviceInfo {
+pub(crate) fn peer_device_info(state: State) -> PeerDeviceInfo {
     PeerDeviceInfo {
         replication_state: u32::from(state.conn.max(ConnState::WFReportParams).bits()),
         disk_state: u32::from(state.pdsk.bits()),

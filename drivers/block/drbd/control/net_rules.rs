@@ -10,7 +10,7 @@ use drbd_engine::state::ConnState;
 const PROTOCOL_UPDATE: u32 = 100;
 
 /// Checks the options for a connection; `old` are those in use, if any.
-pub fn check(
+pub(crate) fn check(
     resource: &ResourceSummary,
     old: Option<&NetConf>,
     new: &NetConf,
@@ -76,7 +76,7 @@ fn check_change(
 }
 
 /// Checks that a disk's fencing policy goes with the connection's protocol.
-pub fn check_fencing(fencing: Fencing, net: Option<&NetConf>) -> Result<(), RetCode> {
+pub(crate) fn check_fencing(fencing: Fencing, net: Option<&NetConf>) -> Result<(), RetCode> {
     match net {
         Some(net) if fencing == Fencing::ResourceAndStonith && net.wire_protocol == Protocol::A => {
             Err(RetCode::STONITH_AND_PROTOCOL_A)

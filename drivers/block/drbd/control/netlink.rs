@@ -100,7 +100,7 @@ const fn dump(command: Command) -> Operation {
 
 /// The listeners on the multicast group `events`.
 #[pin_data]
-pub struct Listeners {
+pub(crate) struct Listeners {
     group: Arc<Group>,
     #[pin]
     writer: Mutex<KBox<EventWriter<GroupMulticast>>>,
@@ -108,7 +108,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// Makes the sending end; events go nowhere before the family is registered and after it is gone.
-    pub fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new() -> Result<Arc<Self>> {
         let group = Group::new()?;
         let multicast = GroupMulticast(group.clone());
         let writer = KBox::new(EventWriter::new(multicast), GFP_KERNEL)?;
@@ -144,10 +144,10 @@ impl Multicast for GroupMulticast {
 }
 
 /// The registered family. Dropping it ends all requests and dumps.
-pub type Family<B> = genl::Registration<Control<B, Arc<Listeners>>>;
+pub(crate) type Family<B> = genl::Registration<Control<B, Arc<Listeners>>>;
 
 /// Registers the family; the last step of loading, because commands come in from then on.
-pub fn register<B: Backend + 'static>(
+pub(crate) fn register<B: Backend + 'static>(
     module: &'static ThisModule,
     backend: B,
     listeners: Arc<Listeners>,

@@ -11,22 +11,22 @@ use drbd_engine::types::Minor;
 
 /// A request as it came in.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// The command's number.
-    pub command: u8,
+    pub(crate) command: u8,
     /// User header and attributes.
-    pub message: &'a [u8],
+    pub(crate) message: &'a [u8],
     /// The sender may configure the network.
-    pub net_admin: bool,
+    pub(crate) net_admin: bool,
     /// The sender may see secrets.
-    pub sys_admin: bool,
+    pub(crate) sys_admin: bool,
     /// An object that exists is an error (`NLM_F_EXCL`).
-    pub exclusive: bool,
+    pub(crate) exclusive: bool,
 }
 
 /// A request that cannot even be answered with a reply; the sender gets a netlink error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswerable {
+pub(crate) enum Unanswerable {
     /// Too short, or a context out of shape.
     Malformed,
     /// No such command.
@@ -45,22 +45,22 @@ impl From<ContextError> for Unanswerable {
 
 /// A request taken apart.
 #[derive(Clone, Copy, Debug)]
-pub struct Parsed<'a> {
+pub(crate) struct Parsed<'a> {
     /// The command.
-    pub command: Command,
+    pub(crate) command: Command,
     /// The user header.
-    pub header: UserHeader,
+    pub(crate) header: UserHeader,
     /// What follows it.
-    pub attributes: Attributes<'a>,
+    pub(crate) attributes: Attributes<'a>,
     /// The context attribute as it came, header included, for the reply.
-    pub raw_context: Option<&'a [u8]>,
+    pub(crate) raw_context: Option<&'a [u8]>,
     /// The objects it names.
-    pub context: Context<'a>,
+    pub(crate) context: Context<'a>,
 }
 
 impl<'a> Parsed<'a> {
     /// Takes a request apart.
-    pub fn new(request: &Request<'a>) -> Result<Self, Unanswerable> {
+    pub(crate) fn new(request: &Request<'a>) -> Result<Self, Unanswerable> {
         let command = Command::from_number(request.command).ok_or(Unanswerable::UnknownCommand)?;
         let (header, rest) = UserHeader::split(request.message).ok_or(Unanswerable::Malformed)?;
         let attributes = Attributes::new(rest);
@@ -76,35 +76,35 @@ impl<'a> Parsed<'a> {
     }
 
     /// The attributes of a set of options, none if the request lacks it.
-    pub fn options<S: Settings>(&self) -> Option<Attributes<'a>> {
+    pub(crate) fn options<S: Settings>(&self) -> Option<Attributes<'a>> {
         self.attributes
             .find(S::ATTRIBUTE)
             .map(|attribute| attribute.nested())
     }
 
     /// Whether options that are not mentioned go back to their defaults.
-    pub fn sets_defaults(&self) -> bool {
+    pub(crate) fn sets_defaults(&self) -> bool {
         self.header.word & UserHeader::SET_DEFAULTS != 0
     }
 
     /// The minor in the header, if there is one.
-    pub fn minor(&self) -> Option<Minor> {
+    pub(crate) fn minor(&self) -> Option<Minor> {
         (self.header.minor != NO_MINOR).then_some(Minor(self.header.minor))
     }
 }
 
 /// The objects of a request that exist.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Target {
+pub(crate) struct Target {
     /// The device with the minor in the header.
-    pub device: Option<(Minor, DeviceSummary)>,
+    pub(crate) device: Option<(Minor, DeviceSummary)>,
     /// The named resource; for commands on connections the connection's.
-    pub resource: Option<ResourceId>,
+    pub(crate) resource: Option<ResourceId>,
 }
 
 impl Target {
     /// Finds the objects and checks that the command has what it needs.
-    pub fn find<B: Backend>(
+    pub(crate) fn find<B: Backend>(
         backend: &B,
         parsed: &Parsed<'_>,
         info: &mut InfoText,
@@ -138,12 +138,12 @@ impl Target {
     }
 
     /// The device; only commands that need a minor may ask.
-    pub fn minor(&self) -> Result<(Minor, DeviceSummary), RetCode> {
+    pub(crate) fn minor(&self) -> Result<(Minor, DeviceSummary), RetCode> {
         self.device.ok_or(RetCode::MINOR_INVALID)
     }
 
     /// The resource; only commands that need one may ask.
-    pub fn resource(&self) -> Result<ResourceId, RetCode> {
+    pub(crate) fn resource(&self) -> Result<ResourceId, RetCode> {
         self.resource.ok_or(RetCode::RESOURCE_NOT_KNOWN)
     }
 

@@ -113,7 +113,6 @@ impl Backend for Fake {
         let resource = tables.resource(id)?;
         let devices = &resource.devices;
         Some(ResourceSummary {
-            id,
             connection_state: resource.connection_state,
             has_net: resource.connection.is_some(),
             agreed_protocol: 101,

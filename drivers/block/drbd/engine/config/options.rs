@@ -115,7 +115,7 @@ settings! {
         24 discard_zeroes_if_aligned: bool = true, Field::flag("discard-zeroes-if-aligned");
         /// Discard instead of copying runs of zeroes of this size in a resync; 0 for never.
         25 rs_discard_granularity: u32 = 0,
-            Field::u32("rs-discard-granularity", 0, 1 << 20).unit("bytes");
+            Field::u32("rs-discard-granularity", 0, 1 << 20);
         /// Never pass on write-same; kept for old configurations.
         26 disable_write_same: bool = false, Field::flag("disable-write-same");
     }
@@ -209,6 +209,6 @@ settings! {
         /// Use csums-alg only for the resync after a crash of the Primary.
         33 csums_after_crash_only: bool = false, Field::flag("csums-after-crash-only");
         /// How long the check for a stale connection waits for its ping; 0 for ping-timeout.
-        34 sock_check_timeo: u32 = 0, Field::u32("socket-check-timeout", 0, 300).unit(DECISECONDS);
+        34 sock_check_timeo: u32 = 0, Field::u32("socket-check-timeout", 0, 300);
     }
 }

@@ -202,6 +202,32 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         None
     }
 
+    /// Takes out all ranges of this kind: the answers they wait for will not come. Whether someone waits: wake all waiters.
+    pub fn remove_kind(&mut self, kind: Kind) -> bool {
+        let mut is_awaited = false;
+        let mut from = 0;
+        while let Some(handle) = self.first_of(kind, &mut from) {
+            is_awaited |= self.remove(handle);
+        }
+        is_awaited
+    }
+
+    /// The first range of this kind that ends after `from`, which moves there.
+    fn first_of(&self, kind: Kind, from: &mut u64) -> Option<Handle> {
+        let mut index = self.tree.first_overlap(*from, u64::MAX);
+        while let Some(node) = self.tree.node(index) {
+            if node.kind() == kind {
+                *from = node.start();
+                return Some(Handle {
+                    index,
+                    generation: node.generation(),
+                });
+            }
+            index = self.tree.next_overlap(index, *from, u64::MAX);
+        }
+        None
+    }
+
     /// The number of ranges.
     pub const fn len(&self) -> u32 {
         self.used

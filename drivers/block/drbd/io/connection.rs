@@ -254,7 +254,7 @@ impl Connection {
 
     /// The agreed protocol version; the one assumed before any was agreed. Any context.
     pub(crate) fn version(&self) -> Version {
-        Version::new(self.version.load()).unwrap_or_default()
+        Version::new(self.version.load()).unwrap_or(Version::ASSUMED)
     }
 
     /// The agreed features. Any context.

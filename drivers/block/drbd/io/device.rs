@@ -387,6 +387,13 @@ impl Device {
     }
 }
 
+impl Device {
+    /// What stands in front of log lines.
+    pub(crate) fn log_name(&self) -> &Self {
+        self
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Lossy(self.resource.name().as_bytes());

@@ -345,7 +345,7 @@ impl LocalDisk {
     }
 
     /// Gives back the references that a request holds. Any context.
-    pub(crate) fn put_extents(&self, device: &Device, span: Span) {
+    pub(crate) fn put_extents(&self, device: &Arc<Device>, span: Span) {
         if self.activity_log.lock().put(span) {
             device.retry_delayed();
         }

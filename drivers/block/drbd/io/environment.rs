@@ -4,6 +4,7 @@
 
 use drbd_sys::{
     bio::BioSet,
+    params,
     workqueue::{
         Order,
         OwnQueue, //
@@ -27,6 +28,11 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
+    /// Whether pages are copied to the socket instead of lent: the parameter `disable_sendpage`. Any context.
+    pub(crate) fn copies_pages(&self) -> bool {
+        params::disable_sendpage()
+    }
+
     /// Sets the facilities up. May sleep.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
         let environment = Self {

@@ -164,7 +164,8 @@ impl Connection {
 
     /// Makes a request idle: gives back its range, its epoch's hold on it is over, its disk and its buffer. Any context.
     pub(crate) fn free_request(&self, mut request: KBox<PeerRequest>) {
-        if let (Some(device), Some(range)) = (&request.device, request.range.take()) {
+        let range = request.range.take();
+        if let (Some(device), Some(range)) = (&request.device, range) {
             if device.ranges.lock().remove(range) {
                 device.ranges_changed();
             }

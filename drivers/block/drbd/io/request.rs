@@ -24,8 +24,7 @@ use drbd_sys::{
         MasterBio,
         Operation, //
     },
-    bits::AtomicBits32,
-    log, //
+    bits::AtomicBits32, //
 };
 use kernel::{
     new_spinlock_irq,
@@ -137,7 +136,8 @@ impl Request {
 
     /// Reads the parts under their lock; `None` once released. Any context; `read` must be short.
     pub(crate) fn with<R>(&self, read: impl FnOnce(&mut Parts) -> R) -> Option<R> {
-        self.parts.lock().as_mut().map(read)
+        let mut parts = self.parts.lock();
+        (*parts).as_mut().map(read)
     }
 
     /// The device, while the request lives. Any context.
@@ -294,8 +294,7 @@ impl Completion for AtDisk {
                 Event::LocalFailed
             }
         };
-        if !self.0.happens(event) {
-            log!(Error, "drbd", "a local completion was taken for a packet");
-        }
+        // Only what the peer says can be an error.
+        self.0.happens(event);
     }
 }

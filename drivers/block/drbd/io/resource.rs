@@ -6,7 +6,10 @@ use core::fmt;
 
 use drbd_engine::{
     config::{
-        text::Text,
+        text::{
+            Lossy,
+            Text, //
+        },
         OnNoData,
         ResourceOptions, //
     },
@@ -19,6 +22,7 @@ use drbd_engine::{
 use drbd_sys::{
     bits::AtomicBits32,
     kthread::Thread,
+    log,
     new_wait_queue,
     wait::WaitQueue, //
 };
@@ -232,7 +236,7 @@ impl Resource {
     /// The queue has room for every request there can be, so a refusal is a defect of this module, and said so in the log.
     pub(crate) fn give_work(&self, work: Work) {
         if self.work.push(work).is_err() {
-            pr_err!("{}: work queue overflow\n", self);
+            log!(Error, self, "work queue overflow");
         }
         self.worker_wait.wake_all();
     }
@@ -243,8 +247,15 @@ impl Resource {
     }
 }
 
+impl Resource {
+    /// What stands in front of log lines.
+    pub(crate) fn log_name(&self) -> &Self {
+        self
+    }
+}
+
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "drbd {}", self.name)
+        write!(f, "drbd {}", Lossy(self.name.as_bytes()))
     }
 }

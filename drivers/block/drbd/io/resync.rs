@@ -225,7 +225,7 @@ fn ask(device: &Arc<Device>, now_ns: u64) -> u32 {
     let connection = &device.resource.connection;
     let max_buffers = connection.config().map_or(0, |config| config.net.max_buffers);
     let mut plan = device.plan.lock();
-    let Some(planner) = plan.as_mut() else { return u32::MAX };
+    let Some(planner) = (*plan).as_mut() else { return u32::MAX };
     planner.begin_turn();
     loop {
         let granted = {
@@ -282,7 +282,7 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: 
     device.counters.resync_pending.up();
     let thin = request.is_thin
         && device.resource.connection.features().contains(Features::THIN_RESYNC);
-    let command = if thin { Command::RsThinReq } else { Command::RsDataRequest };
+    let command = if thin { Command::RsThinRequest } else { Command::RsDataRequest };
     let sent = sender::ask_for_blocks(
         &device.resource,
         device,
@@ -310,7 +310,7 @@ fn check_end(device: &Arc<Device>) {
         device.chore(chore::RESYNC_DONE);
     } else if idle {
         // Bits were set behind the planner.
-        if let Some(planner) = device.plan.lock().as_mut() {
+        if let Some(planner) = (*device.plan.lock()).as_mut() {
             planner.restart();
         }
     }
@@ -600,7 +600,7 @@ pub(crate) fn receive_request(
             _ => return Err(ConnectionError),
         }
     };
-    let thin = command == Command::RsThinReq;
+    let thin = command == Command::RsThinRequest;
     let Some(mut request) =
         connection.take_request(device, Kind::ResyncRead { thin }, packet.sector, packet.size)
     else {
@@ -818,9 +818,7 @@ fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u32) {
 pub(crate) fn connection_lost(device: &Arc<Device>) {
     *device.plan.lock() = None;
     let mut ranges = device.ranges.lock();
-    while let Some(range) = ranges.find_any(RangeKind::ResyncRequest) {
-        ranges.remove(range);
-    }
+    ranges.remove_kind(RangeKind::ResyncRequest);
     drop(ranges);
     device.ranges_changed();
     let mut resync = device.resync.lock();

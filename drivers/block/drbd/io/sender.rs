@@ -156,7 +156,7 @@ impl Resource {
         let total = copy(rest, payload).and_then(|len| used.checked_add(len)).ok_or(NotSent)?;
         let packet = packet.get(..total).ok_or(NotSent)?;
         let mut meta = self.connection.meta.lock();
-        let channel = meta.as_mut().ok_or(NotSent)?;
+        let channel = (*meta).as_mut().ok_or(NotSent)?;
         let sent = channel.sender.send(packet, SendOptions::default(), &mut |_| Stall::GiveUp);
         drop(meta);
         self.judge_send(sent, "meta")
@@ -203,7 +203,7 @@ impl Resource {
         fill: impl FnOnce(&mut Hashes<'_>, &mut [u8]) -> Option<usize>,
     ) -> Result<(), NotSent> {
         let mut data = self.connection.data.lock();
-        let channel = data.as_mut().ok_or(NotSent)?;
+        let channel = (*data).as_mut().ok_or(NotSent)?;
         let sent = self.send_locked(channel, volume, command, body, fill);
         drop(data);
         self.judge_send(sent, "data")

@@ -6,7 +6,10 @@
 //! it, carries out what must happen at once, and leaves the rest to the worker (`after.rs`), in order.
 
 use drbd_engine::{
-    config::ResourceOptions,
+    config::{
+        self,
+        ResourceOptions, //
+    },
     state::{
         self,
         change_all,
@@ -154,7 +157,10 @@ impl Control {
         let current = local.as_deref().map(LocalDisk::current_uuid);
         Context {
             fencing,
-            on_no_data: OnNoData::from(self.options.on_no_data),
+            on_no_data: match self.options.on_no_data {
+                config::OnNoData::IoError => OnNoData::IoError,
+                config::OnNoData::SuspendIo => OnNoData::SuspendIo,
+            },
             two_primaries: config.as_ref().is_some_and(|config| config.net.two_primaries),
             highest_peer_role: self.aggregate().highest_peer,
             open_count: device.open_count(),
@@ -393,13 +399,13 @@ impl Resource {
             }
             Immediate::ClearStateSent => control.state_sent = false,
             Immediate::WakeWaiters => device.wake(),
-            Immediate::RememberVerifyStart => device.resync.lock().remember_verify_start(),
             Immediate::AccountPause => device.resync.lock().resume(),
             Immediate::StampPause => device.resync.lock().pause(),
-            Immediate::KickResyncTimer | Immediate::StartVerifyTimer => {
-                device.chore(chore::RESYNC_TURN);
-            }
-            Immediate::BeginVerify => device.resync.lock().begin_verify(device.capacity()),
+            Immediate::KickResyncTimer => device.chore(chore::RESYNC_TURN),
+            // Online verify is refused when it is asked for.
+            Immediate::RememberVerifyStart
+            | Immediate::BeginVerify
+            | Immediate::StartVerifyTimer => {}
             Immediate::UpdateMetadataFlags => {
                 if let Some(local) = device.local() {
                     local.update_flags(device, new);

@@ -54,10 +54,7 @@ use kernel::{
         ArcBorrow,
         Mutex, //
     },
-    workqueue::{
-        Work,
-        WorkItem, //
-    },
+    workqueue::WorkItem,
 };
 
 use super::{

@@ -51,6 +51,8 @@ pub fn print(level: Level, line: fmt::Arguments<'_>) {
 }
 
 /// Logs one line about an object: `log!(Info, device, "size = {}", size)`.
+///
+/// The object says what stands in front of the line by a method `log_name`, whose answer can be displayed.
 #[macro_export]
 macro_rules! log {
     ($level:ident, $object:expr, $format:literal $(, $($argument:tt)*)?) => {
@@ -58,7 +60,7 @@ macro_rules! log {
             $crate::log::Level::$level,
             ::core::format_args!(
                 "{}: {}\n",
-                $object,
+                $object.log_name(),
                 ::core::format_args!($format $(, $($argument)*)?),
             ),
         )

@@ -191,3 +191,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn all_ranges_of_a_kind_are_taken_out_and_no_others() {
+    let mut table = RangeTable::new(std::vec![Node::default(); 16]);
+    let mut kept = std::vec::Vec::new();
+    for index in 0..5u64 {
+        table
+            .try_insert(Kind::ResyncRequest, Sector(index * 64), 4096)
+            .unwrap();
+        kept.push(
+            table
+                .try_insert(Kind::LocalWrite, Sector(index * 64 + 32), 4096)
+                .unwrap(),
+        );
+    }
+    assert!(table
+        .try_insert(Kind::LocalWrite, Sector(128), 4096)
+        .is_err());
+    assert!(table.remove_kind(Kind::ResyncRequest), "somebody waits");
+    assert_eq!(table.len(), 5);
+    for handle in kept {
+        assert!(!table.remove(handle));
+    }
+    assert!(table.is_empty());
+}

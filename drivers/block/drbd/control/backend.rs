@@ -312,13 +312,13 @@ pub(crate) trait Backend: Send + Sync {
         not_built("connect", info)
     }
 
-    /// Whether the connection of another resource has this address on this node.
-    fn local_address_in_use(&self, _except: ResourceId, _address: &[u8]) -> bool {
+    /// Whether any connection that is configured, of whichever resource, has this address on this node.
+    fn local_address_in_use(&self, _address: &[u8]) -> bool {
         false
     }
 
-    /// Whether the connection of another resource has this address on the peer.
-    fn peer_address_in_use(&self, _except: ResourceId, _address: &[u8]) -> bool {
+    /// Whether any connection that is configured, of whichever resource, has this address on the peer.
+    fn peer_address_in_use(&self, _address: &[u8]) -> bool {
         false
     }
 

@@ -372,10 +372,10 @@ impl<B: Backend, E: Events> Control<B, E> {
                 format_args!("connection endpoint(s) missing"),
             ));
         };
-        if self.backend.local_address_in_use(resource, my_address) {
+        if self.backend.local_address_in_use(my_address) {
             return Err(RetCode::LOCAL_ADDRESS);
         }
-        if self.backend.peer_address_in_use(resource, peer_address) {
+        if self.backend.peer_address_in_use(peer_address) {
             return Err(RetCode::PEER_ADDRESS);
         }
         let summary = self.summary(resource)?;

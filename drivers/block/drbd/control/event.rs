@@ -18,8 +18,8 @@ use drbd_engine::types::Minor;
 
 /// Bytes of the largest message.
 const MESSAGE_SIZE_MAX: usize = 2048;
-/// Both sequences start here, as the C driver's do.
-const FIRST_SEQUENCE: u32 = 2;
+/// The first number of both sequences, as seen of the C driver.
+const FIRST_SEQUENCE: u32 = 3;
 
 /// An object that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,8 @@ pub(crate) struct ResourceChange<'a> {
 /// What happened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event<'a> {
-    /// An object came into being. Control sends this for resources and devices, the data path for connections.
+    /// An object came into being. Control sends this for resources and devices; the data path for a
+    /// connection, while it is still StandAlone.
     Created(Object),
     /// A connection is about to lose its configuration. Sent by the data path, before it happens.
     ConnectionGoing(ResourceId),

@@ -313,6 +313,24 @@ impl Backend for Fake {
         RetCode::SUCCESS
     }
 
+    fn local_address_in_use(&self, address: &[u8]) -> bool {
+        let tables = self.tables();
+        let mut connections = tables
+            .resources
+            .iter()
+            .filter_map(|resource| resource.connection.as_ref());
+        connections.any(|connection| connection.my_address.as_bytes() == address)
+    }
+
+    fn peer_address_in_use(&self, address: &[u8]) -> bool {
+        let tables = self.tables();
+        let mut connections = tables
+            .resources
+            .iter()
+            .filter_map(|resource| resource.connection.as_ref());
+        connections.any(|connection| connection.peer_address.as_bytes() == address)
+    }
+
     fn pause_sync(&self, _: Minor, _: bool, _: &mut InfoText) -> RetCode {
         self.answer()
     }
@@ -814,7 +832,19 @@ fn connect_checks_the_options_against_each_other() {
         RetCode::DISCARD_IMPOSSIBLE
     );
     assert_eq!(bench.connect("r0", |_| {}).code, RetCode::SUCCESS);
-    assert_eq!(bench.connect("r0", |_| {}).code, RetCode::NET_CONFIGURED);
+    assert_eq!(bench.connect("r0", |_| {}).code, RetCode::LOCAL_ADDRESS);
+    bench.named(Command::NewResource, "r1");
+    assert_eq!(bench.connect("r1", |_| {}).code, RetCode::LOCAL_ADDRESS);
+    let elsewhere = Context {
+        resource_name: Some(b"r0"),
+        my_address: Some(&[2; 16]),
+        peer_address: Some(&[2; 16]),
+        ..Context::default()
+    };
+    let answer = bench.run(Command::Connect, NO_MINOR, 0, |writer| {
+        elsewhere.encode(writer)
+    });
+    assert_eq!(answer.code, RetCode::NET_CONFIGURED);
     let answer = bench.named(Command::Connect, "r0");
     assert_eq!(answer.text, "connection endpoint(s) missing");
 }
@@ -1036,10 +1066,10 @@ fn creation_and_removal_are_announced_in_order() {
     assert_eq!(
         told,
         [
-            (Command::ResourceState, 2, create),
-            (Command::DeviceState, 3, create),
-            (Command::DeviceState, 4, destroy),
-            (Command::ResourceState, 5, destroy),
+            (Command::ResourceState, 3, create),
+            (Command::DeviceState, 4, create),
+            (Command::DeviceState, 5, destroy),
+            (Command::ResourceState, 6, destroy),
         ]
     );
     assert!(sent[1].has::<drbd_engine::config::info::DeviceInfo>());
@@ -1118,7 +1148,7 @@ fn a_state_change_tells_only_what_changed_and_then_the_status() {
     assert_eq!(sent[0].kind(), change | NotificationKind::CONTINUES);
     assert_eq!(sent[1].kind(), change);
     let (header, rest) = UserHeader::split(&sent[2].message).unwrap();
-    assert_eq!((header.minor, sent[2].sequence), (2, 2));
+    assert_eq!((header.minor, sent[2].sequence), (2, 3));
     let mut status = StateInfo::DEFAULT;
     let nested = Attributes::new(rest)
         .find(StateInfo::ATTRIBUTE)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The cache: directories keyed by what went into them, made whole or not at all.
 
-An entry `NAME-KEY/` is built in a temporary directory under a lock, sealed with a manifest of its
-files and only then renamed into place, so an interrupted build leaves nothing that could be
-mistaken for an entry. Opening an entry compares its files' sizes with the manifest; a damaged one
-is thrown away and built again.
+An entry `NAME-KEY/` is built in a temporary directory under a lock, renamed into place and sealed
+with `NAME-KEY.manifest`, so an interrupted build leaves nothing that could be mistaken for an
+entry. Opening an entry compares its files' sizes with the manifest; a damaged one is thrown away
+and built again.
 """
 
 import contextlib
@@ -17,8 +17,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-MANIFEST = ".manifest"
 
 
 class GroundError(Exception):
@@ -84,7 +82,7 @@ def survey(directory: Path, volatile: tuple[str, ...]) -> tuple[str, int]:
         with os.scandir(directory / relative) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = f"{relative}{entry.name}"
-                if path in volatile or path == MANIFEST:
+                if path in volatile:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{path}/")
@@ -95,8 +93,14 @@ def survey(directory: Path, volatile: tuple[str, ...]) -> tuple[str, int]:
     return digest.hexdigest(), total
 
 
+def manifest_of(directory: Path) -> Path:
+    """Beside the entry, not in it: a build root made in a user namespace has another owner."""
+    return directory.with_name(f"{directory.name}.manifest")
+
+
 def remove(directory: Path) -> None:
-    """Delete a tree, also one that belongs to a user namespace's other users."""
+    """Delete an entry, also one that belongs to a user namespace's other users."""
+    manifest_of(directory).unlink(missing_ok=True)
     if not directory.exists():
         return
     shutil.rmtree(directory, ignore_errors=True)
@@ -112,10 +116,10 @@ def find(name: str, key: str, volatile: tuple[str, ...] = (), quick: bool = Fals
     """The entry if it is there and whole. `quick` trusts the manifest's presence."""
     directory = cache_dir() / f"{name}-{key}"
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
+        manifest = json.loads(manifest_of(directory).read_text())
     except (OSError, ValueError):
         return None
-    if quick:
+    if quick and directory.is_dir():
         return directory
     try:
         digest, _ = survey(directory, volatile)
@@ -143,7 +147,7 @@ def ensure(name: str, key: str, what: str, build, *, needed_mib: int,
             remove(final)
         for leftover in cache_dir().glob(f"tmp-{name}-*"):
             say(f"{name}: removing {leftover.name} of an interrupted run")
-            remove(leftover)
+            remove(leftover) if leftover.is_dir() else leftover.unlink()
         require_space(needed_mib)
         say(f"{name}: {what}")
         started = time.monotonic()
@@ -152,11 +156,13 @@ def ensure(name: str, key: str, what: str, build, *, needed_mib: int,
         try:
             build(temporary)
             digest, total = survey(temporary, volatile)
-            (temporary / MANIFEST).write_text(json.dumps({"digest": digest, "bytes": total}))
         except BaseException:
             with contextlib.suppress(GroundError):
                 remove(temporary)
             raise
         temporary.rename(final)
+        partial = cache_dir() / f"tmp-{name}-manifest"
+        partial.write_text(json.dumps({"digest": digest, "bytes": total}))
+        partial.replace(manifest_of(final))
         say(f"{name}: done in {time.monotonic() - started:.0f} s, weighs {total >> 20} MiB")
         return final

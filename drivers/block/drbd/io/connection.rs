@@ -94,6 +94,10 @@ pub(crate) mod flag {
     pub(crate) const LAST_READ_REMOTE: u32 = 1 << 10;
     /// The sockets were shut down: nobody may wait for the peer any more.
     pub(crate) const INTERRUPTED: u32 = 1 << 11;
+    /// A barrier ack may be due.
+    pub(crate) const EPOCHS_CHANGED: u32 = 1 << 12;
+    /// A backing device refused to flush.
+    pub(crate) const FLUSH_FAILED: u32 = 1 << 13;
 }
 
 /// What CONNECT configured. Replaced as a whole, never changed in place.
@@ -182,6 +186,13 @@ pub(crate) struct Connection {
     pub(super) pool_filled: AtomicBits32,
     /// Requests of the peer in progress.
     pub(crate) peer_requests: Gauge,
+    /// Flushes of backing devices that the receiver waits for.
+    pub(crate) flushes: Gauge,
+    /// How often connecting began; whoever waits for the peer's answer gives up when this steps on.
+    pub(crate) attempts: AtomicBits32,
+    /// One walk over the transfer log at a time.
+    #[pin]
+    pub(crate) walk: Mutex<()>,
     /// Pages for what the peer sends.
     pub(crate) pages: page::Pool,
     /// The limit to them: `max-buffers`.
@@ -229,6 +240,9 @@ impl Connection {
                 established_ns: AtomicBits64::new(0),
                 pool_filled: AtomicBits32::new(0),
                 peer_requests: Gauge::default(),
+                flushes: Gauge::default(),
+                attempts: AtomicBits32::new(0),
+                walk <- new_mutex!((), "drbd_walk"),
                 pages: page::Pool::new(PAGE_RESERVE)?,
                 account: page::Account::new(PAGES_DEFAULT)?,
                 agreement <- new_mutex!((), "drbd_agreement"),
@@ -342,6 +356,8 @@ impl Connection {
 
     /// A new attempt to connect begins.
     pub(crate) fn begin_attempt(&self) {
+        self.attempts.update(|attempts| attempts.wrapping_add(1));
+        self.account.reopen();
         self.flags.clear(flag::INTERRUPTED);
     }
 
@@ -355,6 +371,7 @@ impl Connection {
     /// The receiver takes it back ([`Self::begin_attempt`]) when it starts over.
     pub(crate) fn interrupt(&self) {
         self.flags.set(flag::INTERRUPTED);
+        self.account.close();
         let exposed = self.interruptible.lock();
         let listener = exposed.listener.clone();
         let sockets = [

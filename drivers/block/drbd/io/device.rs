@@ -10,7 +10,10 @@ use drbd_engine::{
         ReadBalancing, //
     },
     range::RangeTable,
-    state::State,
+    state::{
+        DiskState,
+        State, //
+    },
     types::{
         Minor,
         Sector,
@@ -57,7 +60,8 @@ use super::{
         Plan,
         Resync, //
     },
-    submit::Delayed, //
+    submit::Delayed,
+    worker::chore, //
 };
 
 /// Facts about a device that are one bit each; see [`Device::flags`].
@@ -202,10 +206,15 @@ pub(crate) struct Device {
     pub(crate) mirror_generation: AtomicBits32,
     /// The number of the last packet that is ordered with others on both sockets.
     packet_seq: AtomicBits32,
+    /// The highest number that came from the peer.
+    pub(crate) peer_seq: AtomicBits32,
     /// The attached disk.
     #[pin]
     local: SpinLockIrq<Option<Arc<LocalDisk>>>,
-    /// References to `local` that are out.
+    /// The disk that is being let go: nobody gets a reference any more.
+    #[pin]
+    retired: SpinLockIrq<Option<Arc<LocalDisk>>>,
+    /// References to either that are out.
     local_references: Gauge,
     /// Ranges that requests have claimed.
     #[pin]
@@ -259,7 +268,9 @@ impl Device {
                 gate: Gauge::default(),
                 mirror_generation: AtomicBits32::new(0),
                 packet_seq: AtomicBits32::new(0),
+                peer_seq: AtomicBits32::new(0),
                 local <- new_spinlock_irq!(None, "drbd_local"),
+                retired <- new_spinlock_irq!(None, "drbd_retired"),
                 local_references: Gauge::default(),
                 ranges <- new_spinlock_irq!(RangeTable::new(nodes), "drbd_ranges"),
                 peer <- new_mutex!(PeerVolume::default(), "drbd_peer"),
@@ -307,6 +318,7 @@ impl Device {
     /// Starts numbering packets over, for a new connection.
     pub(crate) fn reset_packet_seq(&self) {
         self.packet_seq.store(0);
+        self.peer_seq.store(0);
     }
 
     /// Attaches `disk`. Any context.
@@ -331,11 +343,31 @@ impl Device {
         self.local.lock().is_some()
     }
 
-    /// Lets the disk go: no new references, and waits until those that are out are back. May sleep.
-    pub(crate) fn take_local(&self) -> Option<Arc<LocalDisk>> {
-        let disk = self.local.lock().take()?;
-        self.waiters.wait_until(|| self.local_references.get() == 0);
-        Some(disk)
+    /// Begins to let the disk go: no new references from here on. Returns it, also when called again. Any context.
+    pub(crate) fn retire_local(self: &Arc<Self>) -> Option<Arc<LocalDisk>> {
+        let taken = self.local.lock().take();
+        let mut retired = self.retired.lock();
+        if taken.is_some() {
+            *retired = taken;
+        }
+        let disk = (*retired).clone();
+        drop(retired);
+        // Bios that wait hold references.
+        self.retry_delayed();
+        disk
+    }
+
+    /// Whether references to the disk are out. The last one that is given back while the disk is being let go tells the worker.
+    pub(crate) fn has_local_references(&self) -> bool {
+        self.local_references.get() != 0
+    }
+
+    /// The disk that was let go, to be closed; `None` while references are out. May sleep.
+    pub(crate) fn take_retired(&self) -> Option<Arc<LocalDisk>> {
+        if self.has_local_references() {
+            return None;
+        }
+        self.retired.lock().take()
     }
 
     /// How often the device is held open. May not be exact while that changes. Any context.
@@ -432,6 +464,9 @@ impl Drop for LocalCount {
     fn drop(&mut self) {
         if self.0.local_references.down() {
             self.0.waiters.wake_all();
+            if self.0.state().disk == DiskState::Failed {
+                self.0.chore(chore::GO_DISKLESS);
+            }
         }
     }
 }

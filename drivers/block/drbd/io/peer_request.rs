@@ -5,6 +5,7 @@
 //! They come from a pool that is filled once for a connection; when none is idle the receiver waits, which is what slows the peer down.
 
 use drbd_engine::{
+    activity_log::Span,
     epoch::EpochRef,
     range::Handle,
     types::{
@@ -87,7 +88,9 @@ pub(crate) struct PeerRequest {
     pub(crate) epoch: Option<EpochRef>,
     /// The range that is claimed.
     pub(crate) range: Option<Handle>,
-    /// The disk it goes to.
+    /// The extents it holds in the activity log.
+    pub(crate) span: Option<Span>,
+    /// The disk, while its I/O is there.
     pub(crate) local: Option<LocalRef>,
     /// The data.
     pub(crate) buffer: Option<Buffer>,
@@ -107,6 +110,7 @@ impl PeerRequest {
             wants_ack: false,
             epoch: None,
             range: None,
+            span: None,
             local: None,
             buffer: None,
             result: Ok(()),
@@ -170,6 +174,11 @@ impl Connection {
                 device.ranges_changed();
             }
         }
+        if let (Some(device), Some(local), Some(span)) =
+            (&request.device, &request.local, request.span)
+        {
+            local.put_extents(device, span);
+        }
         *request = PeerRequest::idle();
         if self.idle.push(request).is_err() {
             pr_err!("drbd: more peer requests than there are\n");
@@ -188,6 +197,8 @@ impl PeerIo {
     fn ended(self, result: Result) {
         let mut request = self.0;
         request.result = result;
+        // Whoever works on the request from here on must not keep the disk from being let go.
+        drop(request.local.take());
         let Some(device) = request.device.clone() else {
             return;
         };

@@ -8,10 +8,7 @@ use drbd_engine::{
         Event,
         RequestState, //
     },
-    state::{
-        Change,
-        ConnState, //
-    },
+    state::ConnState,
     timer::{
         KoCount,
         SendVerdict, //
@@ -70,8 +67,7 @@ use super::{
         PeerRequest, //
     },
     request::Request,
-    resource::Resource,
-    state::How, //
+    resource::Resource, //
 };
 
 /// The largest fixed part of a packet that is sent from a buffer: a bitmap packet.
@@ -277,8 +273,7 @@ impl Resource {
         if !self.connection.is_interrupted() {
             log!(Error, self, "sending on the {} socket failed: {:?}", socket, error);
         }
-        // Refused only where the connection is going down already.
-        let _ = self.change_connection(Change::conn(conn), How::HARD);
+        self.lose_connection(conn);
         Err(NotSent)
     }
 }

@@ -275,7 +275,21 @@ impl Resource {
         request: Change,
         how: How,
     ) -> Result<Success, StateError> {
+        self.change_connection_if(request, how, |_| true)
+    }
+
+    /// Like [`Self::change_connection`], where `condition` holds for the connection's present state;
+    /// otherwise it is in transition.
+    pub(crate) fn change_connection_if(
+        &self,
+        request: Change,
+        how: How,
+        condition: impl FnOnce(ConnState) -> bool,
+    ) -> Result<Success, StateError> {
         let mut control = self.control.lock();
+        if !condition(control.conn) {
+            return Err(StateError::InTransientState);
+        }
         let mut changes = core::mem::take(&mut control.scratch);
         changes.clear();
         for volume in control.volumes.iter() {
@@ -323,6 +337,20 @@ impl Resource {
         }
     }
 
+    /// The sockets are of no use any more, for the reason that `why` names. May sleep.
+    ///
+    /// Nothing happens where the connection is going down already, or is not established yet:
+    /// then the receiver deals with it.
+    pub(crate) fn lose_connection(&self, why: ConnState) {
+        let how = How {
+            flags: Flags::HARD,
+            verbose: false,
+        };
+        let established = |conn| conn >= ConnState::WFReportParams;
+        // Refused where another was quicker.
+        let _ = self.change_connection_if(Change::conn(why), how, established);
+    }
+
     fn store_all(&self, control: &mut Control, changes: &[VolumeChange], cstate: ConnState) {
         let old = core::mem::replace(&mut control.conn, cstate);
         let mut index = 0usize;
@@ -335,7 +363,7 @@ impl Resource {
         }
         if old != cstate {
             if matches!(cstate, ConnState::Disconnecting | ConnState::StandAlone)
-                || (old > ConnState::WFConnection && cstate.is_failure())
+                || (old > ConnState::WFConnection && breaks(cstate))
             {
                 self.connection.interrupt();
             }
@@ -419,7 +447,11 @@ impl Resource {
             Immediate::ConsiderResync => {
                 device.flags.set(flag::CONSIDER_RESYNC);
             }
-            Immediate::StopReceiver | Immediate::RestartReceiver => self.connection.interrupt(),
+            Immediate::StopReceiver | Immediate::RestartReceiver => {
+                if breaks(new.conn) || new.conn <= ConnState::Disconnecting {
+                    self.connection.interrupt();
+                }
+            }
             Immediate::ResumeActivityLog => {
                 let before = device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
                 if before & flag::ACTIVITY_LOG_SUSPENDED != 0 {
@@ -449,6 +481,13 @@ impl Resource {
         }
         self.chore(chore::AFTER_STATE);
     }
+}
+
+/// Whether the sockets are of no use in this state.
+///
+/// TearDown is what the peer asked for: the receiver, which made the change, answers first.
+fn breaks(conn: ConnState) -> bool {
+    conn.is_failure() && conn != ConnState::TearDown
 }
 
 fn log_difference(device: &Device, difference: Difference) {

@@ -3,6 +3,7 @@
 //! What follows from changes of state, on the worker: the engine's deferred effects, in order.
 
 use drbd_engine::{
+    meta::MdFlags,
     request::DiskError,
     state::{
         connection::{
@@ -290,23 +291,25 @@ pub(crate) fn look_after(device: &Arc<Device>, chores: u32) {
     }
 }
 
-/// Lets a failed disk go.
+/// Lets a failed disk go, once nobody uses it any more: whoever gives back the last reference makes the worker come again.
 fn go_diskless(device: &Arc<Device>) {
     if device.state().disk != DiskState::Failed {
         return;
     }
-    if let Some(local) = device.local() {
-        // What the bitmap says is needed at the next attach; if it cannot be written, everything is out of sync.
-        let lost = device.flags.any(flag::WAS_READ_ERROR)
-            || local.bitmap.write(device, &local, Which::Dirty).is_err();
-        if lost {
-            local.change(device, |superblock| {
-                let full_sync = drbd_engine::meta::MdFlags::FULL_SYNC;
-                superblock.flags = superblock.flags.with(full_sync);
-            });
-            let _ = local.sync(device);
-        }
+    let Some(disk) = device.retire_local() else { return };
+    if device.has_local_references() {
+        return;
     }
+    // What the bitmap says is needed at the next attach; if it cannot be written, everything is out of sync.
+    let lost = device.flags.any(flag::WAS_READ_ERROR)
+        || disk.bitmap.write(device, &disk, Which::Dirty).is_err();
+    if lost {
+        disk.change(device, |superblock| {
+            superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC);
+        });
+    }
+    let _ = disk.sync(device);
+    drop(disk);
     let _ = device.resource.change_state(device, Change::disk(DiskState::Diskless), How::HARD);
     super::attach::close(device);
 }

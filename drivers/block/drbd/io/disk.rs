@@ -47,6 +47,10 @@ use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -61,6 +65,9 @@ use super::{
     },
     worker::chore,
 };
+
+/// How often any disk was attached.
+static ATTACHMENTS: Atomic<u64> = Atomic::new(1);
 
 /// The activity log over its own slots.
 pub(crate) type Extents = ActivityLog<KVVec<Slot>>;
@@ -94,6 +101,8 @@ pub(crate) struct Facts {
 /// An attached disk. Owned by its [`Device`], lent out as [`super::device::LocalRef`].
 #[pin_data]
 pub(crate) struct LocalDisk {
+    /// Tells this attachment from others of the device.
+    pub(crate) id: u64,
     /// Holds the data.
     pub(crate) backing: BlockDevice,
     /// Where the parts of the metadata lie.
@@ -136,6 +145,7 @@ impl LocalDisk {
         };
         Arc::pin_init(
             try_pin_init!(Self {
+                id: ATTACHMENTS.fetch_add(1u64, Relaxed),
                 backing: parts.backing,
                 layout: parts.layout,
                 conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
@@ -188,6 +198,11 @@ impl LocalDisk {
     /// The size that both nodes agreed upon last. Any context.
     pub(crate) fn last_agreed_size(&self) -> Sector {
         self.facts.lock().superblock.last_agreed_size
+    }
+
+    /// The largest request of ours that a peer was found to take, in bytes; 0 where there was no peer. Any context.
+    pub(crate) fn peer_max_bio_bytes(&self) -> u32 {
+        self.facts.lock().superblock.peer_max_bio_bytes
     }
 
     /// The UUIDs as the log shows them.

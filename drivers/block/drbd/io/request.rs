@@ -58,10 +58,10 @@ pub(crate) struct Parts {
     pub(crate) sector: Sector,
     /// Its size; 0 for a flush.
     pub(crate) size_bytes: u32,
-    /// The disk whose bitmap and activity log it concerns.
+    /// The disk, while its bio is there. Nothing that lasts until the peer has answered may keep a disk from being let go.
     pub(crate) local: Option<LocalRef>,
-    /// The extents it holds in the activity log.
-    pub(crate) span: Option<Span>,
+    /// The extents it holds in the activity log, and the attachment (`LocalDisk::id`) that they are of.
+    pub(crate) extents: Option<(u64, Span)>,
     /// The range it has claimed.
     pub(crate) range: Option<Handle>,
     /// What the local disk answered, if it was an error.
@@ -172,24 +172,21 @@ impl Request {
         }
         let connection = &device.resource.connection;
         if todo.has(Consequences::SET_OUT_OF_SYNC) {
-            self.with(|parts| {
-                if let Some(local) = &parts.local {
-                    local.bitmap.set_out_of_sync(parts.sector, parts.size_bytes);
-                }
-            });
+            if let (Some(local), Some((sector, size_bytes))) = (device.local(), self.blocks()) {
+                local.bitmap.set_out_of_sync(sector, size_bytes);
+            }
         }
         if todo.has(Consequences::SET_IN_SYNC) {
-            self.with(|parts| {
-                if let Some(local) = &parts.local {
-                    local.bitmap.set_in_sync(parts.sector, parts.size_bytes);
-                }
-            });
+            if let (Some(local), Some((sector, size_bytes))) = (device.local(), self.blocks()) {
+                local.bitmap.set_in_sync(sector, size_bytes);
+            }
         }
         if todo.has(Consequences::CLOSE_EPOCH) && connection.log.lock().close_epoch_of(self.index) {
             device.resource.chore(chore::SEND);
         }
         if todo.has(Consequences::LOCAL_ENDED) {
             device.counters.local.down();
+            drop(self.with(|parts| parts.local.take()));
         }
         if todo.has(Consequences::ANSWERED) {
             connection.log.lock().answered(self.index);
@@ -214,6 +211,10 @@ impl Request {
         if todo.has(Consequences::RELEASE) {
             self.release(device);
         }
+    }
+
+    fn blocks(&self) -> Option<(Sector, u32)> {
+        self.with(|parts| (parts.sector, parts.size_bytes))
     }
 
     fn account_in_flight(&self, device: &Device, todo: Consequences) {
@@ -272,8 +273,10 @@ impl Request {
                     device.ranges_changed();
                 }
             }
-            if let (Some(local), Some(span)) = (&parts.local, parts.span) {
-                local.put_extents(device, span);
+            if let (Some((id, span)), Some(local)) = (parts.extents, device.local()) {
+                if local.id == id {
+                    local.put_extents(device, span);
+                }
             }
             drop(parts);
         }

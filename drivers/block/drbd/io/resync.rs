@@ -576,7 +576,7 @@ pub(crate) fn receive_request(
 ) -> Result<(), ConnectionError> {
     let resource = &device.resource;
     let connection = &resource.connection;
-    let Some(local) = device.local().filter(|_| device.state().disk == DiskState::UpToDate) else {
+    if device.state().disk != DiskState::UpToDate {
         log!(Error, device, "Can not satisfy peer's read request, no local data.");
         let _ = resource.send_ack(
             device,
@@ -586,7 +586,7 @@ pub(crate) fn receive_request(
             packet.block_id,
         );
         return Ok(());
-    };
+    }
     throttle(device);
     let range = loop {
         let mut answer = None;
@@ -613,6 +613,18 @@ pub(crate) fn receive_request(
     let Ok(buffer) = connection.account.alloc(&connection.pages, size) else {
         connection.free_request(request);
         return Err(ConnectionError);
+    };
+    let Some(local) = device.local() else {
+        // It went while the range was in use.
+        connection.free_request(request);
+        let _ = resource.send_ack(
+            device,
+            Command::NegRsDReply,
+            packet.sector,
+            packet.size,
+            packet.block_id,
+        );
+        return Ok(());
     };
     device.counters.unacked.up();
     device.counters.read.add(u64::from(packet.size >> SECTOR_SHIFT));
@@ -759,7 +771,7 @@ pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     let resource = &device.resource;
     let (sector, size_bytes) = (request.sector, request.size_bytes);
     let command = if request.result.is_ok() {
-        if let Some(local) = &request.local {
+        if let Some(local) = device.local() {
             local.bitmap.set_in_sync(sector, size_bytes);
         }
         Command::RsWriteAck

@@ -407,8 +407,11 @@ impl Device {
             out_of_sync: plan.out_of_sync,
             protocol: connection.protocol(),
         };
-        let (reference, span) = match bio.extents {
-            Some((reference, span)) => (Some(reference), Some(span)),
+        let (reference, extents) = match bio.extents {
+            Some((reference, span)) => {
+                let id = reference.id;
+                (Some(reference), Some((id, span)))
+            }
             None => (local, None),
         };
         if plan.remote && kind != Kind::Flush {
@@ -424,8 +427,9 @@ impl Device {
                 operation,
                 sector,
                 size_bytes,
-                local: reference,
-                span,
+                // Without a local part there is nothing to wait for.
+                local: reference.filter(|_| plan.local),
+                extents,
                 range: bio.range,
                 error: None,
                 mirror_generation: self.mirror_generation.load(),

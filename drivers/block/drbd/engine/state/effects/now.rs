@@ -68,8 +68,9 @@ fn verify(effects: &mut ImmediateEffects, old: State, new: State) {
 fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     let attached = old.disk == DiskState::Attaching && new.disk >= DiskState::Negotiating;
     effects.add_if(Immediate::LogAttachedUuids, attached);
-    let has_disk = new.disk > DiskState::Attaching;
-    effects.add_if(Immediate::UpdateMetadataFlags, has_disk);
+    // The flags remember the disk as it was last in use: detaching, by force too, leaves them alone.
+    let is_used = new.disk >= DiskState::Inconsistent;
+    effects.add_if(Immediate::UpdateMetadataFlags, is_used);
     let trusted = old.disk < DiskState::Consistent && new.disk >= DiskState::Consistent;
     effects.add_if(Immediate::ExposeCurrentUuid, trusted);
     let was_attaching = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);

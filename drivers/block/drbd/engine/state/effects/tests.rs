@@ -147,6 +147,11 @@ fn immediate_effects_do_not_come_unasked() {
         ..PAIR
     };
     assert!(!now(PAIR, diskless, I::UpdateMetadataFlags));
+    let failed = State {
+        disk: D::Failed,
+        ..PAIR
+    };
+    assert!(!now(PAIR, failed, I::UpdateMetadataFlags));
 }
 
 #[test]

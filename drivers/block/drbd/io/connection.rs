@@ -114,6 +114,19 @@ pub(crate) struct Config {
     pub(crate) remote: SocketAddr,
 }
 
+impl Config {
+    /// The same connection with other options.
+    pub(crate) fn with_net(&self, net: NetConf) -> Self {
+        Self {
+            net,
+            my_address: self.my_address,
+            peer_address: self.peer_address,
+            local: self.local,
+            remote: self.remote,
+        }
+    }
+}
+
 /// The log over its own slots.
 pub(crate) type Log = TransferLog<KVVec<Entry>>;
 

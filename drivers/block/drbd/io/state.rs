@@ -131,6 +131,11 @@ impl Control {
         self.state_sent = true;
     }
 
+    /// The own state was sent in vain.
+    pub(crate) fn clear_state_sent(&mut self) {
+        self.state_sent = false;
+    }
+
     /// Whether the own state was sent and the peer's is awaited.
     pub(crate) fn is_state_sent(&self) -> bool {
         self.state_sent

@@ -17,6 +17,8 @@ use kernel::{
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
+    /// Something that an admin must act upon at once.
+    Alert,
     /// Something failed.
     Error,
     /// Something is not as it should be.
@@ -30,6 +32,7 @@ pub enum Level {
 impl Level {
     const fn format(self) -> &'static CStr {
         match self {
+            Self::Alert => c"\x011%pA",
             Self::Error => c"\x013%pA",
             Self::Warning => c"\x014%pA",
             Self::Notice => c"\x015%pA",

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the peer's acks do to our requests (Spec §1.16 to §1.20, §5.6).
+
+use drbd_engine::{
+    request::Event,
+    state::{
+        ConnState,
+        StateError,
+        Success, //
+    },
+    transfer_log::BarrierError,
+    types::{
+        BlockId,
+        Sector,
+        VolumeNr, //
+    },
+    wire::{
+        check_request,
+        BarrierAck,
+        BlockAck,
+        Command,
+        RequestKind,
+        StateReply, //
+    },
+};
+use drbd_sys::{
+    log,
+    time::monotonic_ns, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::io::{
+    connection::flag,
+    device::Device,
+    receiver::{
+        note_sequence,
+        ConnectionError, //
+    },
+    resource::Resource,
+    resync,
+    worker::chore, //
+};
+
+/// Handles a packet of the meta socket that is no ping.
+pub(super) fn dispatch(
+    resource: &Arc<Resource>,
+    command: Command,
+    volume: VolumeNr,
+    payload: &[u8],
+) -> Result<(), ConnectionError> {
+    match command {
+        Command::BarrierAck => barrier_ack(resource, payload),
+        Command::StateChangeReply | Command::ConnStateChangeReply => {
+            state_reply(resource, payload)
+        }
+        Command::DelayProbe => Ok(()),
+        Command::OvResult => {
+            log!(Error, resource, "{} packet is not expected", command.name());
+            Err(ConnectionError)
+        }
+        _ => {
+            let Some(device) = resource.volume(volume) else {
+                let name = command.name();
+                log!(Error, resource, "{} packet for unknown volume {}", name, volume);
+                return Err(ConnectionError);
+            };
+            block_ack(resource, &device, command, payload)
+        }
+    }
+}
+
+fn malformed(resource: &Resource, why: impl core::fmt::Display) -> ConnectionError {
+    log!(Error, resource, "{}", why);
+    ConnectionError
+}
+
+fn block_ack(
+    resource: &Arc<Resource>,
+    device: &Arc<Device>,
+    command: Command,
+    payload: &[u8],
+) -> Result<(), ConnectionError> {
+    let ack = BlockAck::decode(payload).map_err(|error| malformed(resource, error))?;
+    note_sequence(device, ack.seq_num);
+    let kind = RequestKind::Discard(resource.connection.features());
+    check_request(ack.sector, ack.size, Sector(device.capacity()), kind).map_err(|error| {
+        log!(Error, device, "{}: {}", command.name(), error);
+        ConnectionError
+    })?;
+    let is_resync = matches!(
+        command,
+        Command::NegRsDReply | Command::RsIsInSync | Command::RsCancel
+    );
+    if is_resync || ack.block_id == BlockId::SYNCER {
+        resync::receive_ack(device, command, ack);
+        return Ok(());
+    }
+    let event = match command {
+        Command::RecvAck => Event::ReceiveAcked,
+        Command::WriteAck => Event::WriteAcked { in_sync: false },
+        Command::RsWriteAck => Event::WriteAcked { in_sync: true },
+        Command::Superseded => Event::ConflictResolved,
+        Command::RetryWrite => Event::Postponed,
+        Command::NegAck | Command::NegDReply => Event::NegAcked,
+        _ => return Err(malformed(resource, format_args!("{} on meta", command.name()))),
+    };
+    if command == Command::NegDReply {
+        log!(
+            Error,
+            device,
+            "Got NegDReply; Sector {}s, len {}.",
+            ack.sector,
+            ack.size
+        );
+    }
+    let found = resource.connection.log.lock().lookup(ack.block_id, ack.sector, ack.size);
+    let request = found.ok().and_then(|index| resource.requests.get(index)).cloned();
+    match request {
+        Some(request) if request.happens(event) => Ok(()),
+        Some(_) => {
+            log!(Error, device, "{} for sector {}s is out of place", command.name(), ack.sector);
+            Err(ConnectionError)
+        }
+        // Under protocols A and B the request may be gone: its blocks are not on the peer's disk.
+        None if command == Command::NegAck => {
+            if let Some(local) = device.local() {
+                local.bitmap.set_out_of_sync(ack.sector, ack.size);
+            }
+            Ok(())
+        }
+        None => {
+            log!(
+                Error,
+                device,
+                "{}: failed to find req 0x{:x}, sector {}s",
+                command.name(),
+                ack.block_id.0,
+                ack.sector
+            );
+            Err(ConnectionError)
+        }
+    }
+}
+
+/// P_BARRIER_ACK: the peer has every write of an epoch.
+fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), ConnectionError> {
+    let ack = BarrierAck::decode(payload).map_err(|error| malformed(resource, error))?;
+    let number = u32::from_ne_bytes(ack.cookie.0);
+    let connection = &resource.connection;
+    let checked = connection.log.lock().barrier_ack(number, ack.set_size, monotonic_ns());
+    if let Err(error) = checked {
+        log_bad_barrier_ack(resource, number, ack.set_size, error);
+        resource.lose_connection(ConnState::ProtocolError);
+        return Err(ConnectionError);
+    }
+    loop {
+        let index = connection.log.lock().next_acked();
+        let Some(index) = index else { break };
+        let Some(request) = resource.requests.get(index) else { continue };
+        if !request.happens(Event::BarrierAcked) {
+            log!(Error, resource, "BarrierAck #{} while a write of it is pending", number);
+            resource.lose_connection(ConnState::ProtocolError);
+            return Err(ConnectionError);
+        }
+    }
+    resource.chore(chore::SEND);
+    Ok(())
+}
+
+fn log_bad_barrier_ack(resource: &Resource, number: u32, set_size: u32, error: BarrierError) {
+    match error {
+        BarrierError::NotExpected => {
+            log!(Error, resource, "BAD! BarrierAck #{} received, but no epoch in tl!?", number);
+        }
+        BarrierError::WrongEpoch { expected } => {
+            log!(
+                Error,
+                resource,
+                "BAD! BarrierAck #{} received, expected #{}!",
+                number,
+                expected
+            );
+        }
+        BarrierError::WrongSize { expected } => log!(
+            Error,
+            resource,
+            "BAD! BarrierAck #{} received with n_writes={}, expected n_writes={}!",
+            number,
+            set_size,
+            expected
+        ),
+    }
+}
+
+/// P_STATE_CHG_REPLY and P_CONN_ST_CHG_REPLY: whoever asked waits.
+fn state_reply(resource: &Resource, payload: &[u8]) -> Result<(), ConnectionError> {
+    let reply = StateReply::decode(payload).map_err(|error| malformed(resource, error))?;
+    let answer = if reply.code >= Success::Done.code() {
+        flag::CHANGE_ACCEPTED
+    } else {
+        let text = StateError::from_code(reply.code).map_or("Unknown error", StateError::text);
+        log!(
+            Error,
+            resource,
+            "Requested state change failed by peer: {} ({})",
+            text,
+            reply.code
+        );
+        flag::CHANGE_REFUSED
+    };
+    let connection = &resource.connection;
+    if connection.flags.any(flag::CHANGE_PENDING) {
+        connection.flags.set(answer);
+    }
+    resource.waiters.wake_all();
+    Ok(())
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peer's writes that ended: their acks, and those of their epochs.
+
+use drbd_engine::{
+    state::ConnState,
+    wire::{
+        BarrierAck,
+        BarrierCookie,
+        Command,
+        DataFlags, //
+    },
+};
+use kernel::{
+    alloc::KBox,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::io::{
+    device::Device,
+    peer_request::{
+        Kind,
+        PeerRequest, //
+    },
+    resource::Resource,
+    resync, //
+};
+
+/// Acks and frees every request of the peer that ended, then acks the epochs that are complete. May sleep.
+///
+/// On the asender while the connection lasts, on the receiver when it cleans up; then nothing is sent.
+pub(in crate::io) fn settle_done(resource: &Arc<Resource>) {
+    while let Some(request) = resource.connection.done.pop() {
+        settle(resource, request);
+    }
+    ack_epochs(resource);
+}
+
+fn settle(resource: &Resource, mut request: KBox<PeerRequest>) {
+    let Some(device) = request.device.clone() else { return };
+    match request.kind {
+        Kind::ResyncWrite | Kind::ResyncDiscard => return resync::finish_write(&device, request),
+        Kind::Write | Kind::Discard => ack_write(resource, &device, &request),
+        // The worker answers reads.
+        Kind::Read | Kind::ResyncRead { .. } => {}
+    }
+    if request.wants_ack {
+        device.counters.unacked.down();
+    }
+    if let Some(epoch) = request.epoch.take() {
+        resource.connection.epochs.lock().write_done(epoch);
+    }
+    resource.connection.free_request(request);
+}
+
+/// A failure is told whatever the protocol; success where the peer wants to hear of it.
+fn ack_write(resource: &Resource, device: &Arc<Device>, request: &PeerRequest) {
+    let command = match request.result {
+        Err(_) => Command::NegAck,
+        Ok(()) if !request.wants_ack => return,
+        Ok(()) if sets_in_sync(device, request) => {
+            if let Some(local) = &request.local {
+                local.bitmap.set_in_sync(request.sector, request.size_bytes);
+            }
+            Command::RsWriteAck
+        }
+        Ok(()) => Command::WriteAck,
+    };
+    // What cannot be sent has cost the connection.
+    let _ = resource.send_ack(
+        device,
+        command,
+        request.sector,
+        request.size_bytes,
+        request.block_id,
+    );
+}
+
+/// During a resync a write leaves its blocks in sync.
+fn sets_in_sync(device: &Device, request: &PeerRequest) -> bool {
+    let conn = device.state().conn;
+    conn >= ConnState::SyncSource
+        && conn <= ConnState::PausedSyncT
+        && request.flags.contains(DataFlags::MAY_SET_IN_SYNC)
+}
+
+fn ack_epochs(resource: &Resource) {
+    loop {
+        let ack = resource.connection.epochs.lock().next_ack();
+        let Some(ack) = ack else { return };
+        let packet = BarrierAck {
+            cookie: BarrierCookie(ack.cookie),
+            set_size: ack.set_size,
+        };
+        let command = Command::BarrierAck;
+        if resource.send_meta(Default::default(), command, &packet.encode()).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a connection: everything that waits for the peer ends, and nothing of it is left (Spec §1.25).
+
+use drbd_engine::{
+    request::Event,
+    state::{
+        Change,
+        ConnState,
+        DiskState, //
+    },
+};
+use drbd_sys::{
+    kthread::Thread,
+    log, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    acks,
+    bitmap::Which as Pages,
+    connection::{
+        flag,
+        Which, //
+    },
+    resource::Resource,
+    resync,
+    state::How, //
+};
+
+impl Resource {
+    /// Cleans up after a connection, or an attempt; StandAlone or Unconnected afterwards. On the receiver.
+    pub(super) fn disconnect(self: &Arc<Self>, asender: Option<Thread>) {
+        if self.cstate() == ConnState::StandAlone {
+            return;
+        }
+        let quiet = How {
+            verbose: false,
+            ..How::HARD
+        };
+        // Refused where something else was the reason.
+        let _ = self.change_connection(Change::conn(ConnState::NetworkFailure), quiet);
+        self.close_sockets(asender);
+        self.wait_for_peer_requests();
+        self.connection.epochs.lock().reset();
+        self.end_pending_requests();
+        self.flush_worker();
+        for device in self.volumes() {
+            device.peer.lock().forget();
+            resync::connection_lost(&device);
+            if let Some(local) = device.local() {
+                // An error has cost the disk.
+                let _ = local.sync(&device);
+                let _ = local.bitmap.write(&device, &local, Pages::Dirty);
+            }
+        }
+        log!(Info, self, "Connection closed");
+        self.fence_lost_peer();
+        self.settle();
+    }
+
+    /// Nobody sends or receives from here on.
+    fn close_sockets(&self, asender: Option<Thread>) {
+        let connection = &self.connection;
+        connection.interrupt();
+        self.waiters.wake_all();
+        connection.flags.clear(flag::ASENDER_RUNS);
+        if let Some(asender) = asender {
+            asender.request_stop();
+            connection.asender_wait.wake_all();
+            asender.stop();
+        }
+        let data = connection.data.lock().take();
+        let meta = connection.meta.lock().take();
+        drop((data, meta));
+        connection.expose_socket(Which::Data, None);
+        connection.expose_socket(Which::Meta, None);
+        connection.set_congested(false);
+    }
+
+    /// What the peer asked for is at the disk, or waits for the worker; nobody wants the answers any more.
+    fn wait_for_peer_requests(self: &Arc<Self>) {
+        let connection = &self.connection;
+        let is_idle = || connection.peer_requests.get() == 0 && connection.flushes.get() == 0;
+        while !is_idle() {
+            connection.asender_wait.wait_until(|| !connection.done.is_empty() || is_idle());
+            acks::settle_done(self);
+        }
+    }
+
+    /// Requests that wait for the peer end, or are kept where I/O is frozen until the peer is back.
+    fn end_pending_requests(&self) {
+        if self.volumes().any(|device| device.state().is_suspended()) {
+            self.walk_log(true, Event::ConnectionFrozen);
+        } else {
+            self.fail_for_lost_connection();
+        }
+    }
+
+    /// Requests that wait for the peer end without it. May sleep.
+    pub(crate) fn fail_for_lost_connection(&self) {
+        self.walk_log(true, Event::ConnectionLost);
+    }
+
+    /// The peer is back: what it may not have got is sent again. May sleep.
+    pub(crate) fn resend(&self) {
+        self.walk_log(false, Event::Resend);
+    }
+
+    /// Tells every request in the log of an event, oldest first.
+    fn walk_log(&self, lost: bool, event: Event) {
+        let _one_walk = self.connection.walk.lock();
+        {
+            let mut log = self.connection.log.lock();
+            if lost {
+                log.connection_lost();
+            }
+            log.begin_walk();
+        }
+        loop {
+            let index = self.connection.log.lock().next_of_walk();
+            let Some(index) = index else { return };
+            if let Some(request) = self.requests.get(index) {
+                // These events are not the peer's: they cannot be out of place.
+                let _ = request.happens(event);
+            }
+        }
+    }
+
+    /// A Primary that lost its peer keeps it from going on by itself, if it is configured so.
+    fn fence_lost_peer(self: &Arc<Self>) {
+        let volumes = self.control.lock().aggregate();
+        if volumes.highest_role.is_primary() && volumes.highest_pdsk >= DiskState::DUnknown {
+            super::fence::fence_lost_peer(self);
+        }
+    }
+
+    /// Goes where the next attempt begins, or the end is.
+    fn settle(&self) {
+        let quiet = How {
+            verbose: false,
+            ..How::HARD
+        };
+        // Refused where the connection is ending.
+        let _ = self.change_connection(Change::conn(ConnState::Unconnected), quiet);
+        if self.cstate() == ConnState::Disconnecting {
+            let _ = self.change_connection(Change::conn(ConnState::StandAlone), How::HARD);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of an epoch: what came before is on disk before what comes after begins (Spec §1.17).
+
+use drbd_engine::{
+    epoch::{
+        BarrierStep,
+        WriteOrdering, //
+    },
+    wire::Barrier, //
+};
+use drbd_sys::{
+    bio::Completion,
+    log, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    ConnectionError,
+    Receiver, //
+};
+use crate::io::{
+    connection::{
+        flag,
+        Connection, //
+    },
+    device::{
+        Device,
+        LocalRef, //
+    },
+    resource::Resource, //
+};
+
+/// A flush of a backing device that the receiver waits for.
+struct Flushing {
+    device: Arc<Device>,
+    /// Keeps the disk.
+    _local: LocalRef,
+}
+
+impl Completion for Flushing {
+    fn complete(self, result: Result) {
+        let device = self.device.clone();
+        drop(self);
+        let connection = &device.resource.connection;
+        if result.is_err() {
+            connection.flags.set(flag::FLUSH_FAILED);
+        }
+        connection.flushes.down();
+        connection.receiver_wait.wake_all();
+        connection.asender_wait.wake_all();
+    }
+}
+
+impl Receiver {
+    /// P_BARRIER.
+    pub(super) fn barrier(&mut self, payload: &[u8]) -> Result<(), ConnectionError> {
+        let barrier = self.decoded(Barrier::decode(payload))?;
+        let connection = &self.resource.connection;
+        let ordering = connection.ordering();
+        let step = connection.epochs.lock().barrier(barrier.cookie.0, ordering);
+        let step = step.map_err(|_| self.refuse("Barrier packet out of turn"))?;
+        if step != BarrierStep::GoOn {
+            self.settle(step)?;
+        }
+        self.acks_may_be_due();
+        Ok(())
+    }
+
+    /// Waits until the disks have what came before.
+    fn settle(&self, step: BarrierStep) -> Result<(), ConnectionError> {
+        let connection = &self.resource.connection;
+        // An epoch that needs no flush is acked as soon as its last write is done.
+        self.acks_may_be_due();
+        wait(connection, || connection.epochs.lock().active() == 0)?;
+        if step == BarrierStep::DrainAndFlush {
+            flush_all(&self.resource)?;
+        }
+        connection.epochs.lock().settled();
+        Ok(())
+    }
+
+    /// Lets the asender, which sends all acks, look at the epochs.
+    fn acks_may_be_due(&self) {
+        let connection = &self.resource.connection;
+        connection.flags.set(flag::EPOCHS_CHANGED);
+        connection.asender_wait.wake_all();
+    }
+}
+
+/// Waits for a condition, or the end of the connection.
+fn wait(
+    connection: &Connection,
+    mut condition: impl FnMut() -> bool,
+) -> Result<(), ConnectionError> {
+    let mut held = false;
+    connection.receiver_wait.wait_until(|| {
+        held = condition();
+        held || connection.is_interrupted()
+    });
+    if held {
+        Ok(())
+    } else {
+        Err(ConnectionError)
+    }
+}
+
+/// Flushes the caches of all disks of the resource, side by side.
+fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
+    let connection = &resource.connection;
+    for device in resource.volumes() {
+        let Some(local) = device.local() else { continue };
+        if !local.backing.has_write_cache() {
+            continue;
+        }
+        let backing = local.backing.clone();
+        connection.flushes.up();
+        backing.submit_flush(Flushing {
+            device: device.clone(),
+            _local: local,
+        });
+    }
+    wait(connection, || connection.flushes.get() == 0)?;
+    let failed = connection.flags.clear(flag::FLUSH_FAILED) & flag::FLUSH_FAILED != 0;
+    let weaker = connection.ordering().without_flush();
+    if failed && connection.set_ordering(weaker) {
+        log!(Info, resource, "Method to ensure write ordering: {}", WriteOrdering::name(weaker));
+    }
+    Ok(())
+}

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peer's writes (Spec §1.16).
+
+use drbd_engine::{
+    activity_log::{
+        Reserve,
+        Span, //
+    },
+    config::Protocol,
+    range::{
+        Handle,
+        Kind as RangeKind,
+        Refusal, //
+    },
+    state::DiskState,
+    types::{
+        Sector,
+        SECTOR_SHIFT, //
+    },
+    wire::{
+        Command,
+        Data,
+        DataFlags,
+        Features,
+        RequestKind,
+        Trim, //
+    },
+};
+use drbd_sys::{
+    bio::{
+        Completion,
+        Flags,
+        Operation, //
+    },
+    log, //
+};
+use kernel::{
+    alloc::KBox,
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    ConnectionError,
+    Receiver, //
+};
+use crate::io::{
+    connection::flag,
+    device::{
+        Device,
+        LocalRef, //
+    },
+    disk::LocalDisk,
+    peer_request::{
+        Kind,
+        PeerIo,
+        PeerRequest, //
+    },
+};
+
+/// Pause before extents of the activity log are asked for again.
+const EXTENTS_PAUSE_MS: u32 = 20;
+
+/// How a range in conflict with a write of this node's application is resolved.
+enum Claim {
+    /// The range is ours.
+    Granted(Handle),
+    /// The peer's write lost against ours (two Primaries).
+    Lost(Command),
+}
+
+impl Receiver {
+    /// P_DATA.
+    pub(super) fn data(
+        &mut self,
+        device: &Arc<Device>,
+        payload: &[u8],
+        rest: u32,
+    ) -> Result<(), ConnectionError> {
+        let data = self.decoded(Data::decode(payload))?;
+        let Some(size) = rest.checked_sub(self.digest_bytes()) else {
+            return Err(self.refuse("Data packet without its digest"));
+        };
+        let Some(local) = usable_disk(device) else {
+            self.drain(rest)?;
+            return self.refuse_write(device, &data, size);
+        };
+        if data.is_empty_flush(size) {
+            self.drain(rest)?;
+            return self.empty_flush(device, local, &data);
+        }
+        self.check(device, data.sector, size, RequestKind::Data)?;
+        let buffer = self.read_data(device, data.sector, size)?;
+        let backing = local.backing.clone();
+        let Some(request) = self.admit(device, local, Kind::Write, &data, size)? else {
+            return Ok(());
+        };
+        backing.submit_buffer(
+            Operation::Write,
+            bio_flags(request.flags),
+            data.sector.0,
+            buffer,
+            PeerIo(request),
+        );
+        Ok(())
+    }
+
+    /// P_TRIM and P_ZEROES.
+    pub(super) fn discard(
+        &mut self,
+        device: &Arc<Device>,
+        command: Command,
+        payload: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let Trim { data, size } = self.decoded(Trim::decode(payload))?;
+        let Some(local) = usable_disk(device) else {
+            return self.refuse_write(device, &data, size);
+        };
+        self.check(device, data.sector, size, RequestKind::Discard(self.features))?;
+        let Some(request) = self.admit(device, local, Kind::Discard, &data, size)? else {
+            return Ok(());
+        };
+        let result = request.local.as_ref().map_or(Err(ENODEV), |local| {
+            let is_trim = command == Command::Trim;
+            if is_trim && self.features.contains(Features::WRITE_ZEROES) {
+                discard_as_zeroes(local, data.sector, size)
+            } else {
+                let unmap = is_trim || data.flags.contains(DataFlags::DISCARD);
+                zero(local, data.sector.0, sectors_of(size), unmap)
+            }
+        });
+        Completion::complete(PeerIo(request), result);
+        Ok(())
+    }
+
+    /// A flush of an 8.3 peer, without data.
+    fn empty_flush(
+        &mut self,
+        device: &Arc<Device>,
+        local: LocalRef,
+        data: &Data,
+    ) -> Result<(), ConnectionError> {
+        let taken = self.resource.connection.take_request(device, Kind::Write, data.sector, 0);
+        let mut request = taken.ok_or(ConnectionError)?;
+        let backing = local.backing.clone();
+        request.local = Some(local);
+        self.join(device, &mut request, data);
+        backing.submit_flush(PeerIo(request));
+        Ok(())
+    }
+
+    /// A write without a disk: says so, and counts it in its epoch.
+    fn refuse_write(
+        &mut self,
+        device: &Arc<Device>,
+        data: &Data,
+        size: u32,
+    ) -> Result<(), ConnectionError> {
+        note_sequence(device, data.seq_num);
+        self.answer_at_once(device, data, size, Command::NegAck);
+        Ok(())
+    }
+
+    /// Acks a write that never gets to the disk.
+    fn answer_at_once(
+        &self,
+        device: &Arc<Device>,
+        data: &Data,
+        size: u32,
+        command: Command,
+    ) {
+        // What cannot be sent has cost the connection.
+        let _ = self.resource.send_ack(device, command, data.sector, size, data.block_id);
+        let connection = &self.resource.connection;
+        let mut epochs = connection.epochs.lock();
+        let epoch = epochs.write_received();
+        epochs.write_done(epoch);
+        drop(epochs);
+        connection.flags.set(flag::EPOCHS_CHANGED);
+        connection.asender_wait.wake_all();
+    }
+
+    /// Takes everything a write needs but its data; `None` where it was answered without being written.
+    fn admit(
+        &mut self,
+        device: &Arc<Device>,
+        local: LocalRef,
+        kind: Kind,
+        data: &Data,
+        size: u32,
+    ) -> Result<Option<KBox<PeerRequest>>, ConnectionError> {
+        self.await_sequence(device, data.seq_num)?;
+        note_sequence(device, data.seq_num);
+        let connection = &self.resource.connection;
+        let taken = connection.take_request(device, kind, data.sector, size);
+        let mut request = taken.ok_or(ConnectionError)?;
+        request.local = Some(local);
+        match self.claim(device, data.sector, size) {
+            Ok(Claim::Granted(range)) => request.range = Some(range),
+            Ok(Claim::Lost(command)) => {
+                connection.free_request(request);
+                self.answer_at_once(device, data, size, command);
+                return Ok(None);
+            }
+            Err(error) => {
+                connection.free_request(request);
+                return Err(error);
+            }
+        }
+        self.join(device, &mut request, data);
+        if device.state().pdsk < DiskState::Inconsistent {
+            self.keep_only_copy(device, &mut request);
+        }
+        let sectors = u64::from(sectors_of(size));
+        if kind == Kind::Write {
+            device.counters.received.add(sectors);
+        }
+        device.counters.written.add(sectors);
+        Ok(Some(request))
+    }
+
+    /// Enters the write into the epoch, and finds out which acks the peer wants.
+    fn join(&self, device: &Arc<Device>, request: &mut PeerRequest, data: &Data) {
+        let connection = &self.resource.connection;
+        request.epoch = Some(connection.epochs.lock().write_received());
+        request.block_id = data.block_id;
+        request.flags = data.flags;
+        let (wants_receive_ack, wants_write_ack) = if self.version.has_volumes() {
+            (
+                data.flags.contains(DataFlags::SEND_RECEIVE_ACK),
+                data.flags.contains(DataFlags::SEND_WRITE_ACK),
+            )
+        } else {
+            let protocol = connection.protocol();
+            (protocol == Protocol::B, protocol == Protocol::C)
+        };
+        request.wants_ack = wants_write_ack;
+        if wants_write_ack {
+            device.counters.unacked.up();
+        }
+        if wants_receive_ack {
+            // What cannot be sent has cost the connection.
+            let _ = self.resource.send_ack(
+                device,
+                Command::RecvAck,
+                request.sector,
+                request.size_bytes,
+                data.block_id,
+            );
+        }
+    }
+
+    /// Waits until nothing else works on the range. With two Primaries one node's writes win.
+    fn claim(
+        &self,
+        device: &Arc<Device>,
+        sector: Sector,
+        size: u32,
+    ) -> Result<Claim, ConnectionError> {
+        let connection = &self.resource.connection;
+        let decides = self.has_two_primaries() && connection.flags.any(flag::RESOLVE_CONFLICTS);
+        let end = sector.0.saturating_add(u64::from(sectors_of(size)));
+        let mut claim = None;
+        connection.receiver_wait.wait_until(|| {
+            claim = match device.ranges.lock().try_insert(RangeKind::PeerWrite, sector, size) {
+                Ok(range) => Some(Claim::Granted(range)),
+                Err(Refusal::Conflict(conflict))
+                    if decides && conflict.kind == RangeKind::LocalWrite =>
+                {
+                    let inside = conflict.sector <= sector && end <= conflict.end.0;
+                    let superseded = inside || !self.version.has_volumes();
+                    Some(Claim::Lost(if superseded {
+                        Command::Superseded
+                    } else {
+                        Command::RetryWrite
+                    }))
+                }
+                Err(_) => None,
+            };
+            claim.is_some() || connection.is_interrupted()
+        });
+        claim.ok_or(ConnectionError)
+    }
+
+    fn has_two_primaries(&self) -> bool {
+        let config = self.resource.connection.config();
+        config.is_some_and(|config| config.net.two_primaries)
+    }
+
+    /// The node that decides conflicts must have seen the acks that the peer sent before this write.
+    fn await_sequence(&self, device: &Arc<Device>, seq: u32) -> Result<(), ConnectionError> {
+        let connection = &self.resource.connection;
+        if !self.has_two_primaries() || !connection.flags.any(flag::RESOLVE_CONFLICTS) {
+            return Ok(());
+        }
+        let timeout = connection.config().map_or(5, |config| config.net.ping_timeo);
+        let before = seq.wrapping_sub(1);
+        let came = || !is_after(before, device.peer_seq.load()) || connection.is_interrupted();
+        if connection.receiver_wait.wait_until_timeout(came, timeout.saturating_mul(100)) {
+            return Ok(());
+        }
+        log!(Error, device, "Timed out waiting for missing ack packets; disconnecting");
+        Err(ConnectionError)
+    }
+
+    /// The peer has no data of its own: this node remembers what it will have to be told.
+    fn keep_only_copy(&self, device: &Arc<Device>, request: &mut PeerRequest) {
+        let Some(local) = &request.local else { return };
+        request.span = self.hold_extents(device, local, request.sector, request.size_bytes);
+        local.bitmap.set_out_of_sync(request.sector, request.size_bytes);
+        request.flags = DataFlags(request.flags.0 & !DataFlags::MAY_SET_IN_SYNC.0);
+    }
+
+    /// References the extents of a write in the activity log; `None` where the disk or the connection goes.
+    fn hold_extents(
+        &self,
+        device: &Arc<Device>,
+        local: &LocalDisk,
+        sector: Sector,
+        size: u32,
+    ) -> Option<Span> {
+        let connection = &self.resource.connection;
+        let span = Span::of(sector, size)?;
+        loop {
+            let answer = local.activity_log.lock().reserve(span);
+            match answer {
+                Reserve::Hot => return Some(span),
+                Reserve::TooLarge => return None,
+                Reserve::AfterCommit => {
+                    // An error costs the disk; the write then fails like any other.
+                    let _ = local.write_transaction(device);
+                    return Some(span);
+                }
+                Reserve::Wait(_) => {
+                    let _ = local.write_transaction(device);
+                    let ends = || connection.is_interrupted();
+                    if connection.receiver_wait.wait_until_timeout(ends, EXTENTS_PAUSE_MS) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The disk, where writes may go to it.
+fn usable_disk(device: &Arc<Device>) -> Option<LocalRef> {
+    device.local().filter(|_| device.state().disk >= DiskState::Inconsistent)
+}
+
+/// Sectors of a range in bytes.
+fn sectors_of(size: u32) -> u32 {
+    size >> SECTOR_SHIFT
+}
+
+/// Whether `a` comes after `b`, in numbers that wrap around.
+fn is_after(a: u32, b: u32) -> bool {
+    a != b && a.wrapping_sub(b) < 1 << 31
+}
+
+/// Remembers the highest number that came from the peer.
+pub(in crate::io) fn note_sequence(device: &Device, seq: u32) {
+    let (old, new) = device.peer_seq.update(|old| if is_after(seq, old) { seq } else { old });
+    if old != new {
+        device.resource.connection.receiver_wait.wake_all();
+    }
+}
+
+/// What the peer asks of a write, as the block layer calls it.
+fn bio_flags(flags: DataFlags) -> Flags {
+    let known = [
+        (DataFlags::RW_SYNC, Flags::SYNC),
+        (DataFlags::FUA, Flags::FUA),
+        (DataFlags::FLUSH, Flags::PREFLUSH),
+    ];
+    known.into_iter().fold(Flags::NONE, |bio, (wire, flag)| {
+        if flags.contains(wire) {
+            bio | flag
+        } else {
+            bio
+        }
+    })
+}
+
+fn zero(local: &LocalDisk, sector: u64, sectors: u32, unmap: bool) -> Result {
+    if sectors == 0 {
+        return Ok(());
+    }
+    local.backing.zero_sync(sector, u64::from(sectors), unmap)
+}
+
+/// Discards so that the range reads as zeroes on every node: what the device would leave as it is at the edges is written.
+fn discard_as_zeroes(local: &LocalDisk, sector: Sector, size: u32) -> Result {
+    let backing = &local.backing;
+    let sectors = sectors_of(size);
+    if backing.max_discard_sectors() == 0 || !local.conf().discard_zeroes_if_aligned {
+        return zero(local, sector.0, sectors, true);
+    }
+    let granularity = u64::from(backing.discard_granularity_bytes() >> SECTOR_SHIFT).max(1);
+    let offset = u64::from(backing.discard_alignment_bytes() >> SECTOR_SHIFT);
+    let end = sector.0.saturating_add(u64::from(sectors));
+    let past = |at: u64| at.saturating_sub(offset).checked_rem(granularity).unwrap_or(0);
+    let first = match past(sector.0) {
+        0 => sector.0,
+        over => sector.0.saturating_sub(over).saturating_add(granularity),
+    };
+    let last = end.saturating_sub(past(end));
+    if first >= last {
+        return zero(local, sector.0, sectors, true);
+    }
+    let part = |from: u64, to: u64| u32::try_from(to.saturating_sub(from)).unwrap_or(0);
+    zero(local, sector.0, part(sector.0, first), true)?;
+    match backing.discard_sync(first, last.saturating_sub(first)) {
+        Err(EOPNOTSUPP) => zero(local, first, part(first, last), true)?,
+        other => other?,
+    }
+    zero(local, last, part(last, end), true)
+}

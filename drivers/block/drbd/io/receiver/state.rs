@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peer's state, its generations, and the changes that it asks us to agree to (Spec §1.13, §1.23).
+
+use drbd_engine::{
+    handshake::peer_state::{
+        assess,
+        conclude,
+        exposes_peer_after_wait,
+        handshake_failed,
+        receive_uuids,
+        Assessment,
+        Conclusion,
+        Failure,
+        PeerFacts,
+        Proposal,
+        UuidsDecision,
+        Verdict, //
+    },
+    state::{
+        Change,
+        ConnState,
+        DiskState,
+        Flags,
+        State,
+        StateError,
+        Success, //
+    },
+    wire::{
+        Command,
+        StateReply,
+        StateRequest,
+        StateWord,
+        UuidFlags,
+        Uuids, //
+    },
+};
+use drbd_sys::log;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    sync::Handshake,
+    ConnectionError,
+    Receiver, //
+};
+use crate::io::{
+    after,
+    bitmap::Which,
+    connection::flag as connection_flag,
+    device::{
+        flag,
+        Device, //
+    },
+    resync,
+    state::How, //
+};
+
+/// What came of half a P_STATE.
+enum Step {
+    /// The own state changed meanwhile: start over.
+    Again,
+    /// The packet is dealt with.
+    Done,
+}
+
+impl Receiver {
+    /// P_UUIDS.
+    pub(super) fn uuids(
+        &mut self,
+        device: &Arc<Device>,
+        payload: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let uuids = self.decoded(Uuids::decode(payload))?;
+        device.peer.lock().uuids = Some(uuids);
+        let state = device.state();
+        let own_current = device.local().map_or(0, |local| local.current_uuid());
+        let exposed = device.exposed_uuid.load();
+        let decision = receive_uuids(
+            state,
+            own_current,
+            exposed,
+            uuids.current,
+            uuids.flags.0,
+            self.version.number(),
+        );
+        match decision {
+            UuidsDecision::Refuse { exposed_uuid } => {
+                log!(
+                    Error,
+                    device,
+                    "Can only connect to data with current UUID={:016X}",
+                    exposed_uuid
+                );
+                return Err(self.disconnect());
+            }
+            UuidsDecision::SkipInitialSync => self.skip_initial_sync(device, uuids.current)?,
+            UuidsDecision::ExposePeerCurrent => device.exposed_uuid.store(uuids.current),
+            UuidsDecision::Accept => {}
+        }
+        if exposes_peer_after_wait(device.state()) {
+            device.exposed_uuid.store(uuids.current);
+        }
+        Ok(())
+    }
+
+    /// Both disks are new, and the admin of the peer says that they are equal.
+    fn skip_initial_sync(
+        &self,
+        device: &Arc<Device>,
+        uuid: u64,
+    ) -> Result<(), ConnectionError> {
+        log!(Info, device, "Accepted new current UUID, preparing to skip initial sync");
+        let Some(local) = device.local() else { return Ok(()) };
+        local.bitmap.clear_all();
+        // An error costs the disk, not the connection.
+        let _ = local.bitmap.write(device, &local, Which::All);
+        let primary = device.state().role.is_primary();
+        local.change(device, |superblock| superblock.uuids.adopt_current(uuid, primary));
+        let both = Change::disk(DiskState::UpToDate).with_pdsk(DiskState::UpToDate);
+        let changed = self.resource.change_state(device, both, How::HARD);
+        log!(Info, device, "receiver updated UUIDs to {}", local.uuids_text());
+        let _ = local.sync(device);
+        changed.map(|_| ()).map_err(|_| ConnectionError)
+    }
+
+    /// P_STATE.
+    pub(super) fn state(
+        &mut self,
+        device: &Arc<Device>,
+        payload: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let StateWord(word) = self.decoded(StateWord::decode(payload))?;
+        let peer = State::from_word(word);
+        let peer = peer.map_err(|_| {
+            self.refuse(format_args!("ReportState packet with no state: 0x{word:08x}"))
+        })?;
+        loop {
+            let assessment = assess(device.state(), peer, &peer_facts(device));
+            let step = match assessment {
+                // The connection is going down.
+                Assessment::Abort => return Err(ConnectionError),
+                Assessment::ProtocolError => {
+                    return Err(self.refuse("ReportState of an attaching peer without UUIDs"));
+                }
+                Assessment::FinishResync => {
+                    resync::finish(device);
+                    Step::Done
+                }
+                Assessment::FinishVerify | Assessment::Ignore => Step::Done,
+                Assessment::Continue(proposal) => self.follow(device, proposal)?,
+            };
+            if let Step::Done = step {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs the sync handshake where it is due, and takes the resulting state.
+    fn follow(
+        &self,
+        device: &Arc<Device>,
+        mut proposal: Proposal,
+    ) -> Result<Step, ConnectionError> {
+        if proposal.peer.disk == DiskState::Negotiating {
+            log!(Info, device, "real peer disk state = {}", proposal.peer_disk.name());
+        }
+        if proposal.needs_handshake {
+            let handshake = Handshake::new(device, &proposal);
+            match handshake.run() {
+                Some(conn) => proposal.conn = conn,
+                None => match self.after_refusal(device, proposal)? {
+                    Some(changed) => proposal = changed,
+                    None => return Ok(Step::Again),
+                },
+            }
+        }
+        let (negotiated, _) = self.resource.control.lock().negotiated(device);
+        let new_current_uuid = device.flags.any(flag::NEW_CURRENT_UUID);
+        match conclude(&proposal, negotiated, new_current_uuid) {
+            Verdict::Apply(conclusion) => self.apply(device, &proposal, conclusion),
+            Verdict::AbortFrozen => {
+                self.abort_frozen(device);
+                Err(ConnectionError)
+            }
+        }
+    }
+
+    /// The handshake refused: who has to give in. `None`: the own disk did, look again.
+    fn after_refusal(
+        &self,
+        device: &Arc<Device>,
+        proposal: Proposal,
+    ) -> Result<Option<Proposal>, ConnectionError> {
+        let dry_run = connection_flag::DRY_RUN;
+        let was_asked = self.resource.connection.flags.clear(dry_run) & dry_run != 0;
+        match handshake_failed(proposal, was_asked) {
+            Failure::FailOwnDisk(_) => {
+                let failed = Change::disk(DiskState::Failed);
+                // Refused where it failed already.
+                let _ = self.resource.change_state(device, failed, How::HARD);
+                Ok(None)
+            }
+            Failure::PeerIsDiskless(changed) => {
+                log!(Error, device, "Disk attach process on the peer node was aborted.");
+                Ok(Some(changed))
+            }
+            Failure::CloseDryRun => Err(ConnectionError),
+            Failure::Disconnect => Err(self.disconnect()),
+        }
+    }
+
+    fn apply(
+        &self,
+        device: &Arc<Device>,
+        proposal: &Proposal,
+        conclusion: Conclusion,
+    ) -> Result<Step, ConnectionError> {
+        let how = How {
+            flags: if conclusion.hard { Flags::HARD } else { Flags::SOFT },
+            verbose: true,
+        };
+        let mut is_same = true;
+        let changed = self.resource.change_state_if(device, conclusion.change, how, |state| {
+            is_same = state == proposal.old;
+            is_same
+        });
+        if !is_same {
+            return Ok(Step::Again);
+        }
+        if changed.is_err() {
+            return Err(self.disconnect());
+        }
+        if conclusion.resend {
+            // What cannot be sent has cost the connection.
+            let _ = device
+                .send_uuids(UuidFlags::default())
+                .and_then(|()| device.send_present_state());
+        }
+        device.flags.clear(flag::DISCARD_MY_DATA | flag::CONSIDER_RESYNC);
+        if let Some(local) = device.local() {
+            // An error costs the disk.
+            let _ = local.sync(device);
+        }
+        Ok(Step::Done)
+    }
+
+    /// A peer that was restarted lost what it had been sent: it must not be taken for the one before.
+    fn abort_frozen(&self, device: &Arc<Device>) {
+        log!(Error, device, "Aborting Connect, can not thaw IO with an only Consistent peer");
+        self.resource.fail_for_lost_connection();
+        after::new_current_uuid(device);
+        device.flags.clear(flag::NEW_CURRENT_UUID);
+        let aborted = Change::conn(ConnState::ProtocolError).with_susp(false);
+        // Refused where the connection is going down already.
+        let _ = self.resource.change_connection(aborted, How::HARD);
+    }
+
+    /// The nodes do not go together: the connection ends StandAlone.
+    pub(super) fn disconnect(&self) -> ConnectionError {
+        self.resource.lose_connection(ConnState::Disconnecting);
+        ConnectionError
+    }
+
+    /// P_STATE_CHG_REQ.
+    pub(super) fn state_request(
+        &mut self,
+        device: &Arc<Device>,
+        payload: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let change = self.requested_change(payload)?;
+        // Without changes of connections a volume's is one: there is only that volume.
+        let of_connection = !self.version.has_volumes() && change.wanted_conn().is_some();
+        let result = if self.is_concurrent() {
+            Err(StateError::ConcurrentStateChange)
+        } else if of_connection {
+            self.change_connection(change)
+        } else {
+            self.resource.change_state(device, change, How::VERBOSE)
+        };
+        self.reply(device, Command::StateChangeReply, result)?;
+        if let Some(local) = device.local() {
+            // An error costs the disk.
+            let _ = local.sync(device);
+        }
+        Ok(())
+    }
+
+    /// P_CONN_ST_CHG_REQ.
+    pub(super) fn connection_state_request(
+        &mut self,
+        payload: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let change = self.requested_change(payload)?;
+        let result = if self.is_concurrent() {
+            Err(StateError::ConcurrentStateChange)
+        } else {
+            self.change_connection(change)
+        };
+        let reply = StateReply {
+            code: code_of(result),
+        };
+        let command = Command::ConnStateChangeReply;
+        let sent = self.resource.send_meta(Default::default(), command, &reply.encode());
+        sent.map_err(|_| ConnectionError)?;
+        self.leave_if_torn_down()
+    }
+
+    fn requested_change(&self, payload: &[u8]) -> Result<Change, ConnectionError> {
+        let request = self.decoded(StateRequest::decode(payload))?;
+        let change = Change {
+            mask: request.mask.0,
+            val: request.value.0,
+        };
+        Ok(change.convert_peer())
+    }
+
+    /// Whether a change of ours is under way that has precedence.
+    fn is_concurrent(&self) -> bool {
+        let connection = &self.resource.connection;
+        connection.flags.any(connection_flag::RESOLVE_CONFLICTS)
+            && connection.agreement.try_lock().is_none()
+    }
+
+    fn change_connection(&self, change: Change) -> Result<Success, StateError> {
+        let how = How {
+            flags: Flags {
+                ignore_outdate_failure: true,
+                ..Flags::SOFT
+            },
+            verbose: true,
+        };
+        self.resource.change_connection(change, how)
+    }
+
+    fn reply(
+        &self,
+        device: &Device,
+        command: Command,
+        result: Result<Success, StateError>,
+    ) -> Result<(), ConnectionError> {
+        let reply = StateReply {
+            code: code_of(result),
+        };
+        let sent = self.resource.send_meta(device.volume, command, &reply.encode());
+        sent.map_err(|_| ConnectionError)?;
+        self.leave_if_torn_down()
+    }
+
+    /// The peer has our consent to disconnect: nothing more is to come.
+    fn leave_if_torn_down(&self) -> Result<(), ConnectionError> {
+        if self.resource.cstate() == ConnState::TearDown {
+            return Err(ConnectionError);
+        }
+        Ok(())
+    }
+}
+
+fn code_of(result: Result<Success, StateError>) -> i32 {
+    match result {
+        Ok(success) => success.code(),
+        Err(error) => error.code(),
+    }
+}
+
+fn peer_facts(device: &Arc<Device>) -> PeerFacts {
+    PeerFacts {
+        peer_uuid_flags: device.peer.lock().uuid_flags().map(|flags| flags.0),
+        consider_resync: device.flags.any(flag::CONSIDER_RESYNC),
+        set_bits: device.local().map_or(0, |local| local.bitmap.set_bits()),
+        failed_bits: device.resync.lock().progress.failed_bits(),
+    }
+}

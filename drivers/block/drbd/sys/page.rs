@@ -222,7 +222,7 @@ impl<'a> SegmentsMut<'a> {
     /// # Safety
     ///
     /// The bytes must be borrowed exclusively for `'a`.
-    unsafe fn new(segments: Segments<'a>) -> Self {
+    pub(crate) unsafe fn new(segments: Segments<'a>) -> Self {
         // INVARIANT: By the requirement of this function.
         Self(segments)
     }

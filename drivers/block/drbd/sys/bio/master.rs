@@ -8,7 +8,10 @@ use super::{
     Flags,
     Operation, //
 };
-use crate::page::Segments;
+use crate::page::{
+    Segments,
+    SegmentsMut, //
+};
 use core::{
     mem::ManuallyDrop,
     ptr::NonNull, //
@@ -164,6 +167,21 @@ impl MasterHold {
     pub fn segments(&self) -> Segments<'_> {
         // SAFETY: By the type invariant the bio has not ended; the borrow outlives that.
         unsafe { data_of(self.0) }
+    }
+
+    /// The memory that a read is to fill; empty unless the bio reads.
+    ///
+    /// Whoever calls this is the one who serves the read: nothing else may fill it meanwhile.
+    pub fn segments_mut(&mut self) -> SegmentsMut<'_> {
+        // SAFETY: The bio is alive while we hold its count.
+        let op = unsafe { self.0.as_ref() }.bi_opf & OPERATION_MASK;
+        let segments = match op {
+            bindings::req_op_REQ_OP_READ => self.segments(),
+            _ => Segments::empty(),
+        };
+        // SAFETY: A read lends its pages to the driver for writing until it ends; the driver serves
+        // it once, and what C or another hold sees of the bytes meanwhile are plain bytes.
+        unsafe { SegmentsMut::new(segments) }
     }
 }
 

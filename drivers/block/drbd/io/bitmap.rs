@@ -82,15 +82,15 @@ pub(crate) enum Which {
 }
 
 impl Bitmap {
-    /// An all-clear bitmap for at most `largest` sectors. May sleep.
-    pub(crate) fn new(largest: Sector) -> Result<Self> {
+    /// An all-clear bitmap for `capacity` sectors, which may become `largest`. May sleep.
+    pub(crate) fn new(largest: Sector, capacity: Sector) -> Result<Self> {
         let bits = bits_for(largest);
         let words = usize::try_from(words_for(bits))?;
         let pages = usize::try_from(words_for(pages_for(bits)))?;
         Ok(Self {
             words: CoreWords(AtomicWords::new(words)?),
             dirty: AtomicWords::new(pages)?,
-            capacity_sectors: AtomicBits64::new(largest.0),
+            capacity_sectors: AtomicBits64::new(capacity.min(largest).0),
             set: AtomicBits64::new(0),
         })
     }
@@ -121,6 +121,12 @@ impl Bitmap {
     /// Number of bits. Any context.
     pub(crate) fn bits(&self) -> u64 {
         bits_for(Sector(self.capacity_sectors.load()))
+    }
+
+    /// Numbers of bits, of the words they take, and of the pages on disk. Any context.
+    pub(crate) fn dimensions(&self) -> (u64, u64, u64) {
+        let bits = self.bits();
+        (bits, words_for(bits), pages_for(bits))
     }
 
     /// Number of set bits. Any context.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the whole module shares: its handle, the bio reserve and the queue for delayed bios.
+//! What the whole module shares: its handle, the bio reserve, the queue for delayed bios, and where events go.
 
 use drbd_sys::{
     bio::BioSet,
@@ -16,6 +16,7 @@ use kernel::{
 };
 
 use super::limits::BIO_RESERVE;
+use crate::notify::Notifier;
 
 /// Facilities that every resource uses.
 pub(crate) struct Environment {
@@ -25,6 +26,8 @@ pub(crate) struct Environment {
     pub(crate) submit_queue: OwnQueue,
     /// Where all bios come from.
     pub(crate) bios: BioSet,
+    /// Where events go.
+    pub(crate) notifier: Arc<Notifier>,
 }
 
 impl Environment {
@@ -34,11 +37,15 @@ impl Environment {
     }
 
     /// Sets the facilities up. May sleep.
-    pub(crate) fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        module: &'static ThisModule,
+        notifier: Arc<Notifier>,
+    ) -> Result<Arc<Self>> {
         let environment = Self {
             module,
             submit_queue: OwnQueue::new(c"drbd_submit", Order::Concurrent)?,
             bios: BioSet::new(BIO_RESERVE)?,
+            notifier,
         };
         Ok(Arc::new(environment, GFP_KERNEL)?)
     }

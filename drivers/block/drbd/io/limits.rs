@@ -20,3 +20,9 @@ pub(crate) const BIO_RESERVE: u32 = 128;
 pub(crate) const RECONNECT_PAUSE_MS: u32 = 1000;
 /// How long changed metadata may stay in memory only.
 pub(crate) const METADATA_DIRTY_MS: u64 = 5000;
+/// Largest application bio that a device takes before it had a disk.
+pub(crate) const FRESH_BIO_BYTES: u32 = 8192;
+/// Largest application bio as long as no peer said what it takes.
+pub(crate) const UNKNOWN_PEER_BIO_BYTES: u32 = 4096;
+/// How long a command waits for application I/O to end before it gives up.
+pub(crate) const HOLD_IO_MS: u32 = 30_000;

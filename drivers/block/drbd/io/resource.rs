@@ -64,6 +64,8 @@ pub(crate) struct Threads {
     pub(crate) worker: Option<Thread>,
     /// Connects and receives.
     pub(crate) receiver: Option<Thread>,
+    /// Waits for the helper that fences a lost peer.
+    pub(crate) fencer: Option<Thread>,
 }
 
 /// A resource. Shared by the registry, its devices and its threads.

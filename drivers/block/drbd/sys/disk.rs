@@ -141,7 +141,7 @@ struct Private<D> {
 pub struct Disk<T: DiskOps> {
     disk: NonNull<bindings::gendisk>,
     added: Atomic<bool>,
-    _ops: PhantomData<T>,
+    _ops: PhantomData<fn() -> T>,
 }
 
 /// Private data with the shell's part as the foreign pointer that borrowing needs.

@@ -17,6 +17,7 @@ pub mod hash;
 pub mod kthread;
 pub mod limits;
 pub mod log;
+pub mod module;
 pub mod page;
 pub mod params;
 pub mod pool;

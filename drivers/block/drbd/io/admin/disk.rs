@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Options and end of an attached disk (spec §15.2).
+
+use drbd_engine::{
+    config::{
+        DiskConf,
+        RetCode, //
+    },
+    epoch::WriteOrdering,
+    meta::MdFlags,
+    state::{
+        Change,
+        ConnState,
+        DiskState,
+        StateError, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::Outcome;
+use crate::{
+    control::backend::InfoText,
+    io::{
+        attach,
+        device::{
+            flag,
+            Device, //
+        },
+        held_io::HeldIo,
+        size,
+        state::How, //
+    },
+};
+
+/// How long a graceful detach waits for requests at the backing device.
+const DETACH_MS: u32 = 60_000;
+
+/// CHG_DISK_OPTS.
+pub(super) fn change_options(
+    device: &Arc<Device>,
+    conf: &DiskConf,
+    info: &mut InfoText,
+) -> Outcome {
+    let local = device.local().ok_or(RetCode::NO_DISK)?;
+    let old = local.conf();
+    if conf.resync_after >= 0 {
+        let text = format_args!("resync-after is not built into this driver");
+        return Err(info.say(RetCode::RESYNC_AFTER, text));
+    }
+    let mut conf = conf.clone();
+    conf.al_extents = local.layout.ring().clamp_extents(conf.al_extents);
+    if conf.al_extents != old.al_extents {
+        let text = format_args!("al-extents can only change while the disk is detached");
+        return Err(info.say(RetCode::INVALID_REQUEST, text));
+    }
+    conf.rs_discard_granularity =
+        attach::discard_granularity(device, &local.backing, &conf);
+    let keeps_log = conf.al_updates;
+    let conf = Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
+    local.set_conf(conf.clone());
+    local.change(device, |superblock| {
+        superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, !keeps_log);
+    });
+    if (conf.disk_flushes, conf.disk_drain) != (old.disk_flushes, old.disk_drain) {
+        attach::update_write_ordering(&device.resource, WriteOrdering::Flush);
+    }
+    // An error costs the disk by itself.
+    let _ = local.sync(device);
+    drop(local);
+    size::update_limits(device);
+    if device.state().conn >= ConnState::Connected {
+        // What cannot be sent has cost the connection.
+        let _ = device.send_sync_param();
+    }
+    Ok(RetCode::NO_ERROR)
+}
+
+/// DETACH.
+pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> Outcome {
+    let resource = &device.resource;
+    let change = Change::disk(DiskState::Failed);
+    if force {
+        device.flags.set(flag::FORCE_DETACH);
+        return Ok(resource.change_state(device, change, How::HARD)?.into());
+    }
+    let held = HeldIo::new(device).map_err(|_| still_in_use(info))?;
+    let answer = resource.request_state(device, change, How::VERBOSE);
+    drop(held);
+    let code = match answer {
+        Ok(success) => RetCode::from(success),
+        Err(StateError::IsDiskless) => return Err(RetCode::IS_DISKLESS),
+        Err(error) => return Err(error.into()),
+    };
+    let is_gone = || device.state().disk != DiskState::Failed && !device.is_attached();
+    if !resource.waiters.wait_until_timeout(is_gone, DETACH_MS) {
+        return Err(still_in_use(info));
+    }
+    // The devices are closed by then, and free for others.
+    resource.flush_worker();
+    Ok(code)
+}
+
+fn still_in_use(info: &mut InfoText) -> RetCode {
+    let text = format_args!("requests at the backing device do not end; detach with --force");
+    info.say(RetCode::INTERRUPTED, text)
+}
+
+/// OUTDATE.
+pub(super) fn outdate(device: &Arc<Device>) -> Outcome {
+    let change = Change::disk(DiskState::Outdated);
+    let success = device.resource.request_state(device, change, How::VERBOSE)?;
+    device.resource.flush_worker();
+    Ok(success.into())
+}

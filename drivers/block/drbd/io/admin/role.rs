@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Becoming Primary and Secondary (spec §4.6).
+
+use drbd_engine::{
+    config::RetCode,
+    state::{
+        promote::{
+            self,
+            Attempt,
+            PromoteStep, //
+        },
+        Change,
+        ConnState,
+        Role,
+        State,
+        StateError, //
+    },
+    wire::UuidFlags,
+};
+use drbd_sys::{
+    log,
+    time::sleep_ms, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    wait_for_answers,
+    Outcome, //
+};
+use crate::io::{
+    after,
+    connection::flag as connection_flag,
+    device::Device,
+    fence,
+    resource::Resource,
+    state::How, //
+};
+
+/// What the ping timeout is without a connection, in tenths of a second.
+const PING_TIMEOUT_DS: u32 = 5;
+
+/// PRIMARY.
+pub(super) fn promote(device: &Arc<Device>, force: bool) -> Outcome {
+    let resource = &device.resource;
+    ping(resource);
+    let forced = match request_primary(device, force)? {
+        Some(forced) => forced,
+        None => return Ok(RetCode::NOTHING_TO_DO),
+    };
+    if forced {
+        log!(Warning, device, "Forced to consider local data as UpToDate!");
+    }
+    wait_for_answers(device);
+    forget_discard_my_data(resource)?;
+    let state = device.state();
+    if let Some(local) = device.local() {
+        if promote::starts_new_generation(state, local.uuids().bitmap == 0, forced) {
+            after::new_current_uuid(device);
+        }
+        local.change(device, |superblock| superblock.uuids.enter_primary());
+        device.exposed_uuid.store(local.current_uuid());
+    }
+    finish(device, forced);
+    Ok(RetCode::SUCCESS)
+}
+
+/// SECONDARY.
+pub(super) fn demote(device: &Arc<Device>) -> Outcome {
+    let change = Change::role(Role::Secondary);
+    let answer = device.resource.request_state(device, change, How::VERBOSE);
+    let code = RetCode::from(answer?);
+    if code == RetCode::NOTHING_TO_DO {
+        return Ok(code);
+    }
+    wait_for_answers(device);
+    if let Some(local) = device.local() {
+        local.change(device, |superblock| superblock.uuids.enter_secondary());
+    }
+    finish(device, false);
+    Ok(RetCode::SUCCESS)
+}
+
+/// What both have in common: the peer, the metadata and the system learn of the new role.
+fn finish(device: &Arc<Device>, forced: bool) {
+    let State { conn, role, .. } = device.state();
+    if conn >= ConnState::WFReportParams {
+        // What cannot be sent has cost the connection.
+        if forced {
+            let _ = device.send_uuids(UuidFlags::default());
+        }
+        let _ = device.send_present_state();
+    }
+    if let Some(local) = device.local() {
+        // An error costs the disk by itself.
+        let _ = local.sync(device);
+    }
+    if let Some(disk) = device.disk.lock().as_ref() {
+        disk.set_read_only(!role.is_primary());
+        disk.notify_change();
+    }
+    device.resource.flush_worker();
+}
+
+/// Asks until the node is Primary, `Some` whether by force; `None` if it was so before.
+fn request_primary(device: &Arc<Device>, force: bool) -> Result<Option<bool>, RetCode> {
+    let resource = &device.resource;
+    let mut attempt = Attempt::FIRST;
+    loop {
+        let answer = resource.request_state(device, attempt.change, How::QUIET);
+        attempt = match promote::next(answer, attempt, force, device.state()) {
+            PromoteStep::Promoted { forced } => return Ok(Some(forced)),
+            PromoteStep::NothingToDo => return Ok(None),
+            PromoteStep::Refused(error) => {
+                log!(Error, device, "State change failed: {}", error.text());
+                return Err(error.into());
+            }
+            PromoteStep::Retry(next) => next,
+            PromoteStep::FencePeer(next) => fence_peer(device, answer.err(), next, force),
+            PromoteStep::WaitForPing(next) => {
+                let config = resource.connection.config();
+                let timeout_ds = config.map_or(PING_TIMEOUT_DS, |config| config.net.ping_timeo);
+                sleep_ms(timeout_ds.saturating_add(1).saturating_mul(100));
+                next
+            }
+            PromoteStep::LastRequest(next) => {
+                resource.request_state(device, next.change, How::VERBOSE)?;
+                return Ok(Some(next.forced));
+            }
+        };
+    }
+}
+
+fn fence_peer(
+    device: &Arc<Device>,
+    error: Option<StateError>,
+    attempt: Attempt,
+    force: bool,
+) -> Attempt {
+    let fenced = fence::fence_peer(&device.resource);
+    let error = error.unwrap_or(StateError::Unknown);
+    let (attempt, splits_brain) = promote::after_fencing(error, attempt, fenced, force);
+    if splits_brain {
+        log!(Warning, device, "Forced into split brain situation!");
+    }
+    attempt
+}
+
+/// Whoever becomes Primary wants its own data from now on.
+fn forget_discard_my_data(resource: &Resource) -> Result<(), RetCode> {
+    let connection = &resource.connection;
+    let Some(config) = connection.config().filter(|config| config.net.discard_my_data) else {
+        return Ok(());
+    };
+    let mut net = config.net.clone();
+    net.discard_my_data = false;
+    let changed = Arc::new(config.with_net(net), GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
+    connection.set_config(Some(changed));
+    Ok(())
+}
+
+/// Asks the peer for a sign of life, so that a dead one is noticed soon.
+fn ping(resource: &Resource) {
+    let connection = &resource.connection;
+    connection.flags.set(connection_flag::SEND_PING);
+    connection.asender_wait.wake_all();
+}

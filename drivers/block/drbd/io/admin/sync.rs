@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commands about data generations, resyncs and suspended I/O.
+
+use drbd_engine::{
+    config::RetCode,
+    meta::uuid::JUST_CREATED,
+    state::{
+        Change,
+        ConnState,
+        DiskState, //
+    },
+    wire::UuidFlags,
+};
+use drbd_sys::{
+    log,
+    random, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::Outcome;
+use crate::{
+    control::backend::InfoText,
+    io::{
+        after,
+        bitmap::Which,
+        device::{
+            flag,
+            Device,
+            LocalRef, //
+        },
+        held_io::HeldIo,
+        resync,
+        state::How, //
+    },
+};
+
+/// From this protocol version on a peer knows how to skip the initial resync.
+const SKIP_INITIAL_SYNC: u32 = 90;
+
+/// INVALIDATE: all of this side's data is to be replaced.
+pub(super) fn invalidate(device: &Arc<Device>) -> Outcome {
+    require_disk(device)?;
+    let resource = &device.resource;
+    let state = device.state();
+    resource.flush_worker();
+    let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
+    if state.conn != ConnState::StandAlone || state.role.is_primary() {
+        let change = Change::conn(ConnState::StartingSyncT);
+        return Ok(resource.request_state(device, change, How::VERBOSE)?.into());
+    }
+    let change = Change::disk(DiskState::Inconsistent);
+    let success = resource.request_state(device, change, How::VERBOSE)?;
+    resync::set_all_and_write(device, "set_n_write from invalidate")
+        .map_err(|_| RetCode::IO_META_DISK)?;
+    Ok(success.into())
+}
+
+/// INVAL_PEER: all of the peer's data is to be replaced.
+pub(super) fn invalidate_peer(device: &Arc<Device>) -> Outcome {
+    require_disk(device)?;
+    let resource = &device.resource;
+    let state = device.state();
+    resource.flush_worker();
+    let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
+    if state.conn != ConnState::StandAlone || !state.role.is_primary() {
+        let change = Change::conn(ConnState::StartingSyncS);
+        return Ok(resource.request_state(device, change, How::VERBOSE)?.into());
+    }
+    let change = Change::pdsk(DiskState::Inconsistent);
+    let success = resource.request_state(device, change, How::VERBOSE)?;
+    device.flags.set(flag::ACTIVITY_LOG_SUSPENDED);
+    log!(Info, device, "Suspended AL updates");
+    resync::set_all_and_write(device, "set_n_write from invalidate_peer")
+        .map_err(|_| RetCode::IO_META_DISK)?;
+    Ok(success.into())
+}
+
+/// PAUSE_SYNC and RESUME_SYNC.
+pub(super) fn pause(device: &Arc<Device>, paused: bool) -> Outcome {
+    let change = Change::user_isp(paused);
+    Ok(device.resource.request_state(device, change, How::VERBOSE)?.into())
+}
+
+/// SUSPEND_IO.
+pub(super) fn suspend_io(device: &Arc<Device>) -> Outcome {
+    let change = Change::susp(true);
+    Ok(device.resource.request_state(device, change, How::VERBOSE)?.into())
+}
+
+/// RESUME_IO.
+pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
+    let resource = &device.resource;
+    if device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0 {
+        begin_generation(device);
+    }
+    let change = Change::susp(false).with_susp_nod(false).with_susp_fen(false);
+    let success = resource.request_state(device, change, How::VERBOSE)?;
+    if device.state().conn < ConnState::Connected {
+        resource.fail_for_lost_connection();
+    }
+    device.wake();
+    device.retry_delayed();
+    Ok(success.into())
+}
+
+/// I/O goes on without the peer, which is to be known when it comes back.
+fn begin_generation(device: &Arc<Device>) {
+    if device.is_attached() {
+        return after::new_current_uuid(device);
+    }
+    // What is written from now on is nowhere: whatever data turn up later are others.
+    device.exposed_uuid.store(random::u64());
+    log!(
+        Warning,
+        device,
+        "Resumed without access to data; please tear down before attempting to re-configure."
+    );
+}
+
+/// NEW_C_UUID.
+pub(super) fn new_current_uuid(
+    device: &Arc<Device>,
+    clear_bitmap: bool,
+    info: &mut InfoText,
+) -> Outcome {
+    let local = require_disk(device)?;
+    let state = device.state();
+    let version = device.resource.connection.version();
+    let skips_sync = state.conn == ConnState::Connected
+        && version.is_at_least(SKIP_INITIAL_SYNC)
+        && local.current_uuid() == JUST_CREATED
+        && clear_bitmap;
+    if skips_sync {
+        log!(Info, device, "Preparing to skip initial sync");
+    } else if state.conn != ConnState::StandAlone {
+        let text = format_args!("disconnect first");
+        return Err(info.say(RetCode::CONNECTED, text));
+    }
+    let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
+    local.change(device, |superblock| superblock.uuids.set_bitmap(0));
+    after::new_current_uuid(device);
+    if clear_bitmap {
+        local.bitmap.clear_all();
+        local
+            .bitmap
+            .write(device, &local, Which::All)
+            .map_err(|_| RetCode::IO_META_DISK)?;
+    }
+    if skips_sync {
+        skip_initial_sync(device, &local)?;
+    }
+    local.sync(device).map_err(|_| RetCode::IO_META_DISK)?;
+    Ok(RetCode::NO_ERROR)
+}
+
+/// Both sides' data are declared the same.
+fn skip_initial_sync(device: &Arc<Device>, local: &LocalRef) -> Result<(), RetCode> {
+    // What cannot be sent has cost the connection.
+    let _ = device.send_uuids(UuidFlags::SKIP_INITIAL_SYNC);
+    local.change(device, |superblock| superblock.uuids.bitmap = 0);
+    log!(Info, device, "cleared bitmap UUID {}", local.uuids_text());
+    let change = Change::disk(DiskState::UpToDate).with_pdsk(DiskState::UpToDate);
+    device.resource.change_state(device, change, How::VERBOSE)?;
+    Ok(())
+}
+
+fn require_disk(device: &Arc<Device>) -> Result<LocalRef, RetCode> {
+    device.local().ok_or(RetCode::NO_DISK)
+}

@@ -14,10 +14,7 @@ use drbd_sys::{
     kthread::Thread,
     log, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::sync::Arc;
 
 use super::{
     acks,

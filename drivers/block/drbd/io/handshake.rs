@@ -333,7 +333,7 @@ fn forget_single_shot_options(resource: &Resource, config: &Config) {
     if !config.net.discard_my_data {
         return;
     }
-    let mut net = config.net;
+    let mut net = config.net.clone();
     net.discard_my_data = false;
     let changed = Arc::new(config.with_net(net), GFP_KERNEL);
     if let Ok(changed) = changed {

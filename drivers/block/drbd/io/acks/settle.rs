@@ -13,7 +13,6 @@ use drbd_engine::{
 };
 use kernel::{
     alloc::KBox,
-    prelude::*,
     sync::Arc, //
 };
 

@@ -176,7 +176,7 @@ pub(super) fn send(
     let length = u32::try_from(payload.len()).map_err(|_| Failure::Retry)?;
     let used = header::encode(version, Default::default(), command, length, &mut front);
     let mut packet = [0; PACKET_BYTES];
-    let bytes = front.iter().take(used).chain(payload);
+    let bytes = Iterator::chain(front.iter().take(used), payload);
     let mut total = 0usize;
     for (to, from) in packet.iter_mut().zip(bytes) {
         *to = *from;

@@ -88,7 +88,7 @@ impl Receiver {
         })?;
         let connection = &self.resource.connection;
         let config = connection.config().ok_or(ConnectionError)?;
-        let mut net = config.net;
+        let mut net = config.net.clone();
         take_over(&mut net, &adopted);
         connection.set_protocol(net.wire_protocol);
         self.store(net)?;
@@ -135,7 +135,7 @@ impl Receiver {
         })?;
         self.adopt_hashes(device, &adoption)?;
         if let Some(local) = device.local() {
-            let conf = Arc::new(with_rates(*local.conf(), &adoption), GFP_KERNEL);
+            let conf = Arc::new(with_rates((*local.conf()).clone(), &adoption), GFP_KERNEL);
             local.set_conf(conf.map_err(|_| ConnectionError)?);
         }
         Ok(())
@@ -148,7 +148,7 @@ impl Receiver {
         adoption: &Adoption,
     ) -> Result<(), ConnectionError> {
         let config = self.resource.connection.config().ok_or(ConnectionError)?;
-        let mut net = config.net;
+        let mut net = config.net.clone();
         let changes = [
             ("verify-alg", adoption.verify, &mut net.verify_alg),
             ("csums-alg", adoption.csums, &mut net.csums_alg),
@@ -179,8 +179,9 @@ impl Receiver {
         let theirs = self.decoded(Sizes::decode(payload))?;
         for sectors in [theirs.disk, theirs.user, theirs.current] {
             if sectors.0 > SECTORS_MAX {
-                let what = format_args!("ReportSizes packet with impossible size {sectors}s");
-                return Err(self.refuse(what));
+                return Err(self.refuse(format_args!(
+                    "ReportSizes packet with impossible size {sectors}s"
+                )));
             }
         }
         {
@@ -209,7 +210,7 @@ impl Receiver {
         user: Sector,
     ) -> Result<(), ConnectionError> {
         let Some(local) = device.local() else { return Ok(()) };
-        let mut conf = *local.conf();
+        let mut conf = (*local.conf()).clone();
         log!(Info, device, "Peer sets u_size to {} sectors (old: {})", user, conf.disk_size);
         conf.disk_size = user.0;
         let conf = Arc::new(conf, GFP_KERNEL);

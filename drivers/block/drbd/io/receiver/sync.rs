@@ -38,10 +38,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::log;
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::sync::Arc;
 
 use crate::io::{
     connection::{

@@ -12,8 +12,8 @@ from pathlib import Path
 from . import agent
 from .report import KernelReport, find_trouble
 
-COMMAND_TIMEOUT_S = 60
-BOOT_TIMEOUT_S = 120
+COMMAND_TIMEOUT_S = 120
+BOOT_TIMEOUT_S = 240
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def write_image(target: Path, ground: Ground, *, module: str, tools: str, bench:
                 shutil.copyfileobj(source, out, 1 << 20)
         archive = Archive(out)
         archive.copy(CHECKOUT / "tests/vm/guest/init", "init")
+        archive.copy(CHECKOUT / "tests/vm/guest/fstab", "etc/fstab")
         archive.copy(ground.agent, "usr/sbin/drbd-test-agent")
         if module == "ours":
             archive.copy(_our_module(),

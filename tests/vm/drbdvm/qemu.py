@@ -50,7 +50,7 @@ class QemuGuest(Guest):
         machine = self.machine
         kernel_options = [
             "console=ttyS0", "quiet", "rdinit=/init", "panic=-1", "mitigations=off",
-            "tsc=reliable", "net.ifnames=0", "random.trust_cpu=on",
+            "tsc=reliable", "net.ifnames=0", "random.trust_cpu=on", "lsm=capability", "audit=0",
             f"guest.name={self.name}", f"guest.address={self.address}/24",
             "guest.agent=drbd.agent",
         ]

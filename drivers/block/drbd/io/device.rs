@@ -334,7 +334,7 @@ impl Device {
         drop(local);
         Some(LocalRef {
             disk,
-            count: LocalCount(self.clone()),
+            _count: LocalCount(self.clone()),
         })
     }
 
@@ -437,16 +437,9 @@ impl fmt::Display for Device {
 ///
 /// May be dropped in any context: the last owner of the disk is whoever detaches it.
 pub(crate) struct LocalRef {
-    // Drops before `count`: once the device's count is zero, its detacher has the last reference.
+    // Drops before the count: once the device's count is zero, its detacher has the last reference.
     disk: Arc<LocalDisk>,
-    count: LocalCount,
-}
-
-impl LocalRef {
-    /// The device that the disk is attached to.
-    pub(crate) fn device(&self) -> &Arc<Device> {
-        &self.count.0
-    }
+    _count: LocalCount,
 }
 
 impl core::ops::Deref for LocalRef {

@@ -118,11 +118,6 @@ impl RequestTable {
 }
 
 impl Request {
-    /// Its slot.
-    pub(crate) fn index(&self) -> Index {
-        self.index
-    }
-
     /// Begins a life: stores the parts, then the first word. The caller holds the log's lock and has just admitted the request.
     pub(crate) fn begin(&self, parts: Parts, state: RequestState) {
         *self.parts.lock() = Some(parts);
@@ -138,11 +133,6 @@ impl Request {
     pub(crate) fn with<R>(&self, read: impl FnOnce(&mut Parts) -> R) -> Option<R> {
         let mut parts = self.parts.lock();
         (*parts).as_mut().map(read)
-    }
-
-    /// The device, while the request lives. Any context.
-    pub(crate) fn device(&self) -> Option<Arc<Device>> {
-        self.with(|parts| parts.device.clone())
     }
 
     /// Moves the request along and carries out what follows. Any context, without the log's lock.

@@ -129,16 +129,6 @@ impl Resource {
         self.send_on_data(volume, command, Body::Nothing, |_, out| copy(out, payload))
     }
 
-    /// Sends a packet on the data socket whose payload `fill` writes and measures. May sleep.
-    pub(crate) fn send_data_with(
-        &self,
-        volume: VolumeNr,
-        command: Command,
-        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> Result<(), NotSent> {
-        self.send_on_data(volume, command, Body::Nothing, |_, out| fill(out))
-    }
-
     /// Sends a packet on the meta socket. May sleep.
     pub(crate) fn send_meta(
         &self,

@@ -5,10 +5,7 @@
 use core::fmt;
 
 use drbd_engine::{
-    handshake::sizes::{
-        sendable_bio_size,
-        Candidates, //
-    },
+    handshake::sizes::sendable_bio_size,
     state::ConnState,
     types::{
         Sector,
@@ -72,17 +69,6 @@ impl fmt::Display for HumanSize {
         }
         write!(f, "{size} EB")
     }
-}
-
-/// The size that follows from what both nodes have; `None` where nobody has a disk. Any context but interrupts.
-pub(crate) fn determine(device: &Device, local: &LocalRef) -> Option<Sector> {
-    let candidates = Candidates {
-        own: local.layout.usable(),
-        peer: Sector(device.peer.lock().disk_sectors),
-        last_agreed: local.last_agreed_size(),
-        user: Sector(local.conf().disk_size),
-    };
-    candidates.size()
 }
 
 /// Gives a device with a disk a new size, in core and in the metadata; new storage is out of sync

@@ -237,13 +237,7 @@ impl Device {
         self.waiters.wake_all();
     }
 
-    /// Holds back new application I/O, and waits until what was admitted has ended. May sleep; not from the worker while bios need it.
-    pub(crate) fn hold_io(&self) {
-        self.gate.up();
-        self.waiters.wait_until(|| self.counters.application_bios.get() == 0);
-    }
-
-    /// Holds back new application I/O without waiting. Any context.
+    /// Holds back new application I/O, without waiting for what was admitted. Any context.
     pub(crate) fn close_gate(&self) {
         self.gate.up();
     }

@@ -37,8 +37,7 @@ use kernel::{
 use super::{
     device::Device,
     registry::Registry,
-    resource::Resource,
-    size, //
+    resource::Resource, //
 };
 use crate::control::backend::{
     Backend,
@@ -117,7 +116,7 @@ fn settle(resource: &Arc<Resource>) {
         resource.stop_worker();
     }
     for device in resource.volumes() {
-        size::adopt(&device, drbd_engine::types::Sector(0));
+        device.set_capacity(0);
     }
 }
 

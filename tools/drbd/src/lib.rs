@@ -3,9 +3,21 @@
 //! `drbdsetup`, which talks to the driver, `drbdmeta`, which works on metadata, and the program
 //! that they share with `drbdadm`.
 //!
-//! The name that the program is called by says which of them it is; called by another name, its first argument does.
+//! The name that the program is called by says which of them it is; called by another name, its
+//! first argument does.
 
 #![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod clock;
+pub mod failure;
+pub mod generation;
+pub mod host;
+pub mod kernel;
+pub mod meta;
+pub mod netlink;
+pub mod numbers;
+pub mod terminal;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -20,6 +32,7 @@ pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
     }
     let exit = match tool(arguments.first()).as_deref() {
         Some("drbdadm") => drbd_adm::main(arguments),
+        Some("drbdmeta") => i32::from(meta::main(arguments)),
         _ => {
             eprintln!("{USAGE}");
             20

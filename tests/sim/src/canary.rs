@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Deliberate bugs of the simulated shell: each must be found, or the oracles prove nothing.
+
+/// A deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// The peer acknowledges an epoch before its disk has flushed it.
+    AckBeforeFlush,
+    /// The source calls blocks in sync when it has sent them.
+    BitClearedTooEarly,
+    /// Data is written before the activity log says that it will be.
+    ActivityLogAfterData,
+    /// Extents leave the activity log before their bitmap is on disk.
+    BitmapAfterActivityLog,
+    /// Losing the peer begins no new generation.
+    UuidNotRotated,
+    /// Resync and writes take no notice of each other.
+    ResyncOvertakesWrite,
+    /// A C peer acknowledges a write before it has written it.
+    AckBeforeWrite,
+    /// What was not acknowledged when the connection broke is not marked out of sync.
+    LostConnectionForgotten,
+    /// A target serves reads from blocks that are out of sync.
+    ReadsOutOfSync,
+    /// A node that crashed as Primary does not say so.
+    CrashForgotten,
+}
+
+impl Canary {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::AckBeforeFlush,
+        Self::BitClearedTooEarly,
+        Self::ActivityLogAfterData,
+        Self::BitmapAfterActivityLog,
+        Self::UuidNotRotated,
+        Self::ResyncOvertakesWrite,
+        Self::AckBeforeWrite,
+        Self::LostConnectionForgotten,
+        Self::ReadsOutOfSync,
+        Self::CrashForgotten,
+    ];
+
+    /// The canary with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|canary| format!("{canary:?}") == name)
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A disk with a volatile write cache. A power cut loses or keeps what was not flushed, sector by sector, in any order.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::sim::{Owner, Sim, MS, US};
+
+/// What a sector holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Data: the number of the write it comes from.
+    Data(u64),
+    /// Metadata.
+    Meta(Rc<[u8; 512]>),
+}
+
+/// A write: first sector, and the content of each; `None` is a sector that was never written.
+pub type Sectors = Vec<(u64, Option<Content>)>;
+
+struct Unflushed {
+    sequence: u64,
+    sectors: Sectors,
+}
+
+/// How fast a disk is.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    /// The longest time for a read or write.
+    pub io_ns: u64,
+    /// The longest time for a flush.
+    pub flush_ns: u64,
+}
+
+impl Speed {
+    /// A usual disk.
+    pub const USUAL: Self = Self {
+        io_ns: 400 * US,
+        flush_ns: 3 * MS,
+    };
+}
+
+/// A disk.
+pub struct Drive {
+    sim: Rc<Sim>,
+    speed: Speed,
+    durable: RefCell<BTreeMap<u64, Content>>,
+    visible: RefCell<BTreeMap<u64, Content>>,
+    /// Completed, not flushed, oldest first.
+    unflushed: RefCell<Vec<Unflushed>>,
+    /// Submitted and not completed.
+    in_flight: RefCell<BTreeMap<u64, Sectors>>,
+    sequence: Cell<u64>,
+}
+
+impl Drive {
+    /// An empty disk.
+    pub fn new(sim: Rc<Sim>, speed: Speed) -> Rc<Self> {
+        Rc::new(Self {
+            sim,
+            speed,
+            durable: RefCell::default(),
+            visible: RefCell::default(),
+            unflushed: RefCell::default(),
+            in_flight: RefCell::default(),
+            sequence: Cell::new(0),
+        })
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.sequence.set(self.sequence.get() + 1);
+        self.sequence.get()
+    }
+
+    fn delay(&self, flushes: bool) -> u64 {
+        let flush_ns = if flushes {
+            self.sim.between(50 * US, self.speed.flush_ns)
+        } else {
+            0
+        };
+        self.sim.between(10 * US, self.speed.io_ns) + flush_ns
+    }
+
+    /// Writes. With `durable` what completed before is flushed first, and the write itself is durable at its end.
+    pub fn write(
+        self: &Rc<Self>,
+        owner: Owner,
+        sectors: Sectors,
+        durable: bool,
+        done: impl FnOnce() + 'static,
+    ) {
+        let sequence = self.next_sequence();
+        self.in_flight.borrow_mut().insert(sequence, sectors);
+        let drive = self.clone();
+        self.sim.after(owner, self.delay(durable), move || {
+            if durable {
+                drive.settle(sequence);
+            }
+            let sectors = drive.in_flight.borrow_mut().remove(&sequence).unwrap_or_default();
+            store(&mut drive.visible.borrow_mut(), &sectors);
+            let completed = drive.next_sequence();
+            drive.unflushed.borrow_mut().push(Unflushed {
+                sequence: completed,
+                sectors,
+            });
+            if durable {
+                drive.settle_one(completed);
+            }
+            done();
+        });
+    }
+
+    /// Makes durable what completed before now.
+    pub fn flush(self: &Rc<Self>, owner: Owner, done: impl FnOnce() + 'static) {
+        let sequence = self.next_sequence();
+        let drive = self.clone();
+        self.sim.after(owner, self.delay(true), move || {
+            drive.settle(sequence);
+            done();
+        });
+    }
+
+    /// Reads; `done` gets what is there at the end.
+    pub fn read(
+        self: &Rc<Self>,
+        owner: Owner,
+        sector: u64,
+        count: u64,
+        done: impl FnOnce(Sectors) + 'static,
+    ) {
+        let drive = self.clone();
+        self.sim.after(owner, self.delay(false), move || {
+            done(drive.peek(sector, count));
+        });
+    }
+
+    /// What a read would give now, sectors that were never written left out.
+    pub fn peek(&self, sector: u64, count: u64) -> Sectors {
+        let visible = self.visible.borrow();
+        visible
+            .range(sector..sector + count)
+            .map(|(&at, content)| (at, Some(content.clone())))
+            .collect()
+    }
+
+    /// Stores without a device in between, as the admin's tools do before the first attach.
+    pub fn poke(&self, sectors: &Sectors) {
+        self.settle(u64::MAX);
+        store(&mut self.visible.borrow_mut(), sectors);
+        store(&mut self.durable.borrow_mut(), sectors);
+    }
+
+    fn settle(&self, before: u64) {
+        self.settle_where(|sequence| sequence < before);
+    }
+
+    fn settle_one(&self, sequence: u64) {
+        self.settle_where(|other| other == sequence);
+    }
+
+    fn settle_where(&self, settles: impl Fn(u64) -> bool) {
+        let (settled, rest): (Vec<_>, Vec<_>) = self
+            .unflushed
+            .take()
+            .into_iter()
+            .partition(|write| settles(write.sequence));
+        self.unflushed.replace(rest);
+        let mut durable = self.durable.borrow_mut();
+        for write in settled {
+            store(&mut durable, &write.sectors);
+        }
+    }
+
+    /// The power fails: `keep_permille` of the sectors that were on their way are kept.
+    pub fn cut_power(&self, keep_permille: u64) {
+        let on_their_way = self.unflushed.take().into_iter().map(|write| write.sectors);
+        let in_flight = self.in_flight.take().into_values();
+        let mut durable = self.durable.borrow_mut();
+        for sectors in on_their_way.chain(in_flight) {
+            for sector in sectors {
+                if self.sim.below(1000) < keep_permille {
+                    store(&mut durable, std::slice::from_ref(&sector));
+                }
+            }
+        }
+        self.visible.replace(durable.clone());
+    }
+}
+
+fn store(map: &mut BTreeMap<u64, Content>, sectors: &[(u64, Option<Content>)]) {
+    for (sector, content) in sectors {
+        match content {
+            Some(content) => map.insert(*sector, content.clone()),
+            None => map.remove(sector),
+        };
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME]`: runs seeds and tells what they found.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use drbd_sim::canary::Canary;
+use drbd_sim::run::{run, Options, Report};
+
+struct Arguments {
+    first: u64,
+    seeds: u64,
+    options: Options,
+}
+
+fn parse() -> Result<Arguments, String> {
+    let mut arguments = Arguments {
+        first: 1,
+        seeds: 200,
+        options: Options::default(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} wants a value"))?;
+        let number = value.parse::<u64>();
+        match (word.as_str(), number) {
+            ("--first", Ok(first)) => arguments.first = first,
+            ("--seeds", Ok(seeds)) => arguments.seeds = seeds,
+            ("--seed", Ok(seed)) => {
+                arguments.first = seed;
+                arguments.seeds = 1;
+                arguments.options.aloud = true;
+            }
+            ("--canary", _) => {
+                let canary = Canary::from_name(&value).ok_or(format!("no canary {value}"))?;
+                arguments.options.canary = Some(canary);
+            }
+            _ => return Err(format!("what is {word} {value}?")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("sim: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let started = Instant::now();
+    let mut sum = Report::default();
+    let mut failed = 0;
+    for seed in arguments.first..arguments.first + arguments.seeds {
+        let report = run(seed, arguments.options);
+        sum.counts.writes += report.counts.writes;
+        sum.counts.reads += report.counts.reads;
+        sum.counts.flushes += report.counts.flushes;
+        sum.crashes += report.crashes;
+        sum.cuts += report.cuts;
+        sum.commands += report.commands;
+        sum.decisions += report.decisions;
+        sum.time_ns += report.time_ns;
+        if !report.violations.is_empty() {
+            failed += 1;
+            tell_failure(seed, arguments.options, &report);
+        }
+    }
+    println!(
+        "{} seeds, {:.2} simulated hours, {} writes, {} reads, {} flushes, {} crashes, {} cuts, {} commands, \
+         {} human decisions, {:.1} s: {failed} failed",
+        arguments.seeds,
+        sum.time_ns as f64 / 3.6e12,
+        sum.counts.writes,
+        sum.counts.reads,
+        sum.counts.flushes,
+        sum.crashes,
+        sum.cuts,
+        sum.commands,
+        sum.decisions,
+        started.elapsed().as_secs_f64(),
+    );
+    ExitCode::from(u8::from(failed != 0))
+}
+
+/// Runs the seed again to tell its story.
+fn tell_failure(seed: u64, options: Options, report: &Report) {
+    println!("seed {seed}: {}", report.violations[0]);
+    if options.aloud {
+        return;
+    }
+    let again = run(seed, Options { kept: true, ..options });
+    for line in &again.story {
+        println!("    {line}");
+    }
+    println!("    reproduce: make sim SEED={seed}");
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The asender: receives acks and pings, and acks what the peer's requests achieved.
+
+use std::rc::Rc;
+
+use drbd_engine::request::Event;
+use drbd_engine::state::{Change as Request, ConnState};
+use drbd_engine::timer::LivenessAction;
+use drbd_engine::transfer_log::LookupError;
+use drbd_engine::types::BlockId;
+
+use super::peer_request::{Kind, PeerRequest};
+use super::receiver::Dropped;
+use super::{resync, Node};
+use crate::net::{Session, Socket};
+use crate::packet::{Ack, Blocks, Packet};
+
+/// The thread.
+pub(crate) async fn run(node: Rc<Node>, session: Rc<Session>) {
+    loop {
+        let now_ns = node.sim.now_ns();
+        let deadline_ns = node.liveness.borrow().as_ref().map_or(0, |liveness| liveness.deadline());
+        let wait_ns = deadline_ns.saturating_sub(now_ns);
+        node.sim
+            .until_timeout(node.owner, wait_ns, || {
+                session.has_packet(node.id, Socket::Meta)
+                    || !node.done.borrow().is_empty()
+                    || session.is_gone(node.id)
+                    || node.is_interrupted()
+            })
+            .await;
+        if node.is_interrupted() || !node.is_over(&session) {
+            return;
+        }
+        if let Some(packet) = session.receive(node.id, Socket::Meta) {
+            if receive(&node, packet).await.is_err() {
+                let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
+                return;
+            }
+        } else if session.is_gone(node.id) {
+            let _ = node.change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
+            return;
+        }
+        let next = node.done.borrow_mut().pop_front();
+        if let Some(request) = next {
+            finish(&node, request).await;
+        }
+        if look_after_peer(&node).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Node {
+    /// Whether this session is still the node's.
+    fn is_over(&self, session: &Rc<Session>) -> bool {
+        self.session.borrow().as_ref().is_some_and(|now| Rc::ptr_eq(now, session))
+    }
+}
+
+async fn look_after_peer(node: &Rc<Node>) -> Result<(), Dropped> {
+    let now_ns = node.sim.now_ns();
+    let action = node.liveness.borrow_mut().as_mut().and_then(|liveness| liveness.poll(now_ns));
+    match action {
+        None => Ok(()),
+        Some(LivenessAction::SendPing) => {
+            node.send_meta(Packet::Ping).await.ok();
+            Ok(())
+        }
+        Some(LivenessAction::PeerDead) => {
+            node.tell(|| "PingAck did not arrive in time.".into());
+            let _ = node.change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
+            Err(Dropped)
+        }
+    }
+}
+
+async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
+    if let Some(liveness) = &mut *node.liveness.borrow_mut() {
+        let now_ns = node.sim.now_ns();
+        if matches!(packet, Packet::PingAck) {
+            liveness.on_ping_ack(now_ns);
+        } else {
+            liveness.on_received(now_ns);
+        }
+    }
+    match packet {
+        Packet::Ping => {
+            node.send_meta(Packet::PingAck).await.ok();
+            Ok(())
+        }
+        Packet::PingAck => {
+            node.flags.got_ping_ack.set(true);
+            Ok(())
+        }
+        Packet::ChangeReply(code) => {
+            node.flags.change_answer.set(Some(code));
+            Ok(())
+        }
+        Packet::BarrierAck(number, size) => receive_barrier_ack(node, number, size),
+        Packet::Ack(ack, BlockId::SYNCER, blocks) => {
+            resync::receive_ack(node, ack, blocks);
+            Ok(())
+        }
+        Packet::Ack(ack, id, blocks) => receive_ack(node, ack, id, blocks),
+        _ => Err(Dropped),
+    }
+}
+
+fn receive_ack(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: Blocks) -> Result<(), Dropped> {
+    let found = node.log.borrow().lookup(id, blocks.sector, blocks.size_bytes);
+    let index = match found {
+        Ok(index) => index,
+        Err(LookupError::Unknown) if ack == Ack::Negative => {
+            if let Some(local) = node.local() {
+                local.set_out_of_sync(node, blocks.sector, blocks.size_bytes);
+            }
+            return Ok(());
+        }
+        Err(error) => {
+            node.tell(|| format!("{ack:?} for {id}: {error:?}"));
+            return Err(Dropped);
+        }
+    };
+    let event = match ack {
+        Ack::Receive => Event::ReceiveAcked,
+        Ack::Write => Event::WriteAcked { in_sync: false },
+        Ack::ResyncWrite => Event::WriteAcked { in_sync: true },
+        Ack::Negative | Ack::NegativeRead | Ack::NegativeResyncRead => Event::NegAcked,
+    };
+    if node.happens(index, event) {
+        Ok(())
+    } else {
+        node.tell(|| format!("{ack:?} makes no sense"));
+        Err(Dropped)
+    }
+}
+
+fn receive_barrier_ack(node: &Rc<Node>, number: u32, size: u32) -> Result<(), Dropped> {
+    let now_ns = node.sim.now_ns();
+    let acked = node.log.borrow_mut().barrier_ack(number, size, now_ns);
+    if let Err(error) = acked {
+        node.tell(|| format!("BAD! BarrierAck #{number}: {error:?}"));
+        return Err(Dropped);
+    }
+    loop {
+        let next = node.log.borrow_mut().next_acked();
+        let Some(index) = next else { return Ok(()) };
+        let master = node.request(index).with(|parts| parts.master.clone());
+        if let Some(master) = master {
+            node.oracle.borrow_mut().peer_flushed(node.id, &master);
+        }
+        if !node.happens(index, Event::BarrierAcked) {
+            return Err(Dropped);
+        }
+    }
+}
+
+/// A write of the peer, or of a resync, is on the disk: acks it.
+async fn finish(node: &Rc<Node>, request: PeerRequest) {
+    if request.kind == Kind::ResyncWrite {
+        resync::finish_write(node, request).await;
+        return;
+    }
+    let blocks = request.blocks;
+    if request.flags.write_ack {
+        let conn = node.state().conn;
+        let resyncs = conn >= ConnState::SyncSource && conn <= ConnState::PausedSyncT;
+        let in_sync = resyncs && request.flags.may_set_in_sync;
+        if in_sync {
+            if let Some(local) = &request.local {
+                local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+            }
+        }
+        let ack = if in_sync { Ack::ResyncWrite } else { Ack::Write };
+        let packet = Packet::Ack(ack, request.block_id, blocks);
+        node.send_meta(packet).await.ok();
+    }
+    let epoch = request.epoch;
+    node.free_request(request);
+    if let Some(epoch) = epoch {
+        node.epochs.borrow_mut().write_done(epoch);
+    }
+    send_barrier_acks(node).await;
+}
+
+/// Sends the barrier acks that are due.
+pub(crate) async fn send_barrier_acks(node: &Rc<Node>) {
+    loop {
+        let next = node.epochs.borrow_mut().next_ack();
+        let Some(ack) = next else { return };
+        let number = u32::from_be_bytes(ack.cookie);
+        node.send_meta(Packet::BarrierAck(number, ack.set_size)).await.ok();
+    }
+}
+
+/// The connection is gone: requests that ended have nobody to be told to.
+pub(crate) fn finish_silently(node: &Rc<Node>) {
+    for request in node.done.take().into_iter().chain(node.answers.take()) {
+        if let Some(epoch) = request.epoch {
+            node.epochs.borrow_mut().write_done(epoch);
+        }
+        node.free_request(request);
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the admin commands, and the changes that both nodes must agree to.
+
+use std::rc::Rc;
+
+use drbd_engine::state::promote::{self, Attempt, PromoteStep};
+use drbd_engine::state::{
+    self, change, needs_peer, Change as Request, ConnState, DiskState, Flags, Role, StateError,
+    Success,
+};
+
+use super::{after, resync, Node};
+use crate::packet::Packet;
+use crate::sim::MS;
+
+impl Node {
+    /// Makes a change of the volume, with the peer's consent where it takes that.
+    async fn request_state(self: &Rc<Self>, request: Request) -> Result<Success, StateError> {
+        self.sim.until(|| !self.flags.agreement.get()).await;
+        self.flags.agreement.set(true);
+        let answer = self.agree(request).await;
+        self.flags.agreement.set(false);
+        self.sim.touch();
+        answer
+    }
+
+    async fn agree(self: &Rc<Self>, request: Request) -> Result<Success, StateError> {
+        let old = self.state();
+        let changed = change(old, request, Flags::SOFT, &self.context())?;
+        if !needs_peer(old, changed.new) {
+            return self.change_state(request, Flags::SOFT);
+        }
+        self.flags.change_answer.set(None);
+        let packet = Packet::ChangeRequest(request.mask, request.val);
+        if self.send_data(packet).await.is_ok() {
+            self.sim
+                .until(|| {
+                    self.flags.change_answer.get().is_some()
+                        || self.state().conn < ConnState::Connected
+                })
+                .await;
+        }
+        match self.flags.change_answer.take() {
+            Some(code) if code < Success::Done.code() => Err(StateError::RefusedByPeer),
+            _ => self.change_state(request, Flags::SOFT),
+        }
+    }
+
+    /// The peer asks for a change.
+    pub(crate) async fn receive_change_request(self: &Rc<Self>, request: Request) {
+        let resolves = self.session.borrow().as_ref().is_some_and(|session| session.resolver == self.id);
+        let code = if resolves && self.flags.agreement.get() {
+            StateError::ConcurrentStateChange.code()
+        } else {
+            let request = request.convert_peer();
+            let changed = if request.wanted_conn() == Some(ConnState::TearDown) {
+                let flags = Flags {
+                    hard: false,
+                    ignore_outdate_failure: true,
+                };
+                self.change_connection(request, flags)
+            } else {
+                self.change_state(request, Flags::SOFT)
+            };
+            changed.map_or_else(StateError::code, Success::code)
+        };
+        self.send_meta(Packet::ChangeReply(code)).await.ok();
+    }
+
+    /// `drbdadm primary [--force]`.
+    pub async fn promote(self: &Rc<Self>, force: bool) -> Result<(), StateError> {
+        let mut attempt = Attempt::FIRST;
+        let forced = loop {
+            let answer = self.request_state(attempt.change).await;
+            match promote::next(answer, attempt, force, self.state()) {
+                PromoteStep::Promoted { forced } => break forced,
+                PromoteStep::NothingToDo => return Ok(()),
+                PromoteStep::Retry(next) | PromoteStep::LastRequest(next) => {
+                    if next.made >= promote::MAX_ATTEMPTS {
+                        return Err(StateError::Unknown);
+                    }
+                    attempt = next;
+                    self.sim.sleep(self.owner, 10 * MS).await;
+                }
+                PromoteStep::WaitForPing(next) => {
+                    attempt = next;
+                    self.sim.sleep(self.owner, 600 * MS).await;
+                }
+                PromoteStep::FencePeer(_) => return Err(StateError::PrimaryNop),
+                PromoteStep::Refused(error) => return Err(error),
+            }
+        };
+        if forced {
+            self.oracle.borrow_mut().forced(self.id);
+        }
+        self.sim.until(|| self.application_pending.get() == 0).await;
+        self.flags.discard_my_data.set(false);
+        let bitmap_is_zero = self.local().is_some_and(|local| local.uuids().bitmap == 0);
+        if promote::starts_new_generation(self.state(), bitmap_is_zero, forced) {
+            after::new_current_uuid(self).await;
+        }
+        if let Some(local) = self.local() {
+            local.change(|superblock| superblock.uuids.enter_primary());
+        }
+        self.announce_role(forced).await;
+        Ok(())
+    }
+
+    /// `drbdadm secondary`.
+    pub async fn demote(self: &Rc<Self>) -> Result<(), StateError> {
+        self.request_state(Request::role(Role::Secondary)).await?;
+        self.sim.until(|| self.application_pending.get() == 0).await;
+        if let Some(local) = self.local() {
+            local.change(|superblock| superblock.uuids.enter_secondary());
+        }
+        self.announce_role(false).await;
+        Ok(())
+    }
+
+    async fn announce_role(self: &Rc<Self>, with_uuids: bool) {
+        if self.state().conn >= ConnState::WFReportParams {
+            if with_uuids {
+                self.send_uuids(0).await;
+            }
+            self.send_state(self.state()).await;
+        }
+        if let Some(local) = self.local() {
+            local.sync(self).await;
+        }
+    }
+
+    /// `drbdadm connect [--discard-my-data]`.
+    pub async fn connect(self: &Rc<Self>, discard_my_data: bool) -> Result<(), StateError> {
+        if self.conn() != ConnState::StandAlone {
+            return Err(StateError::Unknown);
+        }
+        self.configured.set(true);
+        self.flags.discard_my_data.set(discard_my_data);
+        if discard_my_data {
+            self.oracle.borrow_mut().declared_worthless(self.id);
+        }
+        self.flags.split_brain.set(false);
+        self.change_connection(Request::conn(ConnState::Unconnected), Flags::SOFT)?;
+        Ok(())
+    }
+
+    /// `drbdadm disconnect`.
+    pub async fn disconnect(self: &Rc<Self>) -> Result<(), StateError> {
+        let request = Request::conn(ConnState::Disconnecting);
+        self.sim.until(|| !self.flags.agreement.get()).await;
+        self.flags.agreement.set(true);
+        if state::connection_needs_peer(self.conn(), request) && self.state().conn >= ConnState::Connected {
+            self.flags.change_answer.set(None);
+            if self.send_data(Packet::ChangeRequest(request.mask, request.val)).await.is_ok() {
+                self.sim
+                    .until_timeout(self.owner, 500 * MS, || {
+                        self.flags.change_answer.get().is_some()
+                            || self.state().conn < ConnState::Connected
+                    })
+                    .await;
+            }
+        }
+        let changed = self.change_connection(request, Flags::HARD);
+        self.flags.agreement.set(false);
+        changed?;
+        self.sim.until(|| self.conn() == ConnState::StandAlone).await;
+        Ok(())
+    }
+
+    /// `drbdadm detach`.
+    pub async fn detach(self: &Rc<Self>) -> Result<(), StateError> {
+        self.request_state(Request::disk(DiskState::Failed)).await?;
+        self.sim.until(|| self.state().disk <= DiskState::Diskless).await;
+        Ok(())
+    }
+
+    /// `drbdadm invalidate` (as target) and `invalidate-remote`.
+    pub async fn invalidate(self: &Rc<Self>, own: bool) -> Result<(), StateError> {
+        if own && self.state().conn < ConnState::Connected {
+            return Err(StateError::NeedConnection);
+        }
+        let conn = if own {
+            ConnState::StartingSyncT
+        } else {
+            ConnState::StartingSyncS
+        };
+        self.request_state(Request::conn(conn)).await?;
+        let loser = if own { self.id } else { 1 - self.id };
+        self.oracle.borrow_mut().declared_worthless(loser);
+        Ok(())
+    }
+
+    /// Whether neither data nor resync is on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.is_idle() && resync::is_quiet(self)
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What follows from changes of state, on the worker, as `io/after.rs` does it.
+
+use std::rc::Rc;
+
+use drbd_engine::state::connection::connection_work;
+use drbd_engine::state::{
+    effects_after, AfterContext, Change as Request, ConnState, Deferred, DiskState, State,
+};
+
+use super::disk::Which;
+use super::{bitmap_exchange, resync, Node};
+use crate::canary::Canary;
+use crate::packet::Packet;
+
+/// Carries out what state changes left for the worker.
+pub(crate) async fn carry_out(node: &Rc<Node>) {
+    loop {
+        let volumes = node.deferred.volume.take();
+        let connections = node.deferred.connection.take();
+        if volumes.is_empty() && connections.is_empty() {
+            return;
+        }
+        for change in volumes {
+            after_volume(node, change.old, change.new).await;
+        }
+        for change in connections {
+            after_connection(node, change.old, change.new).await;
+        }
+    }
+}
+
+async fn after_volume(node: &Rc<Node>, old: State, new: State) {
+    let context = {
+        let local = node.local();
+        AfterContext {
+            apv: 101,
+            present: node.state(),
+            volumes: node.aggregate(),
+            is_attached: local.is_some(),
+            bitmap_uuid_is_zero: local.is_some_and(|local| local.uuids().bitmap == 0),
+            was_io_error: false,
+            calls_local_io_error: false,
+            resync_after_negotiation: false,
+        }
+    };
+    for effect in effects_after(old, new, &context).iter() {
+        node.sim.pause().await;
+        carry_out_deferred(node, effect, new).await;
+    }
+}
+
+async fn carry_out_deferred(node: &Rc<Node>, effect: Deferred, new: State) {
+    match effect {
+        Deferred::SendStateForPause
+        | Deferred::SendStateForHandshake
+        | Deferred::SendStateForAhead
+        | Deferred::SendStateForInconsistent
+        | Deferred::SendStateForResyncEnd
+        | Deferred::ReleaseDisk => node.send_state(new).await,
+        Deferred::GreetPeerDisk | Deferred::SendDisk => {
+            node.send_uuids(0).await;
+            node.send_state(new).await;
+        }
+        Deferred::SendSyncUuid => send_sync_uuid(node).await,
+        Deferred::NewCurrentUuid => {
+            if !node.config.has(Canary::UuidNotRotated) {
+                new_current_uuid(node).await;
+            }
+            node.send_uuids(0).await;
+        }
+        Deferred::ClearCrashedPrimary => clear_crashed_primary(node),
+        Deferred::SendBitmap => bitmap_exchange::send_as_source(node).await,
+        Deferred::RememberNewCurrentUuid => node.flags.new_current_uuid.set(true),
+        Deferred::WriteBitmapForPeerDemotion
+        | Deferred::WriteBitmapForDemotion
+        | Deferred::WriteChangedBitmap => {
+            if let Some(local) = node.local() {
+                local.write_bitmap(node, Which::Dirty).await;
+            }
+        }
+        Deferred::StartFullSyncAsTarget => resync::start_full_sync(node, true).await,
+        Deferred::StartFullSyncAsSource => resync::start_full_sync(node, false).await,
+        Deferred::ReleaseFailedDisk => {
+            node.send_state(new).await;
+            node.resync.borrow_mut().cancel();
+            sync_metadata(node).await;
+            node.flags.go_diskless.set(true);
+        }
+        Deferred::SyncMetadata => sync_metadata(node).await,
+        _ => {}
+    }
+}
+
+fn clear_crashed_primary(node: &Rc<Node>) {
+    node.flags.crashed_primary.set(false);
+    if let Some(local) = node.local() {
+        local.update_flags(node, node.state());
+    }
+    if let Some(mut peer) = node.peer.get() {
+        peer.flags &= !drbd_engine::handshake::peer_state::UUID_CRASHED_PRIMARY;
+        node.peer.set(Some(peer));
+    }
+}
+
+async fn send_sync_uuid(node: &Rc<Node>) {
+    let Some(local) = node.local() else { return };
+    let random = node.sim.random();
+    let uuid = local.change(|superblock| superblock.uuids.start_as_sync_source(random));
+    local.sync(node).await;
+    node.send_data(Packet::SyncUuid(uuid)).await.ok();
+}
+
+/// Begins a new data generation.
+pub(crate) async fn new_current_uuid(node: &Rc<Node>) {
+    let Some(local) = node.local() else { return };
+    let primary = node.is_primary();
+    let random = node.sim.random();
+    local.change(|superblock| superblock.uuids.begin_generation(random, primary));
+    node.exposed_uuid.set(local.uuids().current);
+    node.tell(|| format!("new current UUID {}", local.uuids_text()));
+    local.sync(node).await;
+}
+
+async fn sync_metadata(node: &Rc<Node>) {
+    if let Some(local) = node.local() {
+        local.sync(node).await;
+    }
+}
+
+async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
+    let work = connection_work(old, new, node.state().susp_fen, &node.aggregate());
+    if work.start_receiver {
+        node.start_receiver();
+    }
+    if work.discard_configuration {
+        node.configured.set(false);
+    }
+    node.sim.touch();
+}
+
+/// Lets a failed disk go.
+pub(crate) async fn go_diskless(node: &Rc<Node>) {
+    if node.state().disk != DiskState::Failed {
+        return;
+    }
+    if let Some(local) = node.local() {
+        local.write_bitmap(node, Which::Dirty).await;
+    }
+    let _ = node.change_state(Request::disk(DiskState::Diskless), Node::HARD);
+    let taken = node.local.borrow_mut().take();
+    if let Some(disk) = taken {
+        node.sim.until(|| disk.references.get() == 0).await;
+        node.tell(|| "detached".into());
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attaching a disk.
+
+use std::rc::Rc;
+
+use drbd_engine::bitmap::page::pages_for;
+use drbd_engine::bitmap::bits_for;
+use drbd_engine::meta::crash::{AttachInputs, AttachedDisk, BitmapSource};
+use drbd_engine::meta::superblock::Magic;
+use drbd_engine::state::{Change as Request, ConnState, DiskState, StateError};
+use drbd_engine::types::Sector;
+
+use super::disk::LocalDisk;
+use super::{resync, Node};
+use crate::tools;
+
+impl Node {
+    /// Attaches the disk, after the tools applied its activity log.
+    pub async fn attach(self: &Rc<Self>) -> Result<(), StateError> {
+        if self.state().disk != DiskState::Diskless || self.local.borrow().is_some() {
+            return Err(StateError::Unknown);
+        }
+        tools::apply_activity_log(&self.hardware.meta, &self.config);
+        self.change_state(Request::disk(DiskState::Attaching), Node::SOFT)?;
+        let attached = self.read_and_attach().await;
+        if attached.is_err() {
+            let _ = self.change_state(Request::disk(DiskState::Diskless), Node::HARD);
+        }
+        attached
+    }
+
+    async fn read_and_attach(self: &Rc<Self>) -> Result<(), StateError> {
+        let layout = tools::layout(&self.config);
+        let superblock = tools::read_superblock(&self.hardware.meta, &self.config);
+        let mut superblock = superblock.ok_or(StateError::Unknown)?;
+        superblock.check_clean().map_err(|_| StateError::Unknown)?;
+        let state = self.state();
+        if superblock.uuids.generation() != self.exposed_uuid.get() & !1
+            && state.conn < ConnState::Connected
+            && state.role.is_primary()
+        {
+            // A diskless Primary was promised other data.
+            return Err(StateError::Unknown);
+        }
+        let decided = AttachInputs {
+            flags: superblock.flags,
+            primary: state.role.is_primary(),
+            suspended_no_data: state.susp_nod,
+            fencing_dont_care: true,
+            connected: state.conn >= ConnState::Connected,
+        }
+        .decide();
+        superblock.magic = Magic::Unclean;
+        let disk = LocalDisk::new(self, layout, superblock);
+        for page in 0..pages_for(bits_for(Sector(self.config.capacity_sectors))) {
+            let content = tools::read_bitmap_page(&self.hardware.meta, &self.config, page);
+            disk.view(self).merge_page(page, &content);
+        }
+        self.local.replace(Some(disk));
+        self.flags.crashed_primary.set(decided.crashed_primary);
+        let local = self.local().ok_or(StateError::Unknown)?;
+        local.change(|superblock| {
+            if state.role.is_primary() {
+                superblock.uuids.enter_primary();
+            } else {
+                superblock.uuids.enter_secondary();
+            }
+        });
+        if decided.bitmap != BitmapSource::Disk {
+            resync::set_all_and_write(self).await;
+        }
+        local.sync(self).await;
+        drop(local);
+        let disk = match decided.disk {
+            AttachedDisk::Inconsistent => DiskState::Inconsistent,
+            AttachedDisk::Outdated => DiskState::Outdated,
+            AttachedDisk::Consistent => DiskState::Consistent,
+            AttachedDisk::UpToDate => DiskState::UpToDate,
+        };
+        let state = self.state();
+        let pdsk = if decided.peer_outdated {
+            DiskState::Outdated
+        } else {
+            DiskState::DUnknown
+        };
+        let change = if state.conn >= ConnState::Connected {
+            self.negotiated.set((disk, pdsk));
+            Request::disk(DiskState::Negotiating)
+        } else {
+            Request::disk(disk).with_pdsk(pdsk)
+        };
+        self.tell(|| format!("attaches as {disk}"));
+        let changed = self.change_state(change, Node::SOFT).map(|_| ());
+        if changed.is_err() {
+            self.local.replace(None);
+        }
+        changed
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An attached disk with its metadata, as `io/disk.rs` and `io/bitmap.rs` have it.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
+
+use drbd_engine::activity_log::{ActivityLog, Slot, Span, BLOCK_SIZE};
+use drbd_engine::bitmap::page::pages_for;
+use drbd_engine::bitmap::{bits_for, words_for, Bitmap};
+use drbd_engine::handshake::uuid_compare::UuidSet;
+use drbd_engine::meta::flags::FlagInputs;
+use drbd_engine::meta::{Layout, Superblock, Uuids, SUPERBLOCK_SIZE};
+use drbd_engine::state::{ConnState, DiskState, State};
+use drbd_engine::types::Sector;
+
+use super::Node;
+use crate::canary::Canary;
+use crate::drive::{Content, Drive, Sectors};
+use crate::tools::crc32c;
+
+/// Which pages to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// All.
+    All,
+    /// Those that changed.
+    Dirty,
+}
+
+/// An attached disk.
+pub(crate) struct LocalDisk {
+    pub(crate) data: Rc<Drive>,
+    pub(crate) meta: Rc<Drive>,
+    pub(crate) layout: Layout,
+    pub(crate) superblock: RefCell<Superblock>,
+    dirty: Cell<bool>,
+    words: Vec<Cell<u64>>,
+    dirty_pages: Vec<Cell<bool>>,
+    pub(crate) activity_log: RefCell<ActivityLog<Vec<Slot>>>,
+    /// The metadata buffer is in use.
+    meta_busy: Cell<bool>,
+    /// References that are out.
+    pub(crate) references: Cell<u32>,
+}
+
+/// A reference to the attached disk; it is not let go while one is out.
+pub(crate) struct LocalRef(Rc<LocalDisk>);
+
+impl Deref for LocalRef {
+    type Target = LocalDisk;
+
+    fn deref(&self) -> &LocalDisk {
+        &self.0
+    }
+}
+
+impl Drop for LocalRef {
+    fn drop(&mut self) {
+        self.0.references.set(self.0.references.get() - 1);
+    }
+}
+
+impl Node {
+    /// The attached disk.
+    pub(crate) fn local(&self) -> Option<LocalRef> {
+        let disk = self.local.borrow().clone()?;
+        disk.references.set(disk.references.get() + 1);
+        Some(LocalRef(disk))
+    }
+}
+
+/// The two types of the engine for the same four numbers.
+pub(crate) fn uuid_set(uuids: &Uuids) -> UuidSet {
+    UuidSet {
+        current: uuids.current,
+        bitmap: uuids.bitmap,
+        history: uuids.history,
+    }
+}
+
+/// The way back.
+pub(crate) fn uuids_of(set: &UuidSet) -> Uuids {
+    Uuids {
+        current: set.current,
+        bitmap: set.bitmap,
+        history: set.history,
+    }
+}
+
+/// The sectors of a block of metadata.
+pub(crate) fn meta_sectors(sector: Sector, bytes: &[u8]) -> Sectors {
+    let pieces = bytes.chunks_exact(512).zip(sector.0..);
+    pieces
+        .map(|(piece, at)| {
+            let mut content = [0; 512];
+            content.copy_from_slice(piece);
+            (at, Some(Content::Meta(Rc::new(content))))
+        })
+        .collect()
+}
+
+impl LocalDisk {
+    /// Puts the parts together; the bitmap is clear.
+    pub(crate) fn new(node: &Node, layout: Layout, superblock: Superblock) -> Rc<Self> {
+        let capacity = Sector(node.config.capacity_sectors);
+        let bits = bits_for(capacity);
+        let slots = vec![Slot::default(); node.config.al_slots];
+        Rc::new(Self {
+            data: node.hardware.data.clone(),
+            meta: node.hardware.meta.clone(),
+            layout,
+            superblock: RefCell::new(superblock),
+            dirty: Cell::new(false),
+            words: (0..words_for(bits)).map(|_| Cell::new(0)).collect(),
+            dirty_pages: (0..pages_for(bits)).map(|_| Cell::new(false)).collect(),
+            activity_log: RefCell::new(ActivityLog::new(slots, superblock.ring)),
+            meta_busy: Cell::new(false),
+            references: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn uuids(&self) -> Uuids {
+        self.superblock.borrow().uuids
+    }
+
+    pub(crate) fn uuids_text(&self) -> String {
+        uuid_set(&self.uuids()).to_string()
+    }
+
+    /// Changes the super block in core.
+    pub(crate) fn change<R>(&self, edit: impl FnOnce(&mut Superblock) -> R) -> R {
+        self.dirty.set(true);
+        edit(&mut self.superblock.borrow_mut())
+    }
+
+    /// Recomputes the flags for a new state.
+    pub(crate) fn update_flags(&self, node: &Node, state: State) {
+        let inputs = FlagInputs {
+            crashed_primary: node.flags.crashed_primary.get(),
+            primary: state.role.is_primary(),
+            peer_primary: state.peer.is_primary(),
+            connected: state.conn > ConnState::WFReportParams,
+            disk_above_inconsistent: state.disk > DiskState::Inconsistent,
+            disk_above_outdated: state.disk > DiskState::Outdated,
+            peer_disk_below_inconsistent: state.pdsk < DiskState::Inconsistent,
+            peer_disk_inconsistent_or_outdated: state.pdsk >= DiskState::Inconsistent
+                && state.pdsk <= DiskState::Outdated,
+        };
+        let flags = self.superblock.borrow().flags.recompute(inputs);
+        if flags != self.superblock.borrow().flags {
+            self.change(|superblock| superblock.flags = flags);
+        }
+    }
+
+    async fn lock_metadata(&self, node: &Node) {
+        node.sim.until(|| !self.meta_busy.get()).await;
+        self.meta_busy.set(true);
+    }
+
+    fn unlock_metadata(&self) {
+        self.meta_busy.set(false);
+    }
+
+    async fn write_meta(&self, node: &Node, sectors: Sectors, durable: bool) {
+        let done = Rc::new(Cell::new(false));
+        let told = done.clone();
+        self.meta.write(node.owner, sectors, durable, move || told.set(true));
+        node.sim.until(|| done.get()).await;
+    }
+
+    /// Writes the super block if it changed.
+    pub(crate) async fn sync(&self, node: &Node) {
+        self.lock_metadata(node).await;
+        if self.dirty.replace(false) {
+            let mut block = [0; SUPERBLOCK_SIZE];
+            self.superblock.borrow().encode(&mut block);
+            let sectors = meta_sectors(self.layout.superblock(), &block);
+            self.write_meta(node, sectors, true).await;
+        }
+        self.unlock_metadata();
+    }
+
+    /// Flushes the disk that holds the data.
+    pub(crate) async fn flush_data(&self, node: &Node) {
+        let done = Rc::new(Cell::new(false));
+        let told = done.clone();
+        self.data.flush(node.owner, move || told.set(true));
+        node.sim.until(|| done.get()).await;
+    }
+
+    /// Writes the transaction that waiting requests need; whether there was one.
+    pub(crate) async fn write_transaction(&self, node: &Rc<Node>) -> bool {
+        self.lock_metadata(node).await;
+        let mut block = [0; BLOCK_SIZE];
+        let transaction = self.activity_log.borrow_mut().begin(&mut block, crc32c);
+        let Some(transaction) = transaction else {
+            self.unlock_metadata();
+            return false;
+        };
+        let pages: Vec<u64> = self.activity_log.borrow().evicted_pages().collect();
+        if !node.config.has(Canary::BitmapAfterActivityLog) {
+            for page in pages {
+                self.write_page_if_dirty(node, page).await;
+            }
+        }
+        if let Some(sector) = self.layout.activity_log_block(transaction.ring_block) {
+            self.write_meta(node, meta_sectors(sector, &block), true).await;
+        }
+        self.activity_log.borrow_mut().commit();
+        self.unlock_metadata();
+        true
+    }
+
+    /// Gives back the references that a request holds.
+    pub(crate) fn put_extents(&self, node: &Node, span: Span) {
+        if self.activity_log.borrow_mut().put(span) {
+            node.sim.touch();
+        }
+    }
+
+    /// The engine's view of the bitmap.
+    pub(crate) fn view(&self, node: &Node) -> Bitmap<&[Cell<u64>]> {
+        let capacity = Sector(node.config.capacity_sectors);
+        Bitmap::new(self.words.as_slice(), capacity).expect("the words are made for the capacity")
+    }
+
+    pub(crate) fn set_bits(&self, node: &Node) -> u64 {
+        self.view(node).count()
+    }
+
+    pub(crate) fn set_out_of_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> u64 {
+        let changed = self.view(node).set_range(sector, size_bytes);
+        if changed != 0 {
+            self.mark_dirty();
+        }
+        changed
+    }
+
+    pub(crate) fn set_in_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> u64 {
+        let changed = self.view(node).clear_range(sector, size_bytes);
+        if changed != 0 {
+            self.mark_dirty();
+        }
+        changed
+    }
+
+    pub(crate) fn any_out_of_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> bool {
+        let end = bits_for(Sector(sector.0 + u64::from(size_bytes >> 9)));
+        self.view(node).next_set(sector.bit()).is_some_and(|bit| bit.0 < end)
+    }
+
+    /// All pages: which one changed is not worth knowing for a volume this small.
+    pub(crate) fn mark_dirty(&self) {
+        for page in &self.dirty_pages {
+            page.set(true);
+        }
+    }
+
+    async fn write_page_if_dirty(&self, node: &Node, page: u64) {
+        let dirty = usize::try_from(page).ok().and_then(|page| self.dirty_pages.get(page));
+        if dirty.is_some_and(|dirty| dirty.replace(false)) {
+            self.write_page(node, page).await;
+        }
+    }
+
+    async fn write_page(&self, node: &Node, page: u64) {
+        let mut content = [0; 4096];
+        self.view(node).export_page(page, &mut content);
+        if let Some(sector) = self.layout.bitmap_page(page) {
+            self.write_meta(node, meta_sectors(sector, &content), false).await;
+        }
+    }
+
+    /// Writes the bitmap and flushes it.
+    pub(crate) async fn write_bitmap(&self, node: &Node, which: Which) {
+        for (page, dirty) in (0..).zip(&self.dirty_pages) {
+            if dirty.replace(false) || which == Which::All {
+                self.write_page(node, page).await;
+            }
+        }
+        let done = Rc::new(Cell::new(false));
+        let told = done.clone();
+        self.meta.flush(node.owner, move || told.set(true));
+        node.sim.until(|| done.get()).await;
+    }
+}

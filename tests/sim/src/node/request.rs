@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Application requests, as `io/request.rs` moves them along.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use drbd_engine::activity_log::Span;
+use drbd_engine::range::Handle;
+use drbd_engine::request::{apply, Consequences, Context, Event, RequestState};
+use drbd_engine::transfer_log::Index;
+
+use super::disk::LocalRef;
+use super::submit::Bio;
+use super::Node;
+use crate::canary::Canary;
+use crate::drive::Sectors;
+use crate::packet::Blocks;
+
+/// What an application asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads.
+    Read,
+    /// Writes; every sector gets this number.
+    Write(u64),
+    /// Flushes.
+    Flush,
+}
+
+/// An application's bio.
+pub struct Master {
+    /// A number for the story.
+    pub number: u64,
+    /// What it does.
+    pub operation: Operation,
+    /// Where; no sectors for a flush.
+    pub blocks: Blocks,
+    /// What a read got.
+    pub read: RefCell<Sectors>,
+    /// How it ended.
+    pub ended: Cell<Option<bool>>,
+}
+
+/// What a request consists of while its slot is in use.
+pub(crate) struct Parts {
+    pub(crate) master: Rc<Master>,
+    pub(crate) local: Option<LocalRef>,
+    pub(crate) span: Option<Span>,
+    pub(crate) range: Option<Handle>,
+    pub(crate) mirror_generation: u32,
+    /// Whether the application's bio was ended or given back.
+    pub(crate) is_over: bool,
+    /// Whether the peer took part.
+    pub(crate) remote: bool,
+}
+
+/// A request.
+pub(crate) struct Request {
+    pub(crate) index: Index,
+    state: Cell<RequestState>,
+    parts: RefCell<Option<Parts>>,
+}
+
+impl Request {
+    pub(crate) fn new(index: usize) -> Self {
+        Self {
+            index: Index(u32::try_from(index).unwrap_or(u32::MAX)),
+            state: Cell::new(RequestState::RELEASED),
+            parts: RefCell::new(None),
+        }
+    }
+
+    /// Begins a life.
+    pub(crate) fn begin(&self, parts: Parts, state: RequestState) {
+        self.parts.replace(Some(parts));
+        self.state.set(state);
+    }
+
+    pub(crate) fn state(&self) -> RequestState {
+        self.state.get()
+    }
+
+    pub(crate) fn with<R>(&self, read: impl FnOnce(&mut Parts) -> R) -> Option<R> {
+        self.parts.borrow_mut().as_mut().map(read)
+    }
+}
+
+impl Node {
+    pub(crate) fn request(&self, index: Index) -> &Request {
+        &self.requests[usize::try_from(index.0).unwrap_or(0)]
+    }
+
+    /// Moves a request along and carries out what follows; whether the peer may say so.
+    pub(crate) fn happens(&self, index: Index, event: Event) -> bool {
+        let request = self.request(index);
+        let Some(generation) = request.with(|parts| parts.mirror_generation) else {
+            return true;
+        };
+        let context = Context {
+            suspended: self.state().is_suspended(),
+            mirrored_since_sent: self.mirror_generation.get() == generation,
+        };
+        let (new, todo) = apply(request.state(), event, context);
+        request.state.set(new);
+        self.sim.touch();
+        self.carry_out(request, new, todo);
+        !todo.has(Consequences::PROTOCOL_ERROR)
+    }
+
+    fn carry_out(&self, request: &Request, new: RequestState, todo: Consequences) {
+        let index = request.index;
+        let forgets = self.config.has(Canary::LostConnectionForgotten);
+        if todo.has(Consequences::SET_OUT_OF_SYNC) && !forgets {
+            request.with(|parts| {
+                let blocks = parts.master.blocks;
+                if let Some(local) = &parts.local {
+                    local.set_out_of_sync(self, blocks.sector, blocks.size_bytes);
+                }
+            });
+        }
+        if todo.has(Consequences::SET_IN_SYNC) {
+            request.with(|parts| {
+                let blocks = parts.master.blocks;
+                if let Some(local) = &parts.local {
+                    local.set_in_sync(self, blocks.sector, blocks.size_bytes);
+                }
+            });
+        }
+        if todo.has(Consequences::CLOSE_EPOCH) {
+            self.log.borrow_mut().close_epoch_of(index);
+        }
+        if todo.has(Consequences::ANSWERED) {
+            self.log.borrow_mut().answered(index);
+            self.application_pending.set(self.application_pending.get() - 1);
+        }
+        if todo.has(Consequences::UNANSWERED) {
+            self.application_pending.set(self.application_pending.get() + 1);
+        }
+        if todo.has(Consequences::QUEUE) {
+            self.log.borrow_mut().requeue(index);
+        }
+        if todo.has(Consequences::COMPLETE) {
+            self.complete(request, new);
+        }
+        if todo.has(Consequences::RETRY) {
+            self.retry(request);
+        }
+        if todo.has(Consequences::RELEASE) {
+            self.release(request);
+        }
+    }
+
+    /// Tells the application, after those who wait for the range were let go.
+    fn complete(&self, request: &Request, new: RequestState) {
+        let Some((master, range, remote)) = request.with(|parts| {
+            parts.is_over = true;
+            (parts.master.clone(), parts.range, parts.remote)
+        }) else {
+            return;
+        };
+        if let Some(range) = range {
+            self.ranges.borrow_mut().mark_completed(range);
+        }
+        let ended = super::submit::Ended {
+            ok: new.is_ok(),
+            local: new.has(RequestState::LOCAL_OK),
+            remote,
+            acknowledged: new.has(RequestState::NET_OK),
+        };
+        self.end(&master, ended);
+    }
+
+    /// Lets the application's bio be admitted again.
+    fn retry(&self, request: &Request) {
+        let again = request.with(|parts| {
+            parts.is_over = true;
+            let remotely = request.state().has(RequestState::NET_SENT);
+            Bio::again(parts.master.clone(), !remotely, remotely)
+        });
+        if let Some(bio) = again {
+            self.delayed.borrow_mut().push_back(bio);
+        }
+    }
+
+    /// Ends the life: what the request held is given back, then its slot.
+    fn release(&self, request: &Request) {
+        let parts = request.parts.take();
+        if let Some(parts) = parts {
+            if let Some(range) = parts.range {
+                self.ranges.borrow_mut().remove(range);
+            }
+            if let (Some(local), Some(span)) = (&parts.local, parts.span) {
+                local.put_extents(self, span);
+            }
+        }
+        self.log.borrow_mut().release(request.index);
+    }
+
+    /// Moves along every request of the log.
+    pub(crate) fn walk_log(&self, event: Event) {
+        self.log.borrow_mut().begin_walk();
+        loop {
+            let next = self.log.borrow_mut().next_of_walk();
+            let Some(index) = next else { break };
+            self.happens(index, event);
+        }
+    }
+}

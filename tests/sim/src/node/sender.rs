@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sending, as `io/sender.rs` does it.
+
+use std::rc::Rc;
+
+use drbd_engine::request::{Event, RequestState};
+use drbd_engine::state::{Change as Request, ConnState, State};
+use drbd_engine::transfer_log::{Barrier, Index, Part};
+use drbd_engine::types::BlockId;
+
+use super::peer_request::{Kind, PeerRequest};
+use super::request::Operation;
+use super::Node;
+use crate::canary::Canary;
+use crate::net::Socket;
+use crate::packet::{Ack, Packet, WriteFlags};
+
+/// A packet could not be sent: there is no connection any more.
+pub(crate) struct NotSent;
+
+impl Node {
+    async fn send_on(self: &Rc<Self>, socket: Socket, packet: Packet) -> Result<(), NotSent> {
+        let Some(session) = self.session.borrow().clone() else {
+            return Err(NotSent);
+        };
+        self.sim
+            .until(|| session.is_gone(self.id) || session.has_room(self.id, socket))
+            .await;
+        if session.send(self.id, socket, packet).is_ok() {
+            return Ok(());
+        }
+        // Refused only where the connection is going down already.
+        let _ = self.change_connection(Request::conn(ConnState::BrokenPipe), Node::HARD);
+        Err(NotSent)
+    }
+
+    /// Sends on the data socket.
+    pub(crate) async fn send_data(self: &Rc<Self>, packet: Packet) -> Result<(), NotSent> {
+        self.send_on(Socket::Data, packet).await
+    }
+
+    /// Sends on the meta socket.
+    pub(crate) async fn send_meta(self: &Rc<Self>, packet: Packet) -> Result<(), NotSent> {
+        self.send_on(Socket::Meta, packet).await
+    }
+
+    /// Sends a state of this volume.
+    pub(crate) async fn send_state(self: &Rc<Self>, state: State) {
+        self.send_data(Packet::State(state.to_word())).await.ok();
+    }
+}
+
+/// Sends what the transfer log has queued. On the worker.
+pub(crate) async fn drain(node: &Rc<Node>) {
+    loop {
+        let now_ns = node.sim.now_ns();
+        let next = node.log.borrow_mut().next_to_send();
+        let Some(index) = next else {
+            let barrier = node.log.borrow_mut().idle_barrier(now_ns);
+            if let Some(Barrier { number }) = barrier {
+                node.send_data(Packet::Barrier(number)).await.ok();
+            }
+            return;
+        };
+        let (part, cookie, barrier) = {
+            let mut log = node.log.borrow_mut();
+            let part = log.get(index).map_or(Part::None, |entry| entry.part());
+            (part, log.cookie(index), log.begin_send(index, now_ns))
+        };
+        let sent = send_part(node, index, part, cookie, barrier).await;
+        let event = if sent.is_ok() {
+            Event::HandedOver
+        } else {
+            Event::NotSent
+        };
+        node.happens(index, event);
+        if sent.is_err() {
+            node.log.borrow_mut().cancel_send(index);
+        }
+    }
+}
+
+async fn send_part(
+    node: &Rc<Node>,
+    index: Index,
+    part: Part,
+    cookie: Option<BlockId>,
+    barrier: Option<Barrier>,
+) -> Result<(), NotSent> {
+    if let Some(Barrier { number }) = barrier {
+        node.send_data(Packet::Barrier(number)).await?;
+    }
+    let cookie = cookie.ok_or(NotSent)?;
+    let request = node.request(index);
+    let master = request.with(|parts| parts.master.clone()).ok_or(NotSent)?;
+    let packet = match (part, master.operation) {
+        (Part::Read, _) => Packet::DataRequest(cookie, master.blocks),
+        (Part::OutOfSync, _) => Packet::OutOfSync(master.blocks),
+        (Part::Write, Operation::Write(number)) => {
+            let flags = write_flags(node, request.state());
+            Packet::Data(cookie, master.blocks, number, flags)
+        }
+        _ => return Err(NotSent),
+    };
+    node.send_data(packet).await
+}
+
+fn write_flags(node: &Node, state: RequestState) -> WriteFlags {
+    let conn = node.state().conn;
+    let resyncs = conn >= ConnState::SyncSource && conn <= ConnState::PausedSyncT;
+    WriteFlags {
+        receive_ack: state.has(RequestState::EXPECT_RECEIVE_ACK),
+        write_ack: state.has(RequestState::EXPECT_WRITE_ACK) || resyncs,
+        may_set_in_sync: resyncs,
+    }
+}
+
+/// A read for the peer, or for a resync, ended: answers it. On the worker.
+pub(crate) async fn answer(node: &Rc<Node>, request: PeerRequest) {
+    let blocks = request.blocks;
+    let sectors = request.sectors.clone();
+    if request.kind == Kind::Read {
+        let packet = Packet::DataReply(request.block_id, blocks, sectors);
+        node.send_data(packet).await.ok();
+    } else {
+        node.send_data(Packet::ResyncReply(blocks, sectors)).await.ok();
+        if node.config.has(Canary::BitClearedTooEarly) {
+            if let Some(local) = node.local() {
+                local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+            }
+        }
+    }
+    node.free_request(request);
+}
+
+/// Says that a request of the peer cannot be served.
+pub(crate) async fn refuse(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: crate::packet::Blocks) {
+    node.send_meta(Packet::Ack(ack, id, blocks)).await.ok();
+}

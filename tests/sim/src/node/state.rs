@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of state, as `io/state.rs` makes them.
+
+use std::rc::Rc;
+
+use drbd_engine::state::{
+    self, change_all, effects_now, Aggregate, Change as Request, ConnState, Context, Fencing, Flags,
+    Immediate, OnNoData, State, StateError, Success, VolumeChange,
+};
+
+use super::{Change, Node};
+
+impl Node {
+    /// The extremes over all volumes, of which there is one.
+    pub(crate) fn aggregate(&self) -> Aggregate {
+        Aggregate::of([self.state()])
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        let current = self.local.borrow().as_ref().map(|local| local.uuids().current);
+        let (negotiated_disk, negotiated_pdsk) = self.negotiated.get();
+        Context {
+            fencing: Fencing::DontCare,
+            on_no_data: OnNoData::IoError,
+            two_primaries: false,
+            highest_peer_role: self.aggregate().highest_peer,
+            open_count: self.application_bios.get(),
+            has_verify_alg: false,
+            apv: 101,
+            state_sent: self.state_sent.get(),
+            exposed_uuid_is_current: current
+                .is_some_and(|current| current & !1 == self.exposed_uuid.get() & !1),
+            negotiated_disk,
+            negotiated_pdsk,
+        }
+    }
+
+    /// Changes the state of the volume.
+    pub(crate) fn change_state(
+        self: &Rc<Self>,
+        request: Request,
+        flags: Flags,
+    ) -> Result<Success, StateError> {
+        self.change_state_if(request, flags, |_| true)
+    }
+
+    /// Changes the state of the volume if a condition holds for the present one.
+    pub(crate) fn change_state_if(
+        self: &Rc<Self>,
+        request: Request,
+        flags: Flags,
+        condition: impl FnOnce(State) -> bool,
+    ) -> Result<Success, StateError> {
+        let old = self.state();
+        if !condition(old) {
+            return Err(StateError::InTransientState);
+        }
+        let changed = state::change(old, request, flags, &self.context());
+        let changed = match changed {
+            Ok(changed) => changed,
+            Err(error) => {
+                self.tell(|| format!("State change failed: {error}"));
+                return Err(error);
+            }
+        };
+        if changed.success == Success::Done {
+            self.store(old, changed.new);
+        }
+        Ok(changed.success)
+    }
+
+    /// Changes the state of the connection and of the volume together.
+    pub(crate) fn change_connection(
+        self: &Rc<Self>,
+        request: Request,
+        flags: Flags,
+    ) -> Result<Success, StateError> {
+        let mut volumes = [VolumeChange::new(self.state(), self.context())];
+        let changed = change_all(self.conn(), &mut volumes, request, flags).inspect_err(|error| {
+            self.tell(|| format!("Connection change failed: {error}"));
+        })?;
+        if changed.success != Success::Done {
+            return Ok(changed.success);
+        }
+        let old = self.conn.replace(changed.cstate);
+        let [volume] = volumes;
+        if volume.old != volume.new {
+            self.store(volume.old, volume.new);
+        }
+        let new = changed.cstate;
+        if old != new {
+            if matches!(new, ConnState::Disconnecting | ConnState::StandAlone)
+                || (old > ConnState::WFConnection && new.is_failure())
+            {
+                self.interrupt();
+            }
+            self.tell(|| format!("connection {old} -> {new}"));
+            self.deferred.connection.borrow_mut().push_back(Change { old, new });
+        }
+        self.sim.touch();
+        Ok(changed.success)
+    }
+
+    fn store(self: &Rc<Self>, old: State, new: State) {
+        self.tell(|| format!("state {}", state::Difference::of_volume(old, new)));
+        self.state.set(new);
+        self.sim.touch();
+        for effect in effects_now(old, new, false).iter() {
+            self.carry_out_now(effect, old, new);
+        }
+        self.oracle.borrow_mut().state_changed(self.id, old, new);
+    }
+
+    fn carry_out_now(self: &Rc<Self>, effect: Immediate, old: State, new: State) {
+        match effect {
+            Immediate::ClearResyncDone => self.resync.borrow_mut().clear_done(),
+            Immediate::CloseEpoch => {
+                self.mirror_generation.set(self.mirror_generation.get().wrapping_add(1));
+                self.log.borrow_mut().close_epoch();
+            }
+            Immediate::ClearStateSent => self.state_sent.set(false),
+            Immediate::UpdateMetadataFlags => {
+                if let Some(local) = self.local() {
+                    local.update_flags(self, new);
+                }
+            }
+            Immediate::ExposeCurrentUuid => {
+                if let Some(local) = self.local() {
+                    self.exposed_uuid.set(local.uuids().current);
+                }
+            }
+            Immediate::ConsiderResync => self.flags.consider_resync.set(true),
+            Immediate::StopReceiver | Immediate::RestartReceiver => self.interrupt(),
+            Immediate::QueueDeferred => {
+                self.deferred.volume.borrow_mut().push_back(Change { old, new });
+            }
+            // Waiters look whenever anything changes; the rest is about pauses, verify and the log.
+            _ => {}
+        }
+    }
+
+    /// Wakes whoever waits for the peer: the sockets are shut down.
+    pub(crate) fn interrupt(&self) {
+        self.flags.interrupted.set(true);
+        let session = self.session.borrow().clone();
+        if let Some(session) = session {
+            session.shut_down(self.id);
+        }
+        self.sim.touch();
+    }
+
+    /// Whether nobody may wait for the peer any more.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.flags.interrupted.get()
+    }
+}

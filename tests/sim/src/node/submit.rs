@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The application's way in, as `io/submit.rs` has it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use drbd_engine::activity_log::{Got, Reserve, Span};
+use drbd_engine::config::{OnNoData, ReadBalancing};
+use drbd_engine::range::{Handle, Kind as RangeKind, Refusal};
+use drbd_engine::request::{
+    may_admit, route_flush, route_read, route_write, Admission, Copies, Destination, Event, Kind,
+    ReadInputs, Route, Start,
+};
+use drbd_engine::state::State;
+use drbd_engine::transfer_log::{Index, Part};
+
+use super::disk::LocalRef;
+use super::request::{Master, Operation, Parts};
+use super::Node;
+use crate::canary::Canary;
+use crate::drive::Content;
+use crate::packet::Blocks;
+
+/// Application bios that a node takes at a time.
+const BIOS_MAX: u32 = 32;
+
+/// A bio on its way in, with what it holds so far.
+pub(crate) struct Bio {
+    master: Rc<Master>,
+    extents: Option<(LocalRef, Span)>,
+    after_commit: bool,
+    range: Option<Handle>,
+    failed_locally: bool,
+    failed_remotely: bool,
+}
+
+impl Bio {
+    fn new(master: Rc<Master>) -> Self {
+        Self {
+            master,
+            extents: None,
+            after_commit: false,
+            range: None,
+            failed_locally: false,
+            failed_remotely: false,
+        }
+    }
+
+    /// A bio that some copy could not serve.
+    pub(crate) fn again(master: Rc<Master>, failed_locally: bool, failed_remotely: bool) -> Self {
+        Self {
+            failed_locally,
+            failed_remotely,
+            ..Self::new(master)
+        }
+    }
+
+    fn changes_data(&self) -> bool {
+        matches!(self.master.operation, Operation::Write(_))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    ActivityLog,
+    Range,
+    Slot,
+}
+
+#[derive(Clone, Copy)]
+struct Plan {
+    local: bool,
+    remote: bool,
+    out_of_sync: bool,
+}
+
+/// How an application's bio ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Success.
+    pub ok: bool,
+    /// The local disk has it.
+    pub local: bool,
+    /// The peer took part.
+    pub remote: bool,
+    /// The peer promised what the protocol promises.
+    pub acknowledged: bool,
+}
+
+impl Node {
+    /// Submits an application's bio and waits until the node takes it; its end is told by [`Master::ended`].
+    pub async fn submit(self: &Rc<Self>, number: u64, operation: Operation, blocks: Blocks) -> Rc<Master> {
+        let master = Rc::new(Master {
+            number,
+            operation,
+            blocks,
+            read: RefCell::default(),
+            ended: Cell::new(None),
+        });
+        self.sim.until(|| self.may_enter()).await;
+        self.application_bios.set(self.application_bios.get() + 1);
+        self.tell(|| format!("app #{number} {operation:?} {}+{}", blocks.sector, blocks.sectors()));
+        self.oracle.borrow_mut().submitted(self.id, &master);
+        if let Err((bio, _)) = self.attempt(Bio::new(master.clone())) {
+            self.delayed.borrow_mut().push_back(bio);
+            self.sim.touch();
+        }
+        master
+    }
+
+    fn may_enter(&self) -> bool {
+        let state = self.state();
+        may_admit(&Admission {
+            copies: copies(state),
+            suspended: state.is_suspended(),
+            held_back: !state.role.is_primary(),
+            bitmap_io: false,
+            protocol_version: 101,
+            bios_in_progress: self.application_bios.get(),
+            max_bios: BIOS_MAX,
+        })
+    }
+
+    /// Tells the application how its bio ended.
+    pub(crate) fn end(&self, master: &Rc<Master>, ended: Ended) {
+        self.tell(|| format!("app #{} ends: {ended:?}", master.number));
+        self.oracle.borrow_mut().ended(self.id, master, ended);
+        master.ended.set(Some(ended.ok));
+        self.application_bios.set(self.application_bios.get() - 1);
+        self.sim.touch();
+    }
+
+    /// Takes a bio as far as it goes; hands it back with what is in the way.
+    fn attempt(self: &Rc<Self>, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        if bio.changes_data() {
+            if let Err(obstacle) = self.get_extents(&mut bio) {
+                return Err((bio, obstacle));
+            }
+            if let Err(obstacle) = self.claim_range(&mut bio) {
+                return Err((bio, obstacle));
+            }
+        }
+        self.admit(bio)
+    }
+
+    fn get_extents(&self, bio: &mut Bio) -> Result<(), Obstacle> {
+        let too_early = self.config.has(Canary::ActivityLogAfterData);
+        if bio.extents.is_some() {
+            return if bio.after_commit && !too_early {
+                Err(Obstacle::ActivityLog)
+            } else {
+                Ok(())
+            };
+        }
+        let Some((local, span)) = self.extents_of(bio) else {
+            return Ok(());
+        };
+        let got = local.activity_log.borrow_mut().try_get(span);
+        if got != Got::Hot {
+            return Err(Obstacle::ActivityLog);
+        }
+        bio.extents = Some((local, span));
+        Ok(())
+    }
+
+    fn extents_of(&self, bio: &Bio) -> Option<(LocalRef, Span)> {
+        let local = self.local()?;
+        let Blocks { sector, size_bytes } = bio.master.blocks;
+        Some((local, Span::of(sector, size_bytes)?))
+    }
+
+    fn claim_range(&self, bio: &mut Bio) -> Result<(), Obstacle> {
+        if bio.range.is_some() {
+            return Ok(());
+        }
+        let Blocks { sector, size_bytes } = bio.master.blocks;
+        let claimed = self.ranges.borrow_mut().try_insert(RangeKind::LocalWrite, sector, size_bytes);
+        match claimed {
+            Ok(handle) => {
+                bio.range = Some(handle);
+                Ok(())
+            }
+            Err(Refusal::Conflict(conflict)) => {
+                let is_resync = matches!(
+                    conflict.kind,
+                    RangeKind::ResyncRead | RangeKind::ResyncRequest | RangeKind::ResyncWrite
+                );
+                if is_resync && self.config.has(Canary::ResyncOvertakesWrite) {
+                    return Ok(());
+                }
+                Err(Obstacle::Range)
+            }
+            Err(Refusal::Full) => Err(Obstacle::Slot),
+            Err(Refusal::Malformed) => Ok(()),
+        }
+    }
+
+    /// Routes the request in the state it enters the transfer log in, and starts its parts.
+    fn admit(self: &Rc<Self>, bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        let local = match &bio.extents {
+            Some(_) => None,
+            None => self.local(),
+        };
+        let has_disk = bio.extents.is_some() || local.is_some();
+        let plan = match self.route(&bio, self.state()) {
+            Route::Go(plan) => plan,
+            Route::Suspend | Route::Fail => {
+                self.fail(bio);
+                return Ok(());
+            }
+        };
+        let plan = Plan {
+            local: plan.local && has_disk,
+            ..plan
+        };
+        if !plan.local && !plan.remote {
+            self.fail(bio);
+            return Ok(());
+        }
+        let master = bio.master.clone();
+        let Blocks { sector, size_bytes } = master.blocks;
+        let admitted = self.log.borrow_mut().admit(part_of(plan, master.operation), sector, size_bytes);
+        let Some((index, _)) = admitted else {
+            return Err((bio, Obstacle::Slot));
+        };
+        if master.operation == Operation::Flush && plan.remote {
+            self.log.borrow_mut().close_epoch();
+        }
+        let kind = match master.operation {
+            Operation::Read => Kind::Read { read_ahead: false },
+            Operation::Flush => Kind::Flush,
+            Operation::Write(_) => Kind::Write,
+        };
+        let start = Start {
+            kind,
+            local: plan.local,
+            remote: plan.remote,
+            out_of_sync: plan.out_of_sync,
+            protocol: self.config.protocol,
+        };
+        let (reference, span) = match bio.extents {
+            Some((reference, span)) => (Some(reference), Some(span)),
+            None => (local, None),
+        };
+        if plan.remote && kind != Kind::Flush {
+            self.application_pending.set(self.application_pending.get() + 1);
+        }
+        let parts = Parts {
+            master: master.clone(),
+            local: reference,
+            span,
+            range: bio.range,
+            mirror_generation: self.mirror_generation.get(),
+            is_over: false,
+            remote: plan.remote,
+        };
+        self.request(index).begin(parts, start.state());
+        self.oracle.borrow_mut().routed(self.id, &master, plan.local, plan.remote);
+        if plan.local {
+            self.start_local(index, &master);
+        }
+        self.happens(index, Event::SubmitterDone);
+        Ok(())
+    }
+
+    fn start_local(self: &Rc<Self>, index: Index, master: &Rc<Master>) {
+        let Blocks { sector, .. } = master.blocks;
+        let count = master.blocks.sectors();
+        let node = self.clone();
+        let data = &self.hardware.data;
+        match master.operation {
+            Operation::Read => {
+                let master = master.clone();
+                data.read(self.owner, sector.0, count, move |sectors| {
+                    master.read.replace(sectors);
+                    node.happens(index, Event::LocalOk);
+                });
+            }
+            Operation::Write(number) => {
+                let content = Some(Content::Data(number));
+                let sectors = (sector.0..sector.0 + count).map(|at| (at, content.clone()));
+                data.write(self.owner, sectors.collect(), false, move || {
+                    node.happens(index, Event::LocalOk);
+                });
+            }
+            Operation::Flush => data.flush(self.owner, move || {
+                node.happens(index, Event::LocalOk);
+            }),
+        }
+    }
+
+    fn route(&self, bio: &Bio, state: State) -> Route<Plan> {
+        let copies = copies(state);
+        let written = match bio.master.operation {
+            Operation::Flush => route_flush(copies, OnNoData::IoError),
+            Operation::Read => return self.route_read(bio, copies),
+            Operation::Write(_) => route_write(copies, OnNoData::IoError),
+        };
+        match written {
+            Route::Go(route) => {
+                let Blocks { sector, size_bytes } = bio.master.blocks;
+                let newly_set = || {
+                    bio.extents.as_ref().map_or(0, |(local, _)| {
+                        local.set_out_of_sync(self, sector, size_bytes)
+                    })
+                };
+                Route::Go(Plan {
+                    local: route.local,
+                    remote: route.remote,
+                    out_of_sync: route.out_of_sync && newly_set() != 0,
+                })
+            }
+            Route::Suspend => Route::Suspend,
+            Route::Fail => Route::Fail,
+        }
+    }
+
+    fn route_read(&self, bio: &Bio, copies: Copies) -> Route<Plan> {
+        let Blocks { sector, size_bytes } = bio.master.blocks;
+        let is_clean = self
+            .local()
+            .is_some_and(|local| !local.any_out_of_sync(self, sector, size_bytes));
+        let inputs = ReadInputs {
+            sector,
+            is_clean: is_clean || self.config.has(Canary::ReadsOutOfSync),
+            balancing: ReadBalancing::PreferLocal,
+            local_pending: 0,
+            remote_pending: 0,
+            last_was_remote: false,
+            failed_locally: bio.failed_locally,
+            failed_remotely: bio.failed_remotely,
+        };
+        match route_read(copies, &inputs, OnNoData::IoError) {
+            Route::Go(destination) => {
+                let remote = destination == Destination::Remote;
+                Route::Go(Plan {
+                    local: !remote,
+                    remote,
+                    out_of_sync: false,
+                })
+            }
+            Route::Suspend => Route::Suspend,
+            Route::Fail => Route::Fail,
+        }
+    }
+
+    fn fail(&self, bio: Bio) {
+        if let Some(range) = bio.range {
+            self.ranges.borrow_mut().remove(range);
+        }
+        if let Some((local, span)) = &bio.extents {
+            local.put_extents(self, *span);
+        }
+        let ended = Ended {
+            ok: false,
+            local: false,
+            remote: false,
+            acknowledged: false,
+        };
+        self.end(&bio.master, ended);
+    }
+}
+
+/// Serves the bios that wait: the device's work item.
+pub(crate) async fn serve(node: Rc<Node>) {
+    let mut waiting: Vec<Bio> = Vec::new();
+    loop {
+        waiting.extend(node.delayed.take());
+        let committed = commit_extents(&node, &mut waiting).await;
+        let served = serve_once(&node, &mut waiting);
+        if !committed && !served {
+            // In the module whoever gives something back queues the work item again.
+            node.sim.until(changed_since(&node)).await;
+        }
+    }
+}
+
+/// True from the next change of anything on.
+fn changed_since(node: &Rc<Node>) -> impl FnMut() -> bool + use<> {
+    let mut first = true;
+    let node = node.clone();
+    move || !std::mem::take(&mut first) && (!node.delayed.borrow().is_empty() || node.waits.get() != 0)
+}
+
+async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
+    let Some(local) = node.local() else {
+        for bio in waiting.iter_mut() {
+            bio.extents = None;
+            bio.after_commit = false;
+        }
+        return false;
+    };
+    for bio in waiting.iter_mut() {
+        if bio.extents.is_some() || !bio.changes_data() {
+            continue;
+        }
+        let Some((reference, span)) = node.extents_of(bio) else {
+            continue;
+        };
+        let answer = local.activity_log.borrow_mut().reserve(span);
+        match answer {
+            Reserve::Hot | Reserve::AfterCommit => {
+                bio.after_commit = answer == Reserve::AfterCommit;
+                bio.extents = Some((reference, span));
+            }
+            Reserve::Wait(_) | Reserve::TooLarge => break,
+        }
+    }
+    let written = local.write_transaction(node).await;
+    if written {
+        for bio in waiting.iter_mut() {
+            bio.after_commit = false;
+        }
+    }
+    written
+}
+
+fn serve_once(node: &Rc<Node>, waiting: &mut Vec<Bio>) -> bool {
+    let mut served = false;
+    let mut index = 0;
+    while index < waiting.len() {
+        let bio = waiting.remove(index);
+        match node.attempt(bio) {
+            Ok(()) => served = true,
+            Err((bio, obstacle)) => {
+                waiting.insert(index, bio);
+                index += 1;
+                if obstacle == Obstacle::Slot {
+                    break;
+                }
+            }
+        }
+    }
+    node.waits.set(waiting.len());
+    served
+}
+
+fn part_of(plan: Plan, operation: Operation) -> Part {
+    match operation {
+        Operation::Flush => Part::None,
+        _ if plan.out_of_sync => Part::OutOfSync,
+        _ if !plan.remote => Part::None,
+        Operation::Read => Part::Read,
+        Operation::Write(_) => Part::Write,
+    }
+}
+
+pub(crate) fn copies(state: State) -> Copies {
+    Copies {
+        disk: state.disk,
+        peer_disk: state.pdsk,
+        conn: state.conn,
+    }
+}

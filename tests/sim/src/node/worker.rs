@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The worker, as `io/worker.rs` runs it: everything there is to do now, then sleep.
+
+use std::rc::Rc;
+
+use super::{after, resync, sender, Node};
+use crate::sim::MS;
+
+/// How long the worker sleeps when nothing else has a deadline.
+const IDLE_NS: u64 = 100 * MS;
+
+impl Node {
+    fn has_chores(&self) -> bool {
+        let flags = &self.flags;
+        let queued = !self.deferred.volume.borrow().is_empty()
+            || !self.deferred.connection.borrow().is_empty()
+            || !self.answers.borrow().is_empty();
+        let chores = flags.go_diskless.get() || flags.start_source.get() || flags.resync_done.get();
+        queued || chores || self.log.borrow_mut().next_to_send().is_some() || self.epoch_is_closed()
+    }
+
+    /// Whether a barrier is due though nothing waits to be sent.
+    fn epoch_is_closed(&self) -> bool {
+        let log = self.log.borrow();
+        log.epoch() != self.seen_epoch.get()
+    }
+}
+
+/// The thread.
+pub(crate) async fn run(node: Rc<Node>) {
+    loop {
+        node.seen_epoch.set(node.log.borrow().epoch());
+        let sleep_ns = turn(&node).await.min(IDLE_NS);
+        node.sim
+            .until_timeout(node.owner, sleep_ns, || node.has_chores())
+            .await;
+    }
+}
+
+async fn turn(node: &Rc<Node>) -> u64 {
+    after::carry_out(node).await;
+    loop {
+        let next = node.answers.borrow_mut().pop_front();
+        let Some(request) = next else { break };
+        sender::answer(node, request).await;
+    }
+    sender::drain(node).await;
+    if node.flags.go_diskless.replace(false) {
+        after::go_diskless(node).await;
+    }
+    resync::turn(node).await
+}

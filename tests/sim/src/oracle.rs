@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The judge: what the application was told, and so what it may read on either node from then on.
+//!
+//! For every node there is a view: for each sector the writes that may be found there. A write that was told done supersedes those
+//! before it. A power cut takes that back where the write was not flushed. A resync that ends makes the target's view the source's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use drbd_engine::config::Protocol;
+use drbd_engine::state::{ConnState, DiskState, State};
+
+use crate::drive::Content;
+use crate::node::request::{Master, Operation};
+use crate::node::submit::Ended;
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    number: u64,
+    submitted: u64,
+    /// When its end was told, well or not.
+    ended: Option<u64>,
+    acknowledged: bool,
+    superseded: Option<u64>,
+    durable: bool,
+}
+
+impl Candidate {
+    /// What a sector holds before the first write.
+    const FIRST: Self = Self {
+        number: 0,
+        submitted: 0,
+        ended: Some(0),
+        acknowledged: true,
+        superseded: None,
+        durable: true,
+    };
+}
+
+/// What may be read on one node.
+#[derive(Clone, Debug)]
+struct View {
+    sectors: BTreeMap<u64, Vec<Candidate>>,
+    /// The admin declared data good that nobody vouches for.
+    is_anything: bool,
+}
+
+impl View {
+    fn candidates(&mut self, sector: u64) -> &mut Vec<Candidate> {
+        self.sectors.entry(sector).or_insert_with(|| vec![Candidate::FIRST])
+    }
+
+    fn add(&mut self, sectors: std::ops::Range<u64>, number: u64, submitted: u64) {
+        for sector in sectors {
+            self.candidates(sector).push(Candidate {
+                number,
+                submitted,
+                ended: None,
+                acknowledged: false,
+                superseded: None,
+                durable: false,
+            });
+        }
+    }
+
+    /// A write was told done: what it overwrote may not be seen again.
+    fn acknowledge(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64) {
+        for sector in sectors {
+            let candidates = self.candidates(sector);
+            let Some(own) = candidates.iter_mut().find(|one| one.number == number) else {
+                continue;
+            };
+            if own.acknowledged {
+                continue;
+            }
+            own.acknowledged = true;
+            own.ended = Some(now);
+            let submitted = own.submitted;
+            for other in candidates.iter_mut().filter(|one| one.number != number) {
+                let before = other.ended.is_some_and(|ended| ended <= submitted);
+                if other.superseded.is_none() && (other.acknowledged || before) {
+                    other.superseded = Some(now);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64) {
+        for sector in sectors {
+            for one in self.candidates(sector).iter_mut().filter(|one| one.number == number) {
+                one.ended = one.ended.or(Some(now));
+            }
+        }
+    }
+
+    /// Flushed: what these writes superseded is gone for good.
+    fn settle(&mut self, is_durable: impl Fn(&Candidate) -> bool) {
+        for candidates in self.sectors.values_mut() {
+            let mut horizon = 0;
+            for one in candidates.iter_mut() {
+                if one.acknowledged && is_durable(one) {
+                    one.durable = true;
+                }
+                if one.durable && one.acknowledged {
+                    horizon = horizon.max(one.ended.unwrap_or(0));
+                }
+            }
+            candidates.retain(|one| one.superseded.is_none_or(|at| at > horizon));
+        }
+    }
+
+    /// The power failed: what was not flushed may be lost, what was under way may have happened.
+    fn crash(&mut self, now: u64) {
+        for candidates in self.sectors.values_mut() {
+            for one in candidates.iter_mut() {
+                one.superseded = None;
+                one.ended = one.ended.or(Some(now));
+            }
+        }
+    }
+
+    fn allows(&mut self, sector: u64, number: u64, since: u64) -> bool {
+        self.is_anything
+            || self.candidates(sector).iter().any(|one| {
+                one.number == number && one.superseded.is_none_or(|superseded| superseded > since)
+            })
+    }
+
+    fn end_all(&mut self, now: u64, has_ended: impl Fn(u64) -> bool) {
+        for candidates in self.sectors.values_mut() {
+            for one in candidates.iter_mut().filter(|one| has_ended(one.number)) {
+                one.ended = one.ended.or(Some(now));
+            }
+        }
+    }
+
+    fn is_durable(&self, number: u64) -> bool {
+        let mut all = self.sectors.values().flatten().filter(|one| one.number == number);
+        all.all(|one| one.durable)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bio {
+    started: u64,
+    local: bool,
+    remote: bool,
+    /// The node whose view a read is judged by.
+    view: usize,
+    over: bool,
+}
+
+/// What was counted in a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Writes told done.
+    pub writes: u64,
+    /// Reads judged.
+    pub reads: u64,
+    /// Flushes told done.
+    pub flushes: u64,
+}
+
+/// The judge.
+pub struct Oracle {
+    protocol: Protocol,
+    tick: u64,
+    numbers: u64,
+    bios: BTreeMap<u64, Bio>,
+    views: [View; 2],
+    states: [State; 2],
+    /// Writes told done that only this node has.
+    alone: [BTreeSet<u64>; 2],
+    /// The admin gave up this node's data.
+    worthless: [bool; 2],
+    /// What was counted.
+    pub counts: Counts,
+    /// What was broken.
+    pub violations: Vec<String>,
+}
+
+fn range(master: &Master) -> std::ops::Range<u64> {
+    let first = master.blocks.sector.0;
+    first..first + master.blocks.sectors()
+}
+
+impl Oracle {
+    /// A judge of two equal disks.
+    pub fn new(protocol: Protocol) -> Self {
+        let view = View {
+            sectors: BTreeMap::new(),
+            is_anything: false,
+        };
+        Self {
+            protocol,
+            tick: 1,
+            numbers: 0,
+            bios: BTreeMap::new(),
+            views: [view.clone(), view],
+            states: [State::NEW; 2],
+            alone: Default::default(),
+            worthless: [false; 2],
+            counts: Counts::default(),
+            violations: Vec::new(),
+        }
+    }
+
+    fn now(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    /// Says that something is broken.
+    pub fn violation(&mut self, text: String) {
+        self.violations.push(text);
+    }
+
+    /// A number for a bio, which a write leaves on the disk.
+    pub fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A bio was submitted.
+    pub fn submitted(&mut self, node: usize, master: &Rc<Master>) {
+        let started = self.now();
+        let bio = Bio {
+            started,
+            view: node,
+            ..Bio::default()
+        };
+        self.bios.insert(master.number, bio);
+    }
+
+    /// A bio was sent on its ways.
+    pub fn routed(&mut self, node: usize, master: &Rc<Master>, local: bool, remote: bool) {
+        let is_current = self.states[node].disk == DiskState::UpToDate;
+        let Some(bio) = self.bios.get_mut(&master.number) else {
+            return;
+        };
+        bio.local = local;
+        bio.remote = remote;
+        bio.view = if local && is_current { node } else { 1 - node };
+        let started = bio.started;
+        if let Operation::Write(number) = master.operation {
+            for (_, view) in [(local, node), (remote, 1 - node)].into_iter().filter(|(to, _)| *to) {
+                self.views[view].add(range(master), number, started);
+            }
+        }
+    }
+
+    /// The application was told how its bio ended.
+    pub fn ended(&mut self, node: usize, master: &Rc<Master>, ended: Ended) {
+        let now = self.now();
+        let Some(bio) = self.bios.get_mut(&master.number) else {
+            return;
+        };
+        bio.over = true;
+        let bio = *bio;
+        match master.operation {
+            Operation::Write(number) => self.write_ended(node, master, number, bio, ended, now),
+            Operation::Flush if ended.ok => {
+                self.counts.flushes += 1;
+                if bio.local {
+                    let flushed = |one: &Candidate| one.ended.is_some_and(|at| at <= bio.started);
+                    self.views[node].settle(flushed);
+                }
+            }
+            Operation::Read if ended.ok => {
+                self.counts.reads += 1;
+                self.judge_read(master, bio);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_ended(
+        &mut self,
+        node: usize,
+        master: &Master,
+        number: u64,
+        bio: Bio,
+        ended: Ended,
+        now: u64,
+    ) {
+        let sectors = || range(master);
+        if !ended.ok {
+            self.views[node].fail(sectors(), number, now);
+            return;
+        }
+        self.counts.writes += 1;
+        if ended.local {
+            self.views[node].acknowledge(sectors(), number, now);
+        } else {
+            self.views[node].fail(sectors(), number, now);
+        }
+        if bio.remote && ended.acknowledged && self.protocol != Protocol::A {
+            self.views[1 - node].acknowledge(sectors(), number, now);
+        }
+        match (ended.local, ended.acknowledged) {
+            (true, false) => self.alone[node].insert(number),
+            (false, true) => self.alone[1 - node].insert(number),
+            _ => false,
+        };
+    }
+
+    fn judge_read(&mut self, master: &Master, bio: Bio) {
+        let found: BTreeMap<u64, u64> = master
+            .read
+            .borrow()
+            .iter()
+            .map(|(sector, content)| match content {
+                Some(Content::Data(number)) => (*sector, *number),
+                _ => (*sector, 0),
+            })
+            .collect();
+        for sector in range(master) {
+            let number = found.get(&sector).copied().unwrap_or(0);
+            if !self.views[bio.view].allows(sector, number, bio.started) {
+                let known = self.views[bio.view].candidates(sector).clone();
+                self.violation(format!(
+                    "read #{} of sector {sector} gave write #{number}, which was overwritten; allowed: {:?}",
+                    master.number,
+                    known.iter().map(|one| (one.number, one.superseded)).collect::<Vec<_>>(),
+                ));
+                return;
+            }
+        }
+    }
+
+    /// The peer vouches that a write is on stable storage there.
+    pub fn peer_flushed(&mut self, node: usize, master: &Rc<Master>) {
+        let now = self.now();
+        if let Operation::Write(number) = master.operation {
+            let view = &mut self.views[1 - node];
+            view.acknowledge(range(master), number, now);
+            view.settle(|one| one.number == number);
+        }
+    }
+
+    /// A node's state changed.
+    pub fn state_changed(&mut self, node: usize, old: State, new: State) {
+        let now = self.now();
+        self.states[node] = new;
+        let bios = std::mem::take(&mut self.bios);
+        if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
+            for view in &mut self.views {
+                view.end_all(now, |number| bios.get(&number).is_none_or(|bio| bio.over));
+            }
+        }
+        self.bios = bios;
+        let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
+        if was_target && new.conn == ConnState::Connected && new.disk == DiskState::UpToDate {
+            self.views[node] = self.views[1 - node].clone();
+            self.alone = Default::default();
+            self.worthless[node] = false;
+        }
+    }
+
+    /// The handshake decided what a node does next.
+    pub fn decided(&mut self, node: usize, conn: ConnState, verdict: i32) {
+        let told = |alone: &BTreeSet<u64>| format!("{:?}", alone.iter().take(5).collect::<Vec<_>>());
+        match conn {
+            ConnState::WFBitMapT if !self.worthless[node] && !self.alone[node].is_empty() => {
+                let text = told(&self.alone[node]);
+                self.violation(format!(
+                    "node {node} becomes target (verdict {verdict}), writes {text} that only it has are thrown away silently"
+                ));
+            }
+            ConnState::Connected => {
+                for one in 0..2 {
+                    if !self.alone[one].is_empty() {
+                        let text = told(&self.alone[one]);
+                        self.violation(format!(
+                            "connected without a resync, but only node {one} has writes {text}"
+                        ));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The admin declared a node's data good by force.
+    pub fn forced(&mut self, node: usize) {
+        self.views[node].is_anything = true;
+        self.worthless[1 - node] = true;
+    }
+
+    /// The admin gave up a node's data.
+    pub fn declared_worthless(&mut self, node: usize) {
+        self.worthless[node] = true;
+    }
+
+    /// A node lost its power.
+    pub fn crashed(&mut self, node: usize) {
+        let now = self.now();
+        self.states[node] = State::NEW;
+        self.views[node].crash(now);
+        let view = &self.views[node];
+        self.alone[node].retain(|&number| view.is_durable(number));
+        for bio in self.bios.values_mut().filter(|bio| !bio.over) {
+            bio.over = true;
+        }
+    }
+}

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One run: two nodes, an application, an admin, and fate; then peace, and the question whether all is well.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use drbd_engine::config::Protocol;
+use drbd_engine::state::{ConnState, DiskState};
+use drbd_engine::types::Sector;
+
+use crate::canary::Canary;
+use crate::check;
+use crate::drive::{Drive, Speed};
+use crate::net::Net;
+use crate::node::request::Operation;
+use crate::node::{Config, Hardware, Node, Parts};
+use crate::oracle::{Counts, Oracle};
+use crate::packet::Blocks;
+use crate::sim::{Sim, Step, MS, S, US};
+use crate::story::Story;
+use crate::tools;
+
+/// Steps of the part of a run in which things go wrong.
+const FAULT_STEPS: u64 = 40_000;
+/// Steps after which a run that does not come to rest is stuck.
+const PEACE_STEPS: u64 = 600_000;
+/// How often the operator looks once there is peace.
+const ROUNDS_MAX: u32 = 60;
+/// Applications on a node.
+const APPLICATIONS: u64 = 4;
+
+/// What a run did and found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What the application did.
+    pub counts: Counts,
+    /// Power cuts.
+    pub crashes: u64,
+    /// Cuts and resets of the network.
+    pub cuts: u64,
+    /// Commands of the admin.
+    pub commands: u64,
+    /// Decisions that only a human could take, at the end.
+    pub decisions: u64,
+    /// Virtual time.
+    pub time_ns: u64,
+    /// What was broken.
+    pub violations: Vec<String>,
+    /// The last lines of what happened.
+    pub story: Vec<String>,
+}
+
+/// How to make a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The deliberate bug, if there is one.
+    pub canary: Option<Canary>,
+    /// Print what happens.
+    pub aloud: bool,
+    /// Remember what happens.
+    pub kept: bool,
+}
+
+struct Slot {
+    node: Option<Rc<Node>>,
+    hardware: Hardware,
+    life: u32,
+    busy: Rc<Cell<bool>>,
+}
+
+struct World {
+    sim: Rc<Sim>,
+    net: Rc<Net>,
+    config: Rc<Config>,
+    oracle: Rc<RefCell<Oracle>>,
+    slots: [Slot; 2],
+    /// Places that the application likes, so that writes overlap.
+    places: Rc<Vec<u64>>,
+    peace: Rc<Cell<bool>>,
+    report: Report,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, options: Options) -> Report {
+    let story = Story::new(options.aloud, options.kept);
+    let mut world = World::new(seed, options.canary, story);
+    world.faults();
+    if world.oracle.borrow().violations.is_empty() {
+        world.peace();
+    }
+    world.report.counts = world.oracle.borrow().counts;
+    world.report.time_ns = world.sim.now_ns();
+    world.report.violations = world.oracle.borrow().violations.clone();
+    world.report.story = world.sim.story.last(60);
+    for slot in &mut world.slots {
+        if let Some(node) = slot.node.take() {
+            world.sim.kill(node.owner);
+        }
+    }
+    world.report
+}
+
+impl World {
+    fn new(seed: u64, canary: Option<Canary>, story: Story) -> Self {
+        let sim = Sim::new(seed, story);
+        let protocol = [Protocol::A, Protocol::B, Protocol::C, Protocol::C];
+        let extents = [3, 6, 40][usize::try_from(sim.below(3)).unwrap_or(0)];
+        let config = Rc::new(Config {
+            protocol: protocol[usize::try_from(sim.below(4)).unwrap_or(0)],
+            internal_metadata: sim.one_in(2),
+            al_slots: usize::try_from(sim.between(2, 6)).unwrap_or(2),
+            capacity_sectors: extents * 8192 - sim.below(7),
+            max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
+            canary,
+        });
+        sim.tell(|| format!("seed {seed}: {config:?}"));
+        let latency_ns = sim.between(20 * US, 2 * MS);
+        let net = Net::new(sim.clone(), latency_ns);
+        let oracle = Rc::new(RefCell::new(Oracle::new(config.protocol)));
+        let places = (0..8).map(|_| sim.below(config.capacity_sectors - 64)).collect();
+        let uuid = sim.random();
+        let slots = [0, 1].map(|_| {
+            let data = Drive::new(sim.clone(), Speed::USUAL);
+            let meta = if config.internal_metadata {
+                data.clone()
+            } else {
+                Drive::new(sim.clone(), Speed::USUAL)
+            };
+            tools::create_metadata(&meta, &config, uuid);
+            Slot {
+                node: None,
+                hardware: Hardware { data, meta },
+                life: 0,
+                busy: Rc::default(),
+            }
+        });
+        Self {
+            sim,
+            net,
+            config,
+            oracle,
+            slots,
+            places: Rc::new(places),
+            peace: Rc::default(),
+            report: Report::default(),
+        }
+    }
+
+    /// Boots a node, whose init script attaches and connects.
+    fn boot(&mut self, id: usize) {
+        let slot = &mut self.slots[id];
+        if slot.node.is_some() {
+            return;
+        }
+        slot.life += 1;
+        self.sim.tell(|| format!("[{id}] boots"));
+        let node = Node::boot(Parts {
+            id,
+            life: slot.life,
+            sim: self.sim.clone(),
+            net: self.net.clone(),
+            config: self.config.clone(),
+            hardware: slot.hardware.clone(),
+            oracle: self.oracle.clone(),
+        });
+        slot.busy = Rc::new(Cell::new(true));
+        let busy = slot.busy.clone();
+        slot.node = Some(node.clone());
+        for _ in 0..APPLICATIONS {
+            self.sim.spawn(node.owner, application(node.clone(), self.places.clone(), self.peace.clone()));
+        }
+        self.sim.spawn(node.owner, async move {
+            let _ = node.attach().await;
+            let _ = node.connect(false).await;
+            busy.set(false);
+        });
+    }
+
+    /// Cuts a node's power.
+    fn crash(&mut self, id: usize) {
+        let Some(node) = self.slots[id].node.take() else {
+            return;
+        };
+        self.sim.tell(|| format!("[{id}] CRASHES"));
+        self.report.crashes += 1;
+        self.sim.kill(node.owner);
+        self.net.vanish(id);
+        drop(node);
+        self.oracle.borrow_mut().crashed(id);
+        let keep_permille = [0, 500, 900, 1000][usize::try_from(self.sim.below(4)).unwrap_or(0)];
+        let Hardware { data, meta } = self.slots[id].hardware.clone();
+        data.cut_power(keep_permille);
+        if !Rc::ptr_eq(&data, &meta) {
+            let keep_permille = [0, 500, 1000][usize::try_from(self.sim.below(3)).unwrap_or(0)];
+            meta.cut_power(keep_permille);
+        }
+        self.check_coverage("at a crash");
+    }
+
+    fn check_coverage(&self, when: &str) {
+        let sides = [0, 1].map(|id| {
+            let slot = &self.slots[id];
+            check::Side {
+                node: slot.node.as_deref(),
+                hardware: &slot.hardware,
+            }
+        });
+        if let Some(sector) = check::uncovered(&sides, &self.config) {
+            self.oracle.borrow_mut().violation(format!(
+                "{when}: the disks differ at sector {sector}, and neither bitmap nor activity log knows"
+            ));
+        }
+    }
+
+    fn broken(&self) -> bool {
+        !self.oracle.borrow().violations.is_empty()
+    }
+
+    /// The part in which things go wrong.
+    fn faults(&mut self) {
+        self.boot(0);
+        self.boot(1);
+        self.command(0, 0);
+        for _ in 0..FAULT_STEPS {
+            if self.broken() || self.sim.step() == Step::Dead {
+                return;
+            }
+            if self.sim.one_in(2500) {
+                self.fate();
+            }
+            if self.sim.one_in(1200) {
+                let id = usize::from(self.sim.one_in(2));
+                let what = self.sim.below(24);
+                self.command(id, what);
+            }
+            if self.sim.one_in(2000) {
+                self.check_coverage("on the way");
+            }
+        }
+    }
+
+    fn fate(&mut self) {
+        let id = usize::from(self.sim.one_in(2));
+        match self.sim.below(12) {
+            0 | 1 => self.crash(id),
+            2 => {
+                self.crash(0);
+                self.crash(1);
+            }
+            3 => {
+                self.report.cuts += 1;
+                self.sim.tell(|| format!("the wire is cut from {id}"));
+                self.net.cut(id);
+            }
+            4 => {
+                self.report.cuts += 1;
+                self.sim.tell(|| "the wire is cut".into());
+                self.net.cut(0);
+                self.net.cut(1);
+            }
+            5 => {
+                self.report.cuts += 1;
+                self.sim.tell(|| "the sockets are reset".into());
+                self.net.reset();
+            }
+            6..=8 => {
+                self.sim.tell(|| "the wire is mended".into());
+                self.net.mend();
+            }
+            _ => {
+                self.boot(id);
+            }
+        }
+    }
+
+    /// The admin says something, unless a command is still running on that node.
+    fn command(&mut self, id: usize, what: u64) {
+        let slot = &self.slots[id];
+        let Some(node) = slot.node.clone() else {
+            return;
+        };
+        let wait = what == 0;
+        if slot.busy.get() && !wait {
+            return;
+        }
+        self.report.commands += 1;
+        let other = self.slots[1 - id].node.clone();
+        let split = node.flags.split_brain.get() || other.is_some_and(|node| node.flags.split_brain.get());
+        let busy = slot.busy.clone();
+        self.sim.spawn(node.owner, async move {
+            node.sim.until(|| !busy.replace(true)).await;
+            obey(&node, what, split).await;
+            busy.set(false);
+            node.sim.touch();
+        });
+    }
+
+    /// Faults stop; the operator does what only a human can do.
+    fn peace(&mut self) {
+        self.sim.tell(|| "PEACE".into());
+        self.peace.set(true);
+        self.net.mend();
+        let mut steps = 0;
+        for round in 0..ROUNDS_MAX {
+            self.boot(0);
+            self.boot(1);
+            let until_ns = self.sim.now_ns() + 2 * S;
+            while self.sim.now_ns() < until_ns && !self.broken() {
+                steps += 1;
+                if self.sim.step() == Step::Dead || steps > PEACE_STEPS {
+                    self.oracle.borrow_mut().violation(format!("no end: {}", self.states()));
+                    return;
+                }
+            }
+            if self.broken() {
+                return;
+            }
+            if self.is_well() {
+                self.check_equal();
+                return;
+            }
+            self.operate(round);
+        }
+        self.oracle.borrow_mut().violation(format!("stuck: {}", self.states()));
+    }
+
+    fn nodes(&self) -> Vec<Rc<Node>> {
+        self.slots.iter().filter_map(|slot| slot.node.clone()).collect()
+    }
+
+    fn states(&self) -> String {
+        let states = self.nodes().into_iter().map(|node| {
+            format!("[{}] {} {:?} idle={}", node.id, node.conn(), node.state(), node.is_quiet())
+        });
+        states.collect::<Vec<_>>().join("; ")
+    }
+
+    fn is_well(&self) -> bool {
+        let nodes = self.nodes();
+        nodes.len() == 2
+            && nodes.iter().all(|node| {
+                let state = node.state();
+                state.conn == ConnState::Connected
+                    && state.disk == DiskState::UpToDate
+                    && state.pdsk == DiskState::UpToDate
+                    && node.is_quiet()
+            })
+    }
+
+    fn check_equal(&self) {
+        let [one, other] = [0, 1].map(|id| {
+            self.slots[id].hardware.data.peek(0, self.config.capacity_sectors)
+        });
+        if let Some(sector) = check::first_difference(&one, &other) {
+            self.oracle.borrow_mut().violation(format!(
+                "connected, UpToDate on both nodes and idle, but sector {sector} differs"
+            ));
+        }
+    }
+
+    fn operate(&mut self, round: u32) {
+        let nodes = self.nodes();
+        let split = nodes.iter().any(|node| node.flags.split_brain.get());
+        let refused = nodes.iter().any(|node| node.conn() == ConnState::StandAlone);
+        let hopeless = nodes.iter().all(|node| node.state().disk <= DiskState::Inconsistent);
+        let loser = usize::from(round % 2 == 0);
+        for node in nodes {
+            let state = node.state();
+            let stand_alone = node.conn() == ConnState::StandAlone;
+            let busy = self.slots[node.id].busy.clone();
+            if busy.get() {
+                continue;
+            }
+            let discards = split && node.id == loser;
+            let demotes = (split || refused) && node.is_primary();
+            let forces = hopeless && node.id != loser && state.conn == ConnState::Connected;
+            self.report.decisions += u64::from(discards) + u64::from(forces);
+            busy.set(true);
+            self.sim.spawn(node.owner, async move {
+                if demotes {
+                    let _ = node.demote().await;
+                }
+                if state.disk == DiskState::Diskless {
+                    let _ = node.attach().await;
+                }
+                if forces {
+                    let _ = node.promote(true).await;
+                }
+                if discards && !stand_alone {
+                    let _ = node.disconnect().await;
+                }
+                if node.conn() == ConnState::StandAlone {
+                    let _ = node.connect(discards).await;
+                }
+                busy.set(false);
+            });
+        }
+    }
+}
+
+/// Carries out a command.
+async fn obey(node: &Rc<Node>, what: u64, split: bool) {
+    let name = match what {
+        0..=7 => "primary",
+        8..=9 => "secondary",
+        10..=11 => "disconnect",
+        12..=15 => "connect",
+        16..=17 => "detach",
+        18..=20 => "attach",
+        21 => "invalidate",
+        22 => "invalidate-remote",
+        _ => "primary --force",
+    };
+    node.tell(|| format!("drbdadm {name}"));
+    let result = match what {
+        0..=7 => node.promote(false).await,
+        8..=9 => node.demote().await,
+        10..=11 => node.disconnect().await,
+        12..=15 => {
+            // After a split brain some admin gives up one side, sometimes.
+            let discards = split && !node.is_primary() && node.sim.one_in(3);
+            node.connect(discards).await
+        }
+        16..=17 => node.detach().await,
+        18..=20 => node.attach().await,
+        21 => node.invalidate(true).await,
+        22 => node.invalidate(false).await,
+        _ => node.promote(true).await,
+    };
+    node.tell(|| format!("drbdadm {name}: {result:?}"));
+}
+
+/// An application: while its node is Primary it reads, writes and flushes.
+async fn application(node: Rc<Node>, places: Rc<Vec<u64>>, peace: Rc<Cell<bool>>) {
+    loop {
+        node.sim.until(|| node.is_primary() && !peace.get()).await;
+        let sim = &node.sim;
+        let place = places[usize::try_from(sim.below(places.len() as u64)).unwrap_or(0)];
+        let sectors = sim.between(1, 24);
+        let blocks = Blocks {
+            sector: Sector(place + sim.below(16)),
+            size_bytes: u32::try_from(sectors * 512).unwrap_or(512),
+        };
+        let number = node.oracle.borrow_mut().number();
+        let (operation, blocks) = match sim.below(10) {
+            0 => {
+                let nowhere = Blocks {
+                    sector: Sector(0),
+                    size_bytes: 0,
+                };
+                (Operation::Flush, nowhere)
+            }
+            1..=3 => (Operation::Read, blocks),
+            _ => (Operation::Write(number), blocks),
+        };
+        let master = node.submit(number, operation, blocks).await;
+        sim.until(|| master.ended.get().is_some()).await;
+        let pause_ns = sim.below(2 * MS);
+        sim.sleep(node.owner, pause_ns).await;
+    }
+}

@@ -227,12 +227,14 @@ impl Resource {
             ..SendOptions::default()
         };
         let mut ko_count = KoCount::new(self.ko_count());
-        let sent = channel
-            .sender
-            .send_vectored(packet, segments, options, &mut |_| self.stalled(&mut ko_count));
         let socket = channel.sender.socket();
         let congested = socket.queued_bytes() > socket.send_buffer_bytes() / 5 * 4;
         self.connection.set_congested(congested);
+        let sent = channel
+            .sender
+            .send_vectored(packet, segments, options, &mut |_| self.stalled(&mut ko_count));
+        // The link is congested while a send meets a full buffer, not for as long as nothing is sent.
+        self.connection.set_congested(false);
         sent
     }
 

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import tsc
 from .agent import AgentLine
 from .guest import Guest, GuestDied
 from .qmp import Monitor
@@ -54,6 +55,8 @@ class QemuGuest(Guest):
             f"guest.name={self.name}", f"guest.address={self.address}/24",
             "guest.agent=drbd.agent",
         ]
+        if machine.accelerator == "tcg" and tsc.frequency_khz():
+            kernel_options.append(f"tsc_early_khz={tsc.frequency_khz()}")
         accelerator = ["-accel", "kvm", "-cpu", "host"] if machine.accelerator == "kvm" \
             else ["-accel", "tcg,thread=multi,tb-size=192", "-cpu", "max"]
         command = [

@@ -92,7 +92,7 @@ STEPS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/test.py", description=__doc__)
     parser.add_argument("steps", nargs="*", metavar="STEP",
-                        help=f"only these steps: {", ".join(STEPS)}")
+                        help="only these steps: " + ", ".join(STEPS))
     options = parser.parse_args()
     (CHECKOUT / "build").mkdir(exist_ok=True)
     total = Count()

@@ -176,11 +176,8 @@ fn check(net: &NetConf, info: &mut InfoText) -> Result<(), RetCode> {
         with_name(name, |name| Hash::new(name).map(|_| ())).map_err(|_| code)?;
     }
     let secret = net.shared_secret.as_bytes();
-    with_name(net.cram_hmac_alg.as_bytes(), |name| {
-        let hmac = CString::try_from_fmt(format_args!("hmac({})", Lossy(name.to_bytes())))?;
-        Hmac::new(&hmac, secret).map(|_| ())
-    })
-    .map_err(|_| RetCode::AUTH_ALG)
+    with_name(net.cram_hmac_alg.as_bytes(), |name| Hmac::new(name, secret).map(|_| ()))
+        .map_err(|_| RetCode::AUTH_ALG)
 }
 
 /// CHG_NET_OPTS.

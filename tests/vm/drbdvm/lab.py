@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """A lab: some guests, the wire between them, their disks, and the check of all their kernels."""
 
+import fcntl
+import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from . import accelerator
@@ -13,6 +16,38 @@ from .qemu import Machine, QemuGuest, Wire
 _SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
 _live: list["Lab"] = []
+
+# Labs of other processes that may run beside this one. Emulated guests need a processor each.
+_SIDE_BY_SIDE = max(1, (os.cpu_count() or 1) // 2)
+
+
+class _Place:
+    """One of the places that labs of all processes on this machine share."""
+
+    def __init__(self) -> None:
+        self._file = None
+        while self._file is None:
+            self._file = self._try_all()
+            if self._file is None:
+                time.sleep(0.5)
+
+    @staticmethod
+    def _try_all():
+        for number in range(_SIDE_BY_SIDE):
+            path = Path(tempfile.gettempdir()) / f"drbdvm-place-{os.getuid()}-{number}"
+            file = open(path, "w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except BlockingIOError:
+                file.close()
+        return None
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def live_labs() -> list["Lab"]:
@@ -36,6 +71,8 @@ class Lab:
         self._keep = CHECKOUT / "build" / "vm" / keep if keep else None
         self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-"))
         self.guests: list[Guest] = []
+        # A process has one place, however many labs it has at a time.
+        self._place = None if _live else _Place()
         _live.append(self)
 
     def __enter__(self) -> "Lab":
@@ -128,3 +165,5 @@ class Lab:
                 for capture in guest.directory.glob("*.pcap"):
                     shutil.copy(capture, self._keep / f"{guest.name}-{capture.name}")
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._place is not None:
+            self._place.leave()

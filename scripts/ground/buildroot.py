@@ -186,7 +186,13 @@ def network_and_cargo() -> tuple[dict[str, Path], dict[str, str]]:
             binds[f"/ground/cargo/{name}"] = home / name
     passed = {name: value for name, value in os.environ.items()
               if name.startswith("CARGO_") or name.lower().endswith("_proxy")}
-    return binds, {**passed, "CARGO_HOME": "/ground/cargo"}
+    passed["CARGO_HOME"] = "/ground/cargo"
+    authorities = os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt"
+    if Path(authorities).is_file():
+        # A machine behind a proxy of its own trusts more than Debian does.
+        binds["/ground/authorities.crt"] = Path(authorities)
+        passed["CARGO_HTTP_CAINFO"] = "/ground/authorities.crt"
+    return binds, passed
 
 
 def downloads_dir() -> Path:

@@ -93,6 +93,14 @@ pub fn remember_backing_device(minor: u32, size: u64, path: &str, uuid: u64) {
     }
 }
 
+/// The device UUID in the note about a minor, or 0.
+pub fn remembered_uuid(minor: u32) -> u64 {
+    let note = fs::read_to_string(note_path(minor)).unwrap_or_default();
+    let uuid = note.lines().find_map(|line| line.strip_prefix("uuid:"));
+    uuid.and_then(|uuid| u64::from_str_radix(uuid.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 /// Drops the note about a minor.
 pub fn forget_backing_device(minor: u32) {
     // There may be none.

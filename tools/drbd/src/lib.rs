@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod meta;
 pub mod netlink;
 pub mod numbers;
+pub mod setup;
 pub mod terminal;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
     }
     let exit = match tool(arguments.first()).as_deref() {
         Some("drbdadm") => drbd_adm::main(arguments),
+        Some("drbdsetup") => i32::from(setup::main(arguments)),
         Some("drbdmeta") => i32::from(meta::main(arguments)),
         _ => {
             eprintln!("{USAGE}");

@@ -263,7 +263,6 @@ fn generation(area: &Area) -> Generation {
     }
 }
 
-/// What cannot be read is reported by `dump-md` and `apply-al`; here scripts expect silence.
 fn get_gi(subject: Subject<'_>) -> Outcome {
     let area = subject.load()?;
     writeln!(io::stdout(), "{}", generation(&area))?;
@@ -283,11 +282,11 @@ fn show_gi(subject: Subject<'_>) -> Outcome {
         sectors => {
             let size = size_text(sectors / 2);
             text.push_str(&format!("last agreed size: {size} ({sectors} sectors)\n"));
+            if superblock.peer_max_bio_bytes != 0 {
+                let bytes = superblock.peer_max_bio_bytes;
+                text.push_str(&format!("last agreed max bio size: {bytes} Byte\n"));
+            }
         }
-    }
-    match superblock.peer_max_bio_bytes {
-        0 => {}
-        bytes => text.push_str(&format!("last agreed max bio size: {bytes} Byte\n")),
     }
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
@@ -353,6 +352,7 @@ fn dstate(subject: Subject<'_>) -> Outcome {
     let state = match (has(MdFlags::CONSISTENT), has(MdFlags::WAS_UP_TO_DATE)) {
         (false, _) => "Inconsistent",
         (true, false) => "Outdated",
+        (true, true) if has(MdFlags::PEER_OUT_DATED) => "UpToDate",
         // Whether there is newer data elsewhere is not known until the peer is seen.
         (true, true) => "Consistent",
     };

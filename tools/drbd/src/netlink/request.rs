@@ -8,7 +8,7 @@ use crate::failure::Outcome;
 use drbd_engine::config::attr::{Writer, FLAG_NESTED};
 use drbd_engine::config::command::{Command, Usage, FAMILY_NAME, FAMILY_VERSION};
 use drbd_engine::config::context::NO_MINOR;
-use drbd_engine::config::{Context, Settings, UserHeader, Value};
+use drbd_engine::config::{Context, UserHeader, Value};
 
 const FLAG_REQUEST: u16 = 1;
 const FLAG_DUMP: u16 = 0x300;
@@ -129,11 +129,11 @@ impl Request {
         })
     }
 
-    /// Carries options of a set: attribute numbers and values.
+    /// Carries options of the set with this attribute: numbers and values.
     #[must_use]
-    pub fn options<S: Settings>(self, options: Vec<(u16, OwnedValue)>) -> Self {
+    pub fn options(self, attribute: u16, options: Vec<(u16, OwnedValue)>) -> Self {
         self.with(move |writer| {
-            let nest = writer.begin(S::ATTRIBUTE, FLAG_NESTED);
+            let nest = writer.begin(attribute, FLAG_NESTED);
             for (number, value) in &options {
                 writer.put_value(*number, value.borrow());
             }
@@ -181,7 +181,7 @@ impl Request {
 mod tests {
     use super::*;
     use drbd_engine::config::attr::Attributes;
-    use drbd_engine::config::NetConf;
+    use drbd_engine::config::{NetConf, Settings};
 
     #[test]
     fn a_dump_of_the_status_has_the_bytes_of_stock_drbdsetup() {
@@ -198,7 +198,10 @@ mod tests {
     fn options_and_context_follow_the_header() {
         let request = Request::new(Command::Connect)
             .connection(Some("r0"), vec![2; 16], vec![3; 16])
-            .options::<NetConf>(vec![(8, OwnedValue::Plain(Value::U32(70)))]);
+            .options(
+                NetConf::ATTRIBUTE,
+                vec![(8, OwnedValue::Plain(Value::U32(70)))],
+            );
         let bytes = request.bytes(36, 1).unwrap();
         let attributes = Attributes::new(&bytes[NETLINK_HEADER_SIZE + GENERIC_HEADER_SIZE + 8..]);
         assert_eq!(

@@ -93,6 +93,11 @@ vm-test: ko
 	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
 		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
 
+# help: make demo        the manual, step by step, on two booted guests; prepares all it needs
+.PHONY: demo
+demo: prepare ko tools
+	@$(PYTHON) scripts/demo
+
 # help: make lint        formatter, clippy as errors, house rules, panics and stack of the module
 .PHONY: lint lint-format lint-host lint-kernel lint-rules
 lint: lint-format lint-host lint-kernel lint-rules

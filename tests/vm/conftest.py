@@ -14,6 +14,21 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from drbdvm import Lab, live_labs  # noqa: E402
+from scenario import Flavour  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("drbd")
+    group.addoption("--module", choices=("ours", "c"), default="ours",
+                    help="the driver under test; c proves the test itself")
+    group.addoption("--tools", choices=("ours", "stock"), default="stock",
+                    help="the tools under test")
+
+
+@pytest.fixture(scope="session")
+def flavour(request) -> Flavour:
+    """The driver and the tools that a run tests on all nodes."""
+    return Flavour(request.config.getoption("module"), request.config.getoption("tools"))
 
 
 def _name(request: pytest.FixtureRequest) -> str:

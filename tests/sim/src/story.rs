@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io::Write;
 
 /// Lines that are kept.
 const LINES_MAX: usize = 400;
@@ -35,7 +36,8 @@ impl Story {
         }
         let line = format!("{:>12.6} {}", now_ns as f64 / 1e9, line());
         if self.aloud {
-            println!("{line}");
+            // Whoever reads only the beginning is right to stop.
+            let _ = writeln!(std::io::stdout(), "{line}");
         }
         let mut lines = self.lines.borrow_mut();
         if lines.len() == LINES_MAX {

@@ -69,7 +69,17 @@ impl Node {
     }
 
     /// `drbdadm primary [--force]`.
+    ///
+    /// Writes wait until the metadata say that this node is Primary.
     pub async fn promote(self: &Rc<Self>, force: bool) -> Result<(), StateError> {
+        let due = &self.flags.generations_due;
+        due.set(due.get() + 1);
+        let promoted = self.promote_holding_writes(force).await;
+        self.generation_begun();
+        promoted
+    }
+
+    async fn promote_holding_writes(self: &Rc<Self>, force: bool) -> Result<(), StateError> {
         let mut attempt = Attempt::FIRST;
         let forced = loop {
             let answer = self.request_state(attempt.change).await;

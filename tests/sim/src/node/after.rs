@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::{
-    effects_after, AfterContext, Change as Request, ConnState, Deferred, DiskState, State,
+    effects_after, Change as Request, ConnState, Deferred, DiskState, State,
 };
 
 use super::disk::Which;
@@ -24,6 +24,9 @@ pub(crate) async fn carry_out(node: &Rc<Node>) {
         }
         for change in volumes {
             after_volume(node, change.old, change.new).await;
+            if change.holds_writes {
+                node.generation_begun();
+            }
         }
         for change in connections {
             after_connection(node, change.old, change.new).await;
@@ -32,19 +35,7 @@ pub(crate) async fn carry_out(node: &Rc<Node>) {
 }
 
 async fn after_volume(node: &Rc<Node>, old: State, new: State) {
-    let context = {
-        let local = node.local();
-        AfterContext {
-            apv: 101,
-            present: node.state(),
-            volumes: node.aggregate(),
-            is_attached: local.is_some(),
-            bitmap_uuid_is_zero: local.is_some_and(|local| local.uuids().bitmap == 0),
-            was_io_error: false,
-            calls_local_io_error: false,
-            resync_after_negotiation: false,
-        }
-    };
+    let context = node.after_context(node.state());
     for effect in effects_after(old, new, &context).iter() {
         node.sim.pause().await;
         carry_out_deferred(node, effect, new).await;

@@ -39,6 +39,8 @@ pub(crate) struct LocalDisk {
     words: Vec<Cell<u64>>,
     dirty_pages: Vec<Cell<bool>>,
     pub(crate) activity_log: RefCell<ActivityLog<Vec<Slot>>>,
+    /// Bits were cleared for data that may not be on stable storage yet.
+    cleared: Cell<bool>,
     /// The metadata buffer is in use.
     meta_busy: Cell<bool>,
     /// References that are out.
@@ -116,6 +118,7 @@ impl LocalDisk {
             words: (0..words_for(bits)).map(|_| Cell::new(0)).collect(),
             dirty_pages: (0..pages_for(bits)).map(|_| Cell::new(false)).collect(),
             activity_log: RefCell::new(ActivityLog::new(slots, superblock.ring)),
+            cleared: Cell::new(false),
             meta_busy: Cell::new(false),
             references: Cell::new(0),
         })
@@ -200,6 +203,10 @@ impl LocalDisk {
             return false;
         };
         let pages: Vec<u64> = self.activity_log.borrow().evicted_pages().collect();
+        if !pages.is_empty() && !Rc::ptr_eq(&self.data, &self.meta) {
+            // What the log is about to forget must be on stable storage; a flush of the metadata does not reach it.
+            self.flush_data(node).await;
+        }
         if !node.config.has(Canary::BitmapAfterActivityLog) {
             for page in pages {
                 self.write_page_if_dirty(node, page).await;
@@ -209,6 +216,7 @@ impl LocalDisk {
             self.write_meta(node, meta_sectors(sector, &block), true).await;
         }
         self.activity_log.borrow_mut().commit();
+        node.retry_delayed();
         self.unlock_metadata();
         true
     }
@@ -216,7 +224,7 @@ impl LocalDisk {
     /// Gives back the references that a request holds.
     pub(crate) fn put_extents(&self, node: &Node, span: Span) {
         if self.activity_log.borrow_mut().put(span) {
-            node.sim.touch();
+            node.retry_delayed();
         }
     }
 
@@ -241,6 +249,7 @@ impl LocalDisk {
     pub(crate) fn set_in_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> u64 {
         let changed = self.view(node).clear_range(sector, size_bytes);
         if changed != 0 {
+            self.cleared.set(true);
             self.mark_dirty();
         }
         changed
@@ -266,6 +275,9 @@ impl LocalDisk {
     }
 
     async fn write_page(&self, node: &Node, page: u64) {
+        if self.cleared.replace(false) {
+            self.flush_data(node).await;
+        }
         let mut content = [0; 4096];
         self.view(node).export_page(page, &mut content);
         if let Some(sector) = self.layout.bitmap_page(page) {

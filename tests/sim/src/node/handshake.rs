@@ -193,7 +193,9 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
     let Outcome::Proceed { conn, set_all_bits } = decision.outcome else {
         return Err(());
     };
-    node.oracle.borrow_mut().decided(node.id, conn, compared.verdict.code());
+    let missed_finish = own.bitmap != 0 && own.bitmap == peer.set.history[0];
+    let verdict = compared.verdict.code();
+    node.oracle.borrow_mut().decided(node.id, conn, verdict, missed_finish);
     if set_all_bits {
         resync::set_all_and_write(node).await;
     }

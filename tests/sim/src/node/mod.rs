@@ -114,6 +114,8 @@ pub struct NodeFlags {
     pub start_source: Cell<bool>,
     /// The resync may be at its end.
     pub resync_done: Cell<bool>,
+    /// New generations that must be on disk before the application may write.
+    pub generations_due: Cell<u32>,
     /// The peer refused us, or we the peer, for a split brain.
     pub split_brain: Cell<bool>,
 }
@@ -125,6 +127,8 @@ pub struct Change<T> {
     pub old: T,
     /// After.
     pub new: T,
+    /// Whether writes wait until its effects are carried out.
+    pub holds_writes: bool,
 }
 
 /// The changes that wait for the worker.
@@ -188,6 +192,12 @@ pub struct Node {
     pub(crate) liveness: RefCell<Option<Liveness>>,
     /// Whether the admin wants a connection.
     pub(crate) configured: Cell<bool>,
+    /// How often bios that wait were told to try again.
+    pub(crate) kicks: Cell<u64>,
+    /// How often the worker looked at everything.
+    pub(crate) worker_turns: Cell<u64>,
+    /// Somebody waits for the worker.
+    pub(crate) worker_called: Cell<bool>,
     receiver_runs: Cell<bool>,
 }
 
@@ -255,6 +265,9 @@ impl Node {
             plan: RefCell::new(None),
             liveness: RefCell::new(None),
             configured: Cell::new(false),
+            kicks: Cell::new(0),
+            worker_turns: Cell::new(0),
+            worker_called: Cell::new(false),
             receiver_runs: Cell::new(false),
         });
         let sim = node.sim.clone();

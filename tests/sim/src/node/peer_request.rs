@@ -66,7 +66,7 @@ impl Node {
         }
         drop(request);
         self.peer_requests.set(self.peer_requests.get() - 1);
-        self.sim.touch();
+        self.retry_delayed();
     }
 
     /// Reads for a request; its answer is the worker's.

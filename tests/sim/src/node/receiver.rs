@@ -301,6 +301,8 @@ async fn clean_up(node: &Rc<Node>) {
         })
         .await;
     node.epochs.borrow_mut().reset();
+    // Writes are told done as this node's alone only after that is a generation of its own.
+    node.flush_worker().await;
     resync::connection_lost(node);
     node.peer.set(None);
     node.peer_bitmap.replace(None);

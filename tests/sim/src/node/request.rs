@@ -161,6 +161,7 @@ impl Node {
         };
         if let Some(range) = range {
             self.ranges.borrow_mut().mark_completed(range);
+            self.retry_delayed();
         }
         let ended = super::submit::Ended {
             ok: new.is_ok(),
@@ -180,6 +181,7 @@ impl Node {
         });
         if let Some(bio) = again {
             self.delayed.borrow_mut().push_back(bio);
+            self.retry_delayed();
         }
     }
 
@@ -195,6 +197,7 @@ impl Node {
             }
         }
         self.log.borrow_mut().release(request.index);
+        self.retry_delayed();
     }
 
     /// Moves along every request of the log.

@@ -155,6 +155,7 @@ async fn ask_for(node: &Rc<Node>, planner: &mut Plan, request: &Ask) -> bool {
     let sent = node.send_data(Packet::ResyncRequest(blocks)).await;
     if sent.is_err() {
         node.ranges.borrow_mut().remove(range);
+        node.retry_delayed();
     }
     sent.is_ok()
 }
@@ -225,6 +226,8 @@ pub(crate) async fn finish(node: &Rc<Node>) {
 }
 
 async fn settle_uuids(node: &Rc<Node>, local: &super::disk::LocalDisk, uuids: FinishUuids) {
+    // The generation must not say more than the disk holds.
+    local.flush_data(node).await;
     let peer = node.peer.get();
     let primary = node.is_primary();
     let settled: UuidSet = local.change(|superblock| {
@@ -418,6 +421,7 @@ pub(crate) fn receive_ack(node: &Rc<Node>, ack: Ack, blocks: Blocks) {
             if let Some(range) = found {
                 ranges.remove(range);
                 drop(ranges);
+                node.retry_delayed();
                 forget_asked(node, blocks);
             }
         }
@@ -429,6 +433,7 @@ pub(crate) fn receive_ack(node: &Rc<Node>, ack: Ack, blocks: Blocks) {
 pub(crate) fn connection_lost(node: &Rc<Node>) {
     node.plan.replace(None);
     node.ranges.borrow_mut().remove_kind(RangeKind::ResyncRequest);
+    node.retry_delayed();
     let mut resync = node.resync.borrow_mut();
     resync.cancel();
     resync.progress = Progress::default();

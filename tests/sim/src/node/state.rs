@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use drbd_engine::state::{
-    self, change_all, effects_now, Aggregate, Change as Request, ConnState, Context, Fencing, Flags,
-    Immediate, OnNoData, State, StateError, Success, VolumeChange,
+    self, change_all, effects_after, effects_now, AfterContext, Aggregate, Change as Request, ConnState,
+    Context, Deferred, Fencing, Flags, Immediate, OnNoData, State, StateError, Success, VolumeChange,
 };
 
 use super::{Change, Node};
@@ -96,7 +96,11 @@ impl Node {
                 self.interrupt();
             }
             self.tell(|| format!("connection {old} -> {new}"));
-            self.deferred.connection.borrow_mut().push_back(Change { old, new });
+            self.deferred.connection.borrow_mut().push_back(Change {
+                old,
+                new,
+                holds_writes: false,
+            });
         }
         self.sim.touch();
         Ok(changed.success)
@@ -105,7 +109,7 @@ impl Node {
     fn store(self: &Rc<Self>, old: State, new: State) {
         self.tell(|| format!("state {}", state::Difference::of_volume(old, new)));
         self.state.set(new);
-        self.sim.touch();
+        self.retry_delayed();
         for effect in effects_now(old, new, false).iter() {
             self.carry_out_now(effect, old, new);
         }
@@ -132,12 +136,45 @@ impl Node {
             }
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
             Immediate::StopReceiver | Immediate::RestartReceiver => self.interrupt(),
-            Immediate::QueueDeferred => {
-                self.deferred.volume.borrow_mut().push_back(Change { old, new });
-            }
+            Immediate::QueueDeferred => self.defer(old, new),
             // Waiters look whenever anything changes; the rest is about pauses, verify and the log.
             _ => {}
         }
+    }
+
+    /// Leaves the rest to the worker. What is written alone must belong to a generation of its own, so writes wait for that.
+    fn defer(&self, old: State, new: State) {
+        let effects = effects_after(old, new, &self.after_context(new));
+        let holds_writes = effects.contains(Deferred::NewCurrentUuid);
+        if holds_writes {
+            self.flags.generations_due.set(self.flags.generations_due.get() + 1);
+        }
+        self.deferred.volume.borrow_mut().push_back(Change {
+            old,
+            new,
+            holds_writes,
+        });
+    }
+
+    /// What the deferred effects depend on.
+    pub(crate) fn after_context(&self, present: State) -> AfterContext {
+        let local = self.local();
+        AfterContext {
+            apv: 101,
+            present,
+            volumes: self.aggregate(),
+            is_attached: local.is_some(),
+            bitmap_uuid_is_zero: local.is_some_and(|local| local.uuids().bitmap == 0),
+            was_io_error: false,
+            calls_local_io_error: false,
+            resync_after_negotiation: false,
+        }
+    }
+
+    /// A new generation is on disk: writes go on.
+    pub(crate) fn generation_begun(&self) {
+        self.flags.generations_due.set(self.flags.generations_due.get() - 1);
+        self.retry_delayed();
     }
 
     /// Wakes whoever waits for the peer: the sockets are shut down.

@@ -66,6 +66,7 @@ enum Obstacle {
     ActivityLog,
     Range,
     Slot,
+    Generation,
 }
 
 #[derive(Clone, Copy)]
@@ -104,7 +105,7 @@ impl Node {
         self.oracle.borrow_mut().submitted(self.id, &master);
         if let Err((bio, _)) = self.attempt(Bio::new(master.clone())) {
             self.delayed.borrow_mut().push_back(bio);
-            self.sim.touch();
+            self.retry_delayed();
         }
         master
     }
@@ -198,6 +199,9 @@ impl Node {
 
     /// Routes the request in the state it enters the transfer log in, and starts its parts.
     fn admit(self: &Rc<Self>, bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        if bio.changes_data() && self.flags.generations_due.get() != 0 {
+            return Err((bio, Obstacle::Generation));
+        }
         let local = match &bio.extents {
             Some(_) => None,
             None => self.local(),
@@ -348,6 +352,7 @@ impl Node {
     fn fail(&self, bio: Bio) {
         if let Some(range) = bio.range {
             self.ranges.borrow_mut().remove(range);
+            self.retry_delayed();
         }
         if let Some((local, span)) = &bio.extents {
             local.put_extents(self, *span);
@@ -366,21 +371,22 @@ impl Node {
 pub(crate) async fn serve(node: Rc<Node>) {
     let mut waiting: Vec<Bio> = Vec::new();
     loop {
+        let kicks = node.kicks.get();
         waiting.extend(node.delayed.take());
         let committed = commit_extents(&node, &mut waiting).await;
         let served = serve_once(&node, &mut waiting);
         if !committed && !served {
-            // In the module whoever gives something back queues the work item again.
-            node.sim.until(changed_since(&node)).await;
+            node.sim.until(|| node.kicks.get() != kicks).await;
         }
     }
 }
 
-/// True from the next change of anything on.
-fn changed_since(node: &Rc<Node>) -> impl FnMut() -> bool + use<> {
-    let mut first = true;
-    let node = node.clone();
-    move || !std::mem::take(&mut first) && (!node.delayed.borrow().is_empty() || node.waits.get() != 0)
+impl Node {
+    /// Lets bios that wait try again.
+    pub(crate) fn retry_delayed(&self) {
+        self.kicks.set(self.kicks.get() + 1);
+        self.sim.touch();
+    }
 }
 
 async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {

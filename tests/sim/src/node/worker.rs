@@ -27,13 +27,26 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Waits until the worker has done what it was given before.
+    pub(crate) async fn flush_worker(&self) {
+        let turns = self.worker_turns.get();
+        self.worker_called.set(true);
+        // Two turns: the one under way may have looked already.
+        self.sim.until(|| self.worker_turns.get() >= turns + 2).await;
+        self.worker_called.set(false);
+    }
+}
+
 /// The thread.
 pub(crate) async fn run(node: Rc<Node>) {
     loop {
         node.seen_epoch.set(node.log.borrow().epoch());
         let sleep_ns = turn(&node).await.min(IDLE_NS);
+        node.worker_turns.set(node.worker_turns.get() + 1);
+        node.sim.pause().await;
         node.sim
-            .until_timeout(node.owner, sleep_ns, || node.has_chores())
+            .until_timeout(node.owner, sleep_ns, || node.has_chores() || node.worker_called.get())
             .await;
     }
 }

@@ -28,7 +28,10 @@ use drbd_engine::{
         VolumeNr, //
     },
 };
-use drbd_sys::reclaim::NoIoScope;
+use drbd_sys::{
+    kthread::Thread,
+    reclaim::NoIoScope, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -107,6 +110,14 @@ fn settle(resource: &Arc<Resource>) {
     if !is_idle {
         return;
     }
+    // Threads that ended by themselves keep the module loaded until they are joined.
+    resource.stop_receiver();
+    let fencer = {
+        let mut threads = resource.threads.lock();
+        let is_finished = threads.fencer.as_ref().is_some_and(Thread::is_finished);
+        is_finished.then(|| threads.fencer.take())
+    };
+    drop(fencer);
     let had_worker = resource.threads.lock().worker.is_some();
     if !had_worker && resource.chores.load() == 0 {
         return;

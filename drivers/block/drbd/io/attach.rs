@@ -24,6 +24,7 @@ use drbd_engine::{
             BitmapSource, //
         },
         placement::MAX_DATA_SECTORS,
+        superblock::Magic,
         Layout,
         MdFlags,
         MetaError,
@@ -238,6 +239,8 @@ impl Found {
         conf.rs_discard_granularity = discard_granularity(device, &self.backing, &conf);
         let mut superblock = self.superblock;
         superblock.al_extents = extents;
+        // From the first write on, the log has to be applied before the next attach.
+        superblock.magic = Magic::Unclean;
         let before = superblock.last_agreed_size.min(size);
         let bitmap = Bitmap::new(self.layout.usable(), before);
         let parts = Parts {

@@ -62,7 +62,6 @@ pub(super) fn promote(device: &Arc<Device>, force: bool) -> Outcome {
             after::new_current_uuid(device);
         }
         local.change(device, |superblock| superblock.uuids.enter_primary());
-        device.exposed_uuid.store(local.current_uuid());
     }
     finish(device, forced);
     Ok(RetCode::SUCCESS)

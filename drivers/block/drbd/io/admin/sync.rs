@@ -144,6 +144,11 @@ pub(super) fn new_current_uuid(
     local.change(device, |superblock| superblock.uuids.set_bitmap(0));
     after::new_current_uuid(device);
     if clear_bitmap {
+        // What is written from now on is known by the bitmap alone, which a crash does not spare without the log.
+        let before = device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
+        if before & flag::ACTIVITY_LOG_SUSPENDED != 0 {
+            log!(Info, device, "Resumed AL updates");
+        }
         local.bitmap.clear_all();
         local
             .bitmap

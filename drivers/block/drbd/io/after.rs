@@ -230,6 +230,14 @@ fn write_bitmap(device: &Arc<Device>, which: Which) {
 
 /// The disk failed, or the admin detaches it: nothing new goes there; it is let go when what is under way has ended.
 fn release_failed_disk(device: &Arc<Device>, new: State) {
+    if device.flags.any(flag::FORCE_DETACH) {
+        if let Some(local) = device.local() {
+            local.abandon();
+        }
+        for request in device.resource.requests.iter() {
+            request.abort_local(device);
+        }
+    }
     let _ = device.send_state(new);
     device.resync.lock().cancel();
     sync_metadata(device);

@@ -114,7 +114,9 @@ impl Bitmap {
             }
             self.set.store(view.count());
         }
-        self.mark_all_dirty();
+        if new != old {
+            self.mark_all_dirty();
+        }
         new != old
     }
 
@@ -233,7 +235,7 @@ impl Bitmap {
         };
         view.export_page(page, page_io.page()?);
         device.counters.bitmap_writes.add(1);
-        let written = page_io.write(sector.0, false, disk.timeout_ms());
+        let written = disk.write_page(page_io, sector, false);
         if written.is_err() {
             self.mark_dirty(page);
         }

@@ -66,6 +66,10 @@ use super::{
     worker::chore,
 };
 
+/// How long a metadata I/O may take where the admin set no `disk-timeout`, and with a disk that was given up.
+const META_TIMEOUT_MS: u32 = 600_000;
+const ABANDONED_TIMEOUT_MS: u32 = 1000;
+
 /// How often any disk was attached.
 static ATTACHMENTS: Atomic<u64> = Atomic::new(1);
 
@@ -123,6 +127,8 @@ pub(crate) struct LocalDisk {
     attached_ns: AtomicBits64,
     /// 1 once the metadata could not be written: nothing is written any more.
     meta_failed: AtomicBits32,
+    /// 1 once the disk is given up without waiting for it.
+    abandoned: AtomicBits32,
 }
 
 /// What [`LocalDisk::new`] is made of.
@@ -155,6 +161,7 @@ impl LocalDisk {
                 activity_log <- new_spinlock_irq!(parts.activity_log, "drbd_activity_log"),
                 attached_ns: AtomicBits64::new(monotonic_ns()),
                 meta_failed: AtomicBits32::new(0),
+                abandoned: AtomicBits32::new(0),
             }),
             GFP_KERNEL,
         )
@@ -268,7 +275,7 @@ impl LocalDisk {
         drop(facts);
         let sector = self.layout.superblock();
         let written = meta.page.page().map(|page| superblock.encode(page)).and_then(|()| {
-            meta.page.write(sector.0, self.flushes_metadata(), self.timeout_ms())
+            self.write_page(&mut meta.page, sector, self.flushes_metadata())
         });
         drop(meta);
         self.judge_metadata(device, written)
@@ -279,11 +286,37 @@ impl LocalDisk {
         self.conf().md_flushes
     }
 
-    /// How long an I/O may take before the disk is given up; `None` for ever.
+    /// How long one metadata I/O may take before the disk is given up.
     pub(crate) fn timeout_ms(&self) -> Option<u32> {
-        match self.conf().disk_timeout {
-            0 => None,
-            deciseconds => Some(deciseconds.saturating_mul(100)),
+        let timeout_ms = match self.conf().disk_timeout {
+            0 => META_TIMEOUT_MS,
+            deciseconds => deciseconds.saturating_mul(100),
+        };
+        Some(match self.abandoned.any(1) {
+            true => timeout_ms.min(ABANDONED_TIMEOUT_MS),
+            false => timeout_ms,
+        })
+    }
+
+    /// Gives the disk up without waiting for it: what it has not done soon counts as failed. Any context.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.set(1);
+    }
+
+    /// Writes a page of metadata; with `flush`, it is on stable storage afterwards, and what was written before. May sleep.
+    ///
+    /// The wait ends when the disk is abandoned, also where it began before.
+    pub(crate) fn write_page(&self, io: &mut SyncIo, sector: Sector, flush: bool) -> Result {
+        io.start_write(sector.0, flush)?;
+        let start_ns = monotonic_ns();
+        loop {
+            let result = io.finish(Some(ABANDONED_TIMEOUT_MS));
+            let waited_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
+            let is_over = self.timeout_ms().is_some_and(|most| waited_ms >= u64::from(most));
+            match result {
+                Err(error) if error == ETIMEDOUT && !is_over => {}
+                result => return result,
+            }
         }
     }
 
@@ -354,7 +387,7 @@ impl LocalDisk {
         let Some(sector) = self.layout.activity_log_block(transaction.ring_block) else {
             return Err(EINVAL);
         };
-        block_io.write(sector.0, self.flushes_metadata(), self.timeout_ms())?;
+        self.write_page(block_io, sector, self.flushes_metadata())?;
         device.counters.activity_log_writes.add(1);
         Ok(())
     }

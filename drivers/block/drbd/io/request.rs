@@ -111,6 +111,11 @@ impl RequestTable {
         Ok(Self(table))
     }
 
+    /// All slots. Any context.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Request>> {
+        self.0.iter()
+    }
+
     /// The request in a slot. Any context.
     pub(crate) fn get(&self, index: Index) -> Option<&Arc<Request>> {
         self.0.get(usize::try_from(index.0).ok()?)
@@ -144,6 +149,32 @@ impl Request {
         else {
             return true;
         };
+        let (new, todo) = self.step(&device, mirror_generation, event);
+        self.carry_out(&device, new, todo);
+        !todo.has(Consequences::PROTOCOL_ERROR)
+    }
+
+    /// Gives up the local part if this is a request of `device`: its disk does not answer, and the application is not to
+    /// wait for it any more. Any context.
+    pub(crate) fn abort_local(&self, device: &Arc<Device>) {
+        let parts = self.parts.lock();
+        // As long as the lock is held, the slot stays with this request.
+        let Some(of_device) = (*parts).as_ref().filter(|parts| Arc::ptr_eq(&parts.device, device))
+        else {
+            return;
+        };
+        let (new, todo) = self.step(device, of_device.mirror_generation, Event::LocalAborted);
+        drop(parts);
+        self.carry_out(device, new, todo);
+    }
+
+    /// Moves the state along; returns it, and what follows.
+    fn step(
+        &self,
+        device: &Device,
+        mirror_generation: u32,
+        event: Event,
+    ) -> (RequestState, Consequences) {
         let context = Context {
             suspended: device.state().is_suspended(),
             mirrored_since_sent: device.mirror_generation.load() == mirror_generation,
@@ -151,9 +182,7 @@ impl Request {
         let (old, _) = self
             .state
             .update(|word| apply(RequestState(word), event, context).0 .0);
-        let (new, todo) = apply(RequestState(old), event, context);
-        self.carry_out(&device, new, todo);
-        !todo.has(Consequences::PROTOCOL_ERROR)
+        apply(RequestState(old), event, context)
     }
 
     fn carry_out(&self, device: &Arc<Device>, new: RequestState, todo: Consequences) {

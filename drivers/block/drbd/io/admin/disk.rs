@@ -85,6 +85,10 @@ pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> 
     let change = Change::disk(DiskState::Failed);
     if force {
         device.flags.set(flag::FORCE_DETACH);
+        // The worker may be waiting for it already.
+        if let Some(local) = device.local() {
+            local.abandon();
+        }
         return Ok(resource.change_state(device, change, How::HARD)?.into());
     }
     let held = HeldIo::new(device).map_err(|_| still_in_use(info))?;

@@ -24,9 +24,7 @@ pub(crate) fn adjust(
     plan: &mut Plan,
     world: &World<'_>,
 ) -> Outcome {
-    let answer = runner.query(&Step::setup(["show", &site.resource.name]))?;
-    let text = String::from_utf8_lossy(&answer.stdout);
-    let Some(running) = running::parse(&text).filter(|_| answer.status.success()) else {
+    let Some(running) = ask(site, runner)? else {
         plan.add(Stage::Prepare, site, vec![planner.new_resource(site)]);
         for volume in site.volumes() {
             plan.add(
@@ -56,6 +54,18 @@ pub(crate) fn adjust(
         self::volume(planner, site, volume, known, plan, world);
     }
     net(planner, site, &running, plan)
+}
+
+/// What runs of the resource. A dry run goes on without drbdsetup as if nothing ran.
+fn ask(site: Site<'_>, runner: &Runner) -> Outcome<Option<Running>> {
+    match runner.query(&Step::setup(["show", &site.resource.name])) {
+        Ok(answer) if answer.status.success() => {
+            Ok(running::parse(&String::from_utf8_lossy(&answer.stdout)))
+        }
+        Ok(_) => Ok(None),
+        Err(_) if runner.dry_run => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn resource(site: Site<'_>, running: &Running, plan: &mut Plan) {
@@ -151,7 +161,18 @@ fn net(planner: Planner<'_>, site: Site<'_>, running: &Running, plan: &mut Plan)
     let same = |running: &Option<String>, wanted: &str| running.as_deref() == Some(wanted);
     if same(&running.own_address, &own) && same(&running.peer_address, &peer) {
         let wanted = site.resource.sections.of(Section::Net);
-        if differs::<NetConf>(wanted, &running.net, |_, _| None) {
+        // discard-node-HOST is one of the two on either node.
+        let resolve = |_: &str, value: &str| {
+            let host = value.strip_prefix("discard-node-")?;
+            let here = site.local.names.iter().any(|name| name == host);
+            let name = if here {
+                "discard-local"
+            } else {
+                "discard-remote"
+            };
+            normal(NetConf::field_named("after-sb-0pri")?, name).ok()
+        };
+        if differs::<NetConf>(wanted, &running.net, resolve) {
             plan.add(Stage::Net, site, vec![planner.net_options(site)?]);
         }
         return Ok(());

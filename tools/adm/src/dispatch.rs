@@ -321,9 +321,6 @@ impl Session<'_> {
             Ok(code)
         };
         match self.command.action {
-            Action::SetupResource if self.arguments.names.is_empty() => {
-                run(vec![Step::setup([name]).with(pass())])
-            }
             Action::SetupResource => each(sites, |site| {
                 run(vec![Step::setup([name, &site.resource.name]).with(pass())])
             }),

@@ -155,7 +155,11 @@ fn options(out: &mut String, name: &str, list: &OptionList, indent: usize) {
     }
     line(out, indent, &format!("{name} {{"));
     let width = 20usize.saturating_sub(indent);
-    for setting in list.iter() {
+    // drbd-utils keep the hosts apart and show them last.
+    let (hosts, others): (Vec<_>, Vec<_>) = list
+        .iter()
+        .partition(|setting| setting.name == "become-primary-on");
+    for setting in others.into_iter().chain(hosts) {
         let value = match setting.name.as_str() {
             // Several hosts are several words.
             "become-primary-on" => setting.value.clone(),

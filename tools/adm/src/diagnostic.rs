@@ -94,7 +94,10 @@ fn place(sources: &Sources, span: Span) -> String {
 /// The known word that `word` is most likely a misspelling of.
 pub(crate) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     // A third of the letters may be wrong; more would be guessing.
-    let limit = (word.chars().count() / 3).max(1);
+    let limit = match word.chars().count() {
+        0 | 1 => return None,
+        letters => (letters / 3).max(1),
+    };
     known
         .into_iter()
         .map(|known| (strsim::damerau_levenshtein(word, known), known))

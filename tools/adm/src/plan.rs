@@ -45,16 +45,6 @@ impl Stage {
     const fn is_needed(self) -> bool {
         matches!(self, Self::Prepare | Self::PrepareDisk | Self::PrepareNet)
     }
-
-    /// How the progress of drbd's init script has always named it.
-    const fn letter(self) -> Option<char> {
-        match self {
-            Self::Disk => Some('d'),
-            Self::Resource => Some('s'),
-            Self::Net => Some('n'),
-            _ => None,
-        }
-    }
 }
 
 /// Steps of which each needs the one before.
@@ -97,37 +87,67 @@ impl Plan {
     }
 
     fn run_with(&self, runner: &Runner, world: &mut World<'_>, progress: bool) -> Outcome<i32> {
-        let mut first_code = 0;
-        let mut given_up: Vec<&str> = Vec::new();
+        let mut failed: Vec<(&Task, i32)> = Vec::new();
         for stage in Stage::ALL {
             for task in self.tasks.iter().filter(|task| task.stage == stage) {
-                if given_up.contains(&task.resource.as_str()) {
+                let given_up = failed
+                    .iter()
+                    .any(|(one, _)| one.stage.is_needed() && one.resource == task.resource);
+                if given_up {
                     continue;
                 }
-                let mut code = 0;
                 for step in &task.steps {
-                    code = runner.run_or_tell(step, world)?;
+                    let code = runner.run_or_tell(step, world)?;
                     if code != 0 {
+                        failed.push((task, code));
                         break;
                     }
                 }
-                if code != 0 && stage.is_needed() {
-                    given_up.push(&task.resource);
-                }
-                if first_code == 0 {
-                    first_code = code;
-                }
-                if let (true, Some(letter)) = (progress, stage.letter()) {
-                    let failed = match code {
-                        0 => String::new(),
-                        code => format!(":failed({code})"),
-                    };
-                    write!(world.out, "{letter}({}){failed} ", task.resource)?;
-                    world.out.flush()?;
-                }
+            }
+            if progress {
+                self.show_progress(stage, &failed, world)?;
             }
         }
-        Ok(first_code)
+        Ok(failed.first().map_or(0, |(_, code)| *code))
+    }
+
+    /// Disks, settings and net as the init script has always named them: settings come along with
+    /// the resource and its disks.
+    fn show_progress(
+        &self,
+        stage: Stage,
+        failed: &[(&Task, i32)],
+        world: &mut World<'_>,
+    ) -> Outcome {
+        let settings = [Stage::Prepare, Stage::Resource, Stage::PrepareDisk];
+        let shown: &[(char, &[Stage])] = match stage {
+            Stage::Disk => &[('d', &[Stage::Disk]), ('s', &settings)],
+            Stage::Net => &[('n', &[Stage::PrepareNet, Stage::Net])],
+            _ => &[],
+        };
+        for (letter, stages) in shown {
+            let mut names: Vec<&str> = Vec::new();
+            for task in self
+                .tasks
+                .iter()
+                .filter(|task| stages.contains(&task.stage))
+            {
+                if names.contains(&task.resource.as_str()) {
+                    continue;
+                }
+                names.push(&task.resource);
+                let mut codes = failed.iter();
+                let code = codes
+                    .find(|(one, _)| one.resource == task.resource && stages.contains(&one.stage));
+                let note = match code {
+                    Some((_, code)) => format!(":failed({code})"),
+                    None => String::new(),
+                };
+                write!(world.out, "{letter}({}){note} ", task.resource)?;
+            }
+        }
+        world.out.flush()?;
+        Ok(())
     }
 }
 

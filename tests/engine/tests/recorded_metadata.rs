@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Metadata as the C driver 8.4.11 and drbd-utils 9.22 left them on a disk of 16 MiB, against what `drbdmeta dump-md` says of them.
+//! Metadata as the C driver 8.4.11 and drbd-utils 9.22 left them on a disk of 16 MiB, against what
+//! `drbdmeta dump-md` says of them.
 //!
-//! `data/metadata-fresh.bin` are the disk's last 64 KiB right after `create-md`, `data/metadata-after-down.bin` the same after two
-//! resyncs, some writes as Primary and `down`.
+//! `data/metadata-fresh.bin` are the disk's last 64 KiB right after `create-md`,
+//! `data/metadata-after-down.bin` the same after two resyncs, some writes as Primary and `down`.
 
 use drbd_engine::activity_log::recovery::{self, Format, Found, Replayed};
 use drbd_engine::activity_log::{block, ActivityLog, Ring, Slot, Span, BLOCK_SIZE};
@@ -176,8 +177,9 @@ fn the_recorded_bitmap_is_clear_and_exports_as_it_was_read() {
 
 #[test]
 fn our_log_writes_the_blocks_that_the_recorded_one_would_for_its_slots() {
-    // The C driver rewrote the ring when it attached (transactions 0 to 7), then made extents 0, 1 and 2 hot, each in a transaction
-    // of its own. It takes free slots from the last one down, ours from the first one up, so only those numbers differ.
+    // The C driver rewrote the ring when it attached (transactions 0 to 7), then made extents 0, 1
+    // and 2 hot, each in a transaction of its own. It takes free slots from the last one down, ours
+    // from the first one up, so only those numbers differ.
     let mut log = ActivityLog::new(vec![Slot::default(); 1237], Ring::DEFAULT);
     let layout = layout(AFTER_DOWN);
     let mut ours = [0; BLOCK_SIZE];

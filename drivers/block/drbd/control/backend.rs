@@ -2,14 +2,14 @@
 
 //! What control asks of the data path: the objects that exist, their status, and the commands.
 //!
-//! Control reads a request, finds its objects, checks what can be checked without the state machine and
-//! calls [`Backend`]; the shell (`io/`) implements it. Every call may sleep, and calls run concurrently:
-//! the family has no lock of its own, so that a `primary` that waits for a fencing handler does not keep
-//! that handler from asking for the status. Therefore
+//! Control reads a request, finds its objects, checks what can be checked without the state machine
+//! and calls [`Backend`]; the shell (`io/`) implements it. Every call may sleep, and calls run
+//! concurrently: the family has no lock of its own, so that a `primary` that waits for a fencing
+//! handler does not keep that handler from asking for the status. Therefore
 //!
 //! * the backend serialises the commands of one resource itself,
-//! * creation and removal are atomic in the backend; an object that vanished since control saw it is
-//!   answered with the return code for an unknown one,
+//! * creation and removal are atomic in the backend; an object that vanished since control saw it
+//!   is answered with the return code for an unknown one,
 //! * control's own checks of existing objects serve better texts, they are not relied upon.
 //!
 //! A command that is not built keeps its default body, which answers [`RetCode::PACKET_NUMBER`] and
@@ -28,8 +28,8 @@ use drbd_engine::config::{
 use drbd_engine::state::{ConnState, State};
 use drbd_engine::types::{Minor, VolumeNr};
 
-/// A resource as long as the module is loaded: numbers are given in the order of creation, from 1 on,
-/// and never again.
+/// A resource as long as the module is loaded: numbers are given in the order of creation, from 1
+/// on, and never again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ResourceId(pub(crate) u64);
 
@@ -125,7 +125,8 @@ pub(crate) struct DeviceSnapshot {
     pub(crate) volume: VolumeNr,
     /// Its state.
     pub(crate) state: State,
-    /// Whether a backing device is attached; `disk` and the attributes of an attached disk count then.
+    /// Whether a backing device is attached; `disk` and the attributes of an attached disk count
+    /// then.
     pub(crate) attached: bool,
     /// The disk options.
     pub(crate) disk: DiskConf,
@@ -250,16 +251,16 @@ pub(crate) trait Backend: Send + Sync {
     /// Describes a device; false if it is gone.
     fn describe_device(&self, minor: Minor, into: &mut DeviceSnapshot) -> bool;
 
-    /// NEW_RESOURCE: creates a resource, StandAlone and without volumes. The name is not empty, has no
-    /// `/` and is not in use; the latter is to be checked again ([`RetCode::INVALID_REQUEST`]).
+    /// NEW_RESOURCE: creates a resource, StandAlone and without volumes. The name is not empty, has
+    /// no `/` and is not in use; the latter is to be checked again ([`RetCode::INVALID_REQUEST`]).
     fn new_resource(&self, name: &[u8], options: &ResourceOptions, info: &mut InfoText) -> RetCode;
 
     /// DEL_RESOURCE: removes a resource that is StandAlone ([`RetCode::NET_CONFIGURED`]) and has no
     /// volumes ([`RetCode::RESOURCE_IN_USE`]).
     fn delete_resource(&self, resource: ResourceId, info: &mut InfoText) -> RetCode;
 
-    /// NEW_MINOR: creates the device of a volume. Both numbers are in range and not in use; the latter
-    /// is to be checked again ([`RetCode::MINOR_OR_VOLUME_EXISTS`]).
+    /// NEW_MINOR: creates the device of a volume. Both numbers are in range and not in use; the
+    /// latter is to be checked again ([`RetCode::MINOR_OR_VOLUME_EXISTS`]).
     fn new_device(
         &self,
         resource: ResourceId,
@@ -281,8 +282,8 @@ pub(crate) trait Backend: Send + Sync {
         not_built("resource-options", info)
     }
 
-    /// ATTACH: the device has no disk, the index is not below -3, and the fencing policy agrees with the
-    /// protocol. Still to be checked: that the index agrees with the two devices.
+    /// ATTACH: the device has no disk, the index is not below -3, and the fencing policy agrees
+    /// with the protocol. Still to be checked: that the index agrees with the two devices.
     fn attach(&self, _minor: Minor, _disk: &DiskConf, info: &mut InfoText) -> RetCode {
         not_built("attach", info)
     }
@@ -292,15 +293,17 @@ pub(crate) trait Backend: Send + Sync {
         not_built("disk-options", info)
     }
 
-    /// DETACH; with `force` it does not wait for requests that the backing device does not complete.
+    /// DETACH; with `force` it does not wait for requests that the backing device does not
+    /// complete.
     fn detach(&self, _minor: Minor, _force: bool, info: &mut InfoText) -> RetCode {
         not_built("detach", info)
     }
 
-    /// CONNECT, which sends [`Event::Created`](super::event::Event::Created) for the connection before
-    /// its first state change: StandAlone, both addresses given, options that agree with each other. Still to be checked:
-    /// that no other connection uses an address ([`Backend::local_address_in_use`] was asked, but
-    /// see the race in the module's description), and that the algorithms exist.
+    /// CONNECT, which sends [`Event::Created`](super::event::Event::Created) for the connection
+    /// before its first state change: StandAlone, both addresses given, options that agree with
+    /// each other. Still to be checked: that no other connection uses an address
+    /// ([`Backend::local_address_in_use`] was asked, but see the race in the module's description),
+    /// and that the algorithms exist.
     fn connect(
         &self,
         _resource: ResourceId,
@@ -312,18 +315,20 @@ pub(crate) trait Backend: Send + Sync {
         not_built("connect", info)
     }
 
-    /// Whether any connection that is configured, of whichever resource, has this address on this node.
+    /// Whether any connection that is configured, of whichever resource, has this address on this
+    /// node.
     fn local_address_in_use(&self, _address: &[u8]) -> bool {
         false
     }
 
-    /// Whether any connection that is configured, of whichever resource, has this address on the peer.
+    /// Whether any connection that is configured, of whichever resource, has this address on the
+    /// peer.
     fn peer_address_in_use(&self, _address: &[u8]) -> bool {
         false
     }
 
-    /// CHG_NET_OPTS: applies the options, all of them; they agree with each other and may change in the
-    /// connection's state. Still to be checked: that the algorithms exist.
+    /// CHG_NET_OPTS: applies the options, all of them; they agree with each other and may change in
+    /// the connection's state. Still to be checked: that the algorithms exist.
     fn net_options(&self, _resource: ResourceId, _net: &NetConf, info: &mut InfoText) -> RetCode {
         not_built("net-options", info)
     }
@@ -343,8 +348,8 @@ pub(crate) trait Backend: Send + Sync {
         not_built("secondary", info)
     }
 
-    /// RESIZE: there is a disk, no resync, and a Primary. Still to be checked: the layout of the activity
-    /// log, if it is to change.
+    /// RESIZE: there is a disk, no resync, and a Primary. Still to be checked: the layout of the
+    /// activity log, if it is to change.
     fn resize(&self, _minor: Minor, _request: &ResizeRequest, info: &mut InfoText) -> RetCode {
         not_built("resize", info)
     }
@@ -359,8 +364,8 @@ pub(crate) trait Backend: Send + Sync {
         not_built("invalidate-remote", info)
     }
 
-    /// PAUSE_SYNC (`paused`) and RESUME_SYNC: sets the admin's pause flag and answers as the state change
-    /// ends; control turns [`RetCode::NOTHING_TO_DO`] into what the tools expect.
+    /// PAUSE_SYNC (`paused`) and RESUME_SYNC: sets the admin's pause flag and answers as the state
+    /// change ends; control turns [`RetCode::NOTHING_TO_DO`] into what the tools expect.
     fn pause_sync(&self, _minor: Minor, _paused: bool, info: &mut InfoText) -> RetCode {
         not_built("pause-sync", info)
     }
@@ -380,7 +385,8 @@ pub(crate) trait Backend: Send + Sync {
         not_built("outdate", info)
     }
 
-    /// START_OV: verifies the sectors from `start` (if absent, where the last verify stopped) to `stop`.
+    /// START_OV: verifies the sectors from `start` (if absent, where the last verify stopped) to
+    /// `stop`.
     fn start_verify(
         &self,
         _minor: Minor,

@@ -2,8 +2,8 @@
 
 //! Dumps: a stream of messages about all objects, or those of one resource (spec §3.2, §3.4).
 //!
-//! A dump holds nothing between two messages but a cursor: the number of the resource and of the volume it
-//! has come to. Objects that come or go meanwhile are listed or not.
+//! A dump holds nothing between two messages but a cursor: the number of the resource and of the
+//! volume it has come to. Objects that come or go meanwhile are listed or not.
 
 use super::backend::{volumes, Backend, ResourceId};
 use super::command::secrets_for;

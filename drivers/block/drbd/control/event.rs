@@ -2,8 +2,9 @@
 
 //! Announcements to whoever listens on the group `events` (spec §3.4).
 //!
-//! There are two streams with a sequence of their own each: EVENT messages with the whole status of a
-//! minor, and notifications of what happened to which object. Messages of one change are sent in one go.
+//! There are two streams with a sequence of their own each: EVENT messages with the whole status of
+//! a minor, and notifications of what happened to which object. Messages of one change are sent in
+//! one go.
 
 use super::backend::{volumes, Backend, ResourceId};
 use super::message::{self, Head, Occasion};
@@ -240,8 +241,8 @@ impl<M: Multicast> EventWriter<M> {
         });
     }
 
-    /// Notifications of what changed, in the order resource, connection, devices, volumes on the peer; then
-    /// the whole status of each volume that changed.
+    /// Notifications of what changed, in the order resource, connection, devices, volumes on the
+    /// peer; then the whole status of each volume that changed.
     fn changed<B: Backend + ?Sized>(&mut self, backend: &B, change: &ResourceChange<'_>) {
         if !self.objects.describe_resource(backend, change.resource) {
             return;

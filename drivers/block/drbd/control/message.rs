@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The messages that describe objects, attribute by attribute as the C driver sends them (spec §3.3, §3.4).
+//! The messages that describe objects, attribute by attribute as the C driver sends them (spec
+//! §3.3, §3.4).
 
 use super::backend::{ConnectionSnapshot, DeviceSnapshot, ResourceSnapshot};
 use super::Objects;
@@ -131,7 +132,8 @@ fn state_info(writer: &mut Writer<'_>, device: &mut DeviceSnapshot, occasion: Oc
     writer.end(nest);
 }
 
-/// Numbers inside [`StateInfo`]; the name is borrowed, so it is written without passing through there.
+/// Numbers inside [`StateInfo`]; the name is borrowed, so it is written without passing through
+/// there.
 const HELPER_NAME: u16 = 13;
 const HELPER_STATUS: u16 = 14;
 

@@ -107,7 +107,8 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Makes the sending end; events go nowhere before the family is registered and after it is gone.
+    /// Makes the sending end; events go nowhere before the family is registered and after it is
+    /// gone.
     pub(crate) fn new() -> Result<Arc<Self>> {
         let group = Group::new()?;
         let multicast = GroupMulticast(group.clone());

@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The activity log: which 4 MiB extents may differ between the nodes if this one crashes now (Spec §2.4, §12.1).
+//! The activity log: which 4 MiB extents may differ between the nodes if this one crashes now (Spec
+//! §2.4, §12.1).
 //!
-//! A write may begin when every extent it touches is *hot*, that is, on disk in a slot of the log. Slots are few; an extent that is
-//! not hot takes the place of one that nobody uses, and a *transaction* block says so on disk. The write path therefore is:
+//! A write may begin when every extent it touches is *hot*, that is, on disk in a slot of the log.
+//! Slots are few; an extent that is not hot takes the place of one that nobody uses, and a
+//! *transaction* block says so on disk. The write path therefore is:
 //!
 //! 1. [`ActivityLog::try_get`]. Mostly [`Got::Hot`]: the extents are referenced, go on.
-//! 2. Otherwise the request queues. Whoever serves the queue calls [`ActivityLog::reserve`] for each waiting request in order, as long
-//!    as the answer is not [`Reserve::Wait`]: one transaction admits them all. A reservation takes all extents of a request or none, so
-//!    that two requests never wait for each other.
-//! 3. [`ActivityLog::begin`] encodes the transaction. The shell writes the bitmap pages of the extents that lost their slots
-//!    ([`ActivityLog::evicted_pages`]), then the block, and calls [`ActivityLog::commit`]; the requests with [`Reserve::AfterCommit`]
-//!    go on. Meanwhile hot extents can be had, new reservations wait.
-//! 4. When a request is finished, [`ActivityLog::put`] with its span; `true` says that a waiting request may now get its slots.
+//! 2. Otherwise the request queues. Whoever serves the queue calls [`ActivityLog::reserve`] for
+//!    each waiting request in order, as long as the answer is not [`Reserve::Wait`]: one
+//!    transaction admits them all. A reservation takes all extents of a request or none, so that
+//!    two requests never wait for each other.
+//! 3. [`ActivityLog::begin`] encodes the transaction. The shell writes the bitmap pages of the
+//!    extents that lost their slots ([`ActivityLog::evicted_pages`]), then the block, and calls
+//!    [`ActivityLog::commit`]; the requests with [`Reserve::AfterCommit`] go on. Meanwhile hot
+//!    extents can be had, new reservations wait.
+//! 4. When a request is finished, [`ActivityLog::put`] with its span; `true` says that a waiting
+//!    request may now get its slots.
 //!
-//! All of it takes exclusive access; the shell holds a short lock around each call, never during I/O. Nothing here sleeps.
+//! All of it takes exclusive access; the shell holds a short lock around each call, never during
+//! I/O. Nothing here sleeps.
 
 pub mod block;
 mod list;
@@ -45,13 +51,15 @@ pub enum Got {
     Hot,
     /// An extent is not in the log: reserve it.
     NeedsTransaction,
-    /// Every extent is hot or is so after the transaction that is being prepared or written: reserve it to wait for that.
+    /// Every extent is hot or is so after the transaction that is being prepared or written:
+    /// reserve it to wait for that.
     Pending,
     /// A request waits for slots to fall free; those before it must finish first.
     Starving,
 }
 
-/// The answer to [`ActivityLog::reserve`]. All but [`Reserve::Wait`] and [`Reserve::TooLarge`] have taken references.
+/// The answer to [`ActivityLog::reserve`]. All but [`Reserve::Wait`] and [`Reserve::TooLarge`] have
+/// taken references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
     /// Every extent is hot: the write may begin.
@@ -60,14 +68,16 @@ pub enum Reserve {
     AfterCommit,
     /// Nothing was taken; try again after the event named.
     Wait(WaitFor),
-    /// More extents than a transaction can change or than there are slots: the request must be split.
+    /// More extents than a transaction can change or than there are slots: the request must be
+    /// split.
     TooLarge,
 }
 
 /// What a request that could not reserve waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitFor {
-    /// The transaction being prepared or written; it changes as many slots as it can, or changes none any more.
+    /// The transaction being prepared or written; it changes as many slots as it can, or changes
+    /// none any more.
     Commit,
     /// A [`ActivityLog::put`] that says `true`.
     Put,
@@ -132,7 +142,8 @@ struct Survey {
 }
 
 impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
-    /// An empty log over all of the storage, which [`Ring::clamp_extents`] should have sized. Slots beyond 65534 stay unused.
+    /// An empty log over all of the storage, which [`Ring::clamp_extents`] should have sized. Slots
+    /// beyond 65534 stay unused.
     ///
     /// The log on disk must be empty too: the tools apply and initialise it before every attach.
     pub fn new(slots: S, ring: Ring) -> Self {
@@ -185,10 +196,11 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         Got::Hot
     }
 
-    /// References every extent of the span, by changing slots in the next transaction where they are not hot.
+    /// References every extent of the span, by changing slots in the next transaction where they
+    /// are not hot.
     ///
-    /// To be called for waiting requests in their order: a request that finds too few idle slots keeps others from taking more until
-    /// it, or a request that comes before it, has been served.
+    /// To be called for waiting requests in their order: a request that finds too few idle slots
+    /// keeps others from taking more until it, or a request that comes before it, has been served.
     pub fn reserve(&mut self, span: Span) -> Reserve {
         if span.count() > self.largest_span() {
             return Reserve::TooLarge;
@@ -220,7 +232,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         reserved
     }
 
-    /// Drops the references that a successful [`Self::try_get`] or [`Self::reserve`] took on this span.
+    /// Drops the references that a successful [`Self::try_get`] or [`Self::reserve`] took on this
+    /// span.
     ///
     /// Returns whether requests that wait for [`WaitFor::Put`] should be tried again.
     pub fn put(&mut self, span: Span) -> bool {
@@ -237,7 +250,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         !self.writing && self.pending.head().is_some()
     }
 
-    /// Encodes the transaction of all pending changes and keeps further ones out until [`Self::commit`] or [`Self::abort`].
+    /// Encodes the transaction of all pending changes and keeps further ones out until
+    /// [`Self::commit`] or [`Self::abort`].
     ///
     /// `None` when there is nothing to write or a transaction is being written already.
     pub fn begin(
@@ -253,10 +267,12 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         Some(self.transaction())
     }
 
-    /// Encodes a transaction that changes no slot, and counts it as committed. Pending changes stay pending.
+    /// Encodes a transaction that changes no slot, and counts it as committed. Pending changes stay
+    /// pending.
     ///
-    /// After the log has moved or changed its shape, the shell writes as many of these as the ring has blocks: nothing that was in
-    /// their place before may be replayed. `None` while a transaction is being written.
+    /// After the log has moved or changed its shape, the shell writes as many of these as the ring
+    /// has blocks: nothing that was in their place before may be replayed. `None` while a
+    /// transaction is being written.
     pub fn rewrite(
         &mut self,
         block: &mut [u8; BLOCK_SIZE],
@@ -274,7 +290,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         Some(transaction)
     }
 
-    /// The extents that lose their slots by the pending changes. What their bitmap says must be on disk before the transaction is.
+    /// The extents that lose their slots by the pending changes. What their bitmap says must be on
+    /// disk before the transaction is.
     pub fn evicted(&self) -> impl Iterator<Item = ExtentNr> + '_ {
         let changes = self.pending.iter(&self.slots);
         changes
@@ -287,7 +304,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         self.evicted().map(bitmap_page)
     }
 
-    /// The transaction is on disk (or the log is not written at all): its extents are hot. Whoever waits is to be tried again.
+    /// The transaction is on disk (or the log is not written at all): its extents are hot. Whoever
+    /// waits is to be tried again.
     pub fn commit(&mut self) {
         if !self.writing {
             return;
@@ -311,13 +329,15 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         }
     }
 
-    /// The transaction could not be written, and may or may not be on disk. Its changes are pending as before: they can be written
-    /// again, or the log is [`Self::reset`] with the disk. No extent of it becomes hot.
+    /// The transaction could not be written, and may or may not be on disk. Its changes are pending
+    /// as before: they can be written again, or the log is [`Self::reset`] with the disk. No extent
+    /// of it becomes hot.
     pub fn abort(&mut self) {
         self.writing = false;
     }
 
-    /// Takes the shape of a ring that has moved. To be followed by [`Self::rewrite`] of every block.
+    /// Takes the shape of a ring that has moved. To be followed by [`Self::rewrite`] of every
+    /// block.
     pub fn set_ring(&mut self, ring: Ring) {
         self.ring = ring;
     }
@@ -331,7 +351,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         span.extents().any(in_use)
     }
 
-    /// All extents that are hot on disk now, in no order: what a crash would have marked out of sync.
+    /// All extents that are hot on disk now, in no order: what a crash would have marked out of
+    /// sync.
     pub fn hot(&self) -> impl Iterator<Item = ExtentNr> + '_ {
         self.slots
             .iter()
@@ -407,7 +428,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         }
     }
 
-    /// Gives slots to the extents that have none. Those that have one must be referenced by then, or they could be evicted for these.
+    /// Gives slots to the extents that have none. Those that have one must be referenced by then,
+    /// or they could be evicted for these.
     fn change_missing(&mut self, span: Span) {
         for extent in span.extents() {
             if self.find(extent).is_none() {
@@ -452,7 +474,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         let slot = get(&self.slots, number);
         let references = slot.references.saturating_sub(1);
         update(&mut self.slots, number, |slot| slot.references = references);
-        // A pending slot without references keeps its change: on disk it is harmless, and the old extent may be gone already.
+        // A pending slot without references keeps its change: on disk it is harmless, and the old
+        // extent may be gone already.
         if references == 0 && slot.place == Place::Used {
             update(&mut self.slots, number, |slot| slot.place = Place::Idle);
             self.idle.push(&mut self.slots, number);

@@ -2,9 +2,10 @@
 
 //! The quick-sync bitmap: one bit for every 4 KiB that may differ between the nodes (Spec §2.3).
 //!
-//! The bits live in words that the caller owns and that many threads may change at once, so all operations take `&self`, change whole
-//! words atomically through [`Words`] and return how many bits they changed; the caller adds that to its atomic count of set bits.
-//! Bits beyond the end of the volume are never set, whatever a disk or a peer says. Nothing here sleeps.
+//! The bits live in words that the caller owns and that many threads may change at once, so all
+//! operations take `&self`, change whole words atomically through [`Words`] and return how many
+//! bits they changed; the caller adds that to its atomic count of set bits. Bits beyond the end of
+//! the volume are never set, whatever a disk or a peer says. Nothing here sleeps.
 
 pub mod page;
 pub mod rle;
@@ -24,7 +25,8 @@ pub const WORD_BITS: u64 = 64;
 
 /// Where the words of a bitmap are. Bit n of the volume is bit n mod 64 of word n / 64.
 ///
-/// Each operation is atomic by itself; no order between words is assumed. An index beyond the end reads as 0 and changes nothing.
+/// Each operation is atomic by itself; no order between words is assumed. An index beyond the end
+/// reads as 0 and changes nothing.
 pub trait Words {
     /// Number of words.
     fn len(&self) -> usize;
@@ -117,7 +119,8 @@ pub struct Bitmap<W> {
 impl<W: Words> Bitmap<W> {
     /// The bitmap of a volume of `capacity` sectors; `None` where the words do not hold its bits.
     ///
-    /// The words should be zero, or have no bits set beyond the volume's end; see [`Self::clear_tail`].
+    /// The words should be zero, or have no bits set beyond the volume's end; see
+    /// [`Self::clear_tail`].
     pub fn new(words: W, capacity: Sector) -> Option<Self> {
         let bits = bits_for(capacity);
         let enough = usize::try_from(words_for(bits)).is_ok_and(|need| words.len() >= need);
@@ -138,7 +141,8 @@ impl<W: Words> Bitmap<W> {
         bit.0 < self.bits && self.word(bit.0 / WORD_BITS) & (1 << (bit.0 % WORD_BITS)) != 0
     }
 
-    /// Sets the bits of every block that `size` bytes from `sector` on touch (out of sync). Returns how many were not set before.
+    /// Sets the bits of every block that `size` bytes from `sector` on touch (out of sync). Returns
+    /// how many were not set before.
     pub fn set_range(&self, sector: Sector, size: u32) -> u64 {
         let end = self.end_of(sector, size);
         if sector.0 >= end {
@@ -147,7 +151,8 @@ impl<W: Words> Bitmap<W> {
         self.set_bits(sector.bit(), BitNr(bits_for(Sector(end))))
     }
 
-    /// Clears the bits of the blocks that `size` bytes from `sector` on cover in full (in sync). Returns how many were set before.
+    /// Clears the bits of the blocks that `size` bytes from `sector` on cover in full (in sync).
+    /// Returns how many were set before.
     ///
     /// The last block of the volume counts as covered when the range reaches the volume's end.
     pub fn clear_range(&self, sector: Sector, size: u32) -> u64 {
@@ -160,7 +165,8 @@ impl<W: Words> Bitmap<W> {
         self.clear_bits(BitNr(bits_for(sector)), BitNr(end_bit))
     }
 
-    /// Sets the bits from `first` to before `end`, as far as there are. Returns how many were not set before.
+    /// Sets the bits from `first` to before `end`, as far as there are. Returns how many were not
+    /// set before.
     pub fn set_bits(&self, first: BitNr, end: BitNr) -> u64 {
         let masks = masks(first.0, end.0.min(self.bits));
         let set = masks.map(|(word, mask)| mask & !self.words.or(word, mask));
@@ -169,7 +175,8 @@ impl<W: Words> Bitmap<W> {
         })
     }
 
-    /// Clears the bits from `first` to before `end`, as far as there are. Returns how many were set before.
+    /// Clears the bits from `first` to before `end`, as far as there are. Returns how many were set
+    /// before.
     pub fn clear_bits(&self, first: BitNr, end: BitNr) -> u64 {
         let masks = masks(first.0, end.0.min(self.bits));
         let cleared = masks.map(|(word, mask)| mask & self.words.and_not(word, mask));
@@ -196,7 +203,8 @@ impl<W: Words> Bitmap<W> {
         }
     }
 
-    /// Sets the bits of consecutive words from `first_word` on, but none beyond the end. Returns how many were not set before.
+    /// Sets the bits of consecutive words from `first_word` on, but none beyond the end. Returns
+    /// how many were not set before.
     pub fn or_words(&self, first_word: u64, words: impl Iterator<Item = u64>) -> u64 {
         let places = first_word..words_for(self.bits);
         places.zip(words).fold(0, |sum, (word, value)| {
@@ -242,7 +250,8 @@ impl<W: Words> Bitmap<W> {
         counts.fold(0, |sum, count| sum.saturating_add(u64::from(count)))
     }
 
-    /// The end of the run of bits like `value` that begins at `first`, looked for before `end` only.
+    /// The end of the run of bits like `value` that begins at `first`, looked for before `end`
+    /// only.
     ///
     /// At least one bit after `first`: a bit that changes meanwhile is taken as it was.
     fn run_end(&self, first: BitNr, value: bool, end: u64) -> u64 {

@@ -2,9 +2,10 @@
 
 //! The epochs of the node that receives writes (spec §1.17, §12.3).
 //!
-//! The peer's writes between two barriers form an epoch. When all of them are on disk, and for the method *flush* the disk's cache is
-//! written, the peer gets the barrier ack; epochs are acknowledged in order. The C driver acknowledges before it flushes, so that a power
-//! failure right then loses writes which no bitmap bit tells of; here the ack waits for the flush.
+//! The peer's writes between two barriers form an epoch. When all of them are on disk, and for the
+//! method *flush* the disk's cache is written, the peer gets the barrier ack; epochs are
+//! acknowledged in order. The C driver acknowledges before it flushes, so that a power failure
+//! right then loses writes which no bitmap bit tells of; here the ack waits for the flush.
 
 use core::ops::DerefMut;
 
@@ -38,7 +39,8 @@ impl WriteOrdering {
         }
     }
 
-    /// The strongest method not above this one that a disk's options permit; to be narrowed over all disks of the resource.
+    /// The strongest method not above this one that a disk's options permit; to be narrowed over
+    /// all disks of the resource.
     pub const fn permitted(self, disk_flushes: bool, disk_drain: bool) -> Self {
         match self {
             Self::Flush if disk_flushes => Self::Flush,
@@ -92,15 +94,18 @@ pub enum BarrierStep {
     GoOn,
     /// Wait until [`Epochs::active`] is 0, then call [`Epochs::settled`].
     Drain,
-    /// Wait until [`Epochs::active`] is 0, flush every attached disk, then call [`Epochs::settled`].
+    /// Wait until [`Epochs::active`] is 0, flush every attached disk, then call
+    /// [`Epochs::settled`].
     DrainAndFlush,
 }
 
-/// The peer sent a second barrier for the same epoch before the first was settled; drop the connection.
+/// The peer sent a second barrier for the same epoch before the first was settled; drop the
+/// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfTurn;
 
-/// The open epochs of a connection, in lent storage for at least one. All calls need exclusive access.
+/// The open epochs of a connection, in lent storage for at least one. All calls need exclusive
+/// access.
 #[derive(Debug)]
 pub struct Epochs<S> {
     slots: S,
@@ -149,8 +154,8 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
 
     /// A barrier arrived. Afterwards ask [`Self::next_ack`] until it has none.
     ///
-    /// Without a free slot for another epoch the receiver has to drain, whatever the method. A barrier after nothing is ignored, as the C
-    /// driver does.
+    /// Without a free slot for another epoch the receiver has to drain, whatever the method. A
+    /// barrier after nothing is ignored, as the C driver does.
     pub fn barrier(
         &mut self,
         cookie: [u8; 4],
@@ -181,7 +186,8 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         }
     }
 
-    /// The wait that [`Self::barrier`] asked for is over, the flushes too. Afterwards ask [`Self::next_ack`] until it has none, then go on.
+    /// The wait that [`Self::barrier`] asked for is over, the flushes too. Afterwards ask
+    /// [`Self::next_ack`] until it has none, then go on.
     pub fn settled(&mut self) {
         if let Some(epoch) = self.slot(self.current) {
             epoch.must_settle = false;
@@ -210,7 +216,8 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         })
     }
 
-    /// The connection is gone: forgets all epochs. Writes that are still in progress report to nobody.
+    /// The connection is gone: forgets all epochs. Writes that are still in progress report to
+    /// nobody.
     pub fn reset(&mut self) {
         self.current = self.current.wrapping_add(1);
         self.oldest = self.current;

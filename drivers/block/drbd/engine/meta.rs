@@ -2,8 +2,9 @@
 
 //! Metadata v08: the super block, where its parts lie, and what they decide (Spec §2).
 //!
-//! A volume's metadata is a super block of 4096 bytes, the ring of activity log transactions and the quick-sync bitmap. Reading and
-//! writing the sectors is the shell's business; this module knows what the bytes mean and which of them may not be trusted.
+//! A volume's metadata is a super block of 4096 bytes, the ring of activity log transactions and
+//! the quick-sync bitmap. Reading and writing the sectors is the shell's business; this module
+//! knows what the bytes mean and which of them may not be trusted.
 
 pub mod crash;
 pub mod flags;
@@ -63,7 +64,8 @@ pub enum MetaError {
 }
 
 impl MetaError {
-    /// The netlink return code that reports this error (Spec §3.7): 118 unreadable, 165 unclean, 112 metadata device too small, 119 anything else.
+    /// The netlink return code that reports this error (Spec §3.7): 118 unreadable, 165 unclean,
+    /// 112 metadata device too small, 119 anything else.
     pub const fn return_code(self) -> u32 {
         match self {
             Self::Io => 118,

@@ -2,8 +2,8 @@
 
 //! Who works on which sectors of a device, and who has to wait (spec §1.16, §1.18, §6.1, §6.4).
 //!
-//! The C driver keeps resync and application writes apart by 16 MiB extents. Here exact ranges are kept apart, by this matrix (`x`: the
-//! new one waits):
+//! The C driver keeps resync and application writes apart by 16 MiB extents. Here exact ranges are
+//! kept apart, by this matrix (`x`: the new one waits):
 //!
 //! | new \ present     | local write | local write, told done | peer write | resync read | resync request | resync write |
 //! |-------------------|:-----------:|:----------------------:|:----------:|:-----------:|:--------------:|:------------:|
@@ -15,23 +15,31 @@
 //!
 //! Old resync data never overwrites new data, because:
 //!
-//! * *On the source* a resync read waits for every write that has not left the transfer log, so it reads what the writes wrote, and both
-//!   the data and P_OUT_OF_SYNC of those writes are on the data socket before the reply. A local write waits for the resync read, which
-//!   stays until its reply is handed to the data socket, so that write's data follows the reply and wins on the target.
-//! * *On the target* a resync request waits for every local write that has not left the transfer log: the peer has acknowledged its epoch,
-//!   so even a C peer, which does not compare a resync read with our writes in flight, reads the new data. A local write waits for the
-//!   request and for the resync write it becomes, so the reply cannot overwrite it.
-//! * *A write from the source* does not wait for a resync request: the source sent it before it read for the reply, or its read waits
-//!   for our ack of this very write, and waiting here would be a deadlock. It waits for a resync write, because it was sent after
-//!   that reply. A reply waits for the peer's writes that came before it. For both the receiver takes no further packet while it waits:
-//!   the order of the data socket is the order on disk.
-//! * A checksum that the target computed before such a write is about old data. The request is marked [`RangeTable::is_overtaken`]; if
-//!   the source answers that the block is in sync, the target does not believe it and asks again.
-//! * A peer's write never meets a resync read: the target holds back its own writes while a request is out.
+//! * *On the source* a resync read waits for every write that has not left the transfer log, so it
+//!   reads what the writes wrote, and both the data and P_OUT_OF_SYNC of those writes are on the
+//!   data socket before the reply. A local write waits for the resync read, which stays until its
+//!   reply is handed to the data socket, so that write's data follows the reply and wins on the
+//!   target.
+//! * *On the target* a resync request waits for every local write that has not left the transfer
+//!   log: the peer has acknowledged its epoch, so even a C peer, which does not compare a resync
+//!   read with our writes in flight, reads the new data. A local write waits for the request and
+//!   for the resync write it becomes, so the reply cannot overwrite it.
+//! * *A write from the source* does not wait for a resync request: the source sent it before it
+//!   read for the reply, or its read waits for our ack of this very write, and waiting here would
+//!   be a deadlock. It waits for a resync write, because it was sent after that reply. A reply
+//!   waits for the peer's writes that came before it. For both the receiver takes no further packet
+//!   while it waits: the order of the data socket is the order on disk.
+//! * A checksum that the target computed before such a write is about old data. The request is
+//!   marked [`RangeTable::is_overtaken`]; if the source answers that the block is in sync, the
+//!   target does not believe it and asks again.
+//! * A peer's write never meets a resync read: the target holds back its own writes while a request
+//!   is out.
 //!
-//! Two overlapping writes are never in flight to one disk at the same time. When a peer's write meets a local one (dual primary) the
-//! shell resolves the conflict (spec §1.18) instead of waiting. Online verify uses resync requests on the side that drives it and resync
-//! reads on the other. Reads of the application are not kept here: they wait for nobody, and the transfer log validates their replies.
+//! Two overlapping writes are never in flight to one disk at the same time. When a peer's write
+//! meets a local one (dual primary) the shell resolves the conflict (spec §1.18) instead of
+//! waiting. Online verify uses resync requests on the side that drives it and resync reads on the
+//! other. Reads of the application are not kept here: they wait for nobody, and the transfer log
+//! validates their replies.
 
 use core::ops::DerefMut;
 
@@ -50,7 +58,8 @@ pub enum Kind {
     LocalWrite,
     /// The peer's application writes; until it is on this node's disk.
     PeerWrite,
-    /// This node is the source and reads for the peer; until the reply is handed to the data socket.
+    /// This node is the source and reads for the peer; until the reply is handed to the data
+    /// socket.
     ResyncRead,
     /// This node is the target and asked the source; until the reply comes.
     ResyncRequest,
@@ -99,12 +108,14 @@ pub enum Refusal {
     Conflict(Conflict),
     /// The lent storage is used up; try again after a removal.
     Full,
-    /// The range is empty (nothing to enter), not made of whole sectors, or ends beyond all numbers.
+    /// The range is empty (nothing to enter), not made of whole sectors, or ends beyond all
+    /// numbers.
     Malformed,
 }
 
-/// The ranges of one device that are being worked on, in lent nodes. All calls need exclusive access; they take logarithmic time plus
-/// the number of overlapping ranges that are not in the way.
+/// The ranges of one device that are being worked on, in lent nodes. All calls need exclusive
+/// access; they take logarithmic time plus the number of overlapping ranges that are not in the
+/// way.
 #[derive(Debug)]
 pub struct RangeTable<S> {
     tree: Tree<S>,
@@ -146,9 +157,11 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         Ok(Handle { index, generation })
     }
 
-    /// The reply to a resync request came: the range becomes a resync write unless it has to wait for a write that came before.
+    /// The reply to a resync request came: the range becomes a resync write unless it has to wait
+    /// for a write that came before.
     ///
-    /// The receiver takes no further packet while it waits. A void handle is refused with no conflict.
+    /// The receiver takes no further packet while it waits. A void handle is refused with no
+    /// conflict.
     pub fn promote(&mut self, handle: Handle) -> Result<(), Option<Conflict>> {
         let node = self.get(handle).ok_or(None)?;
         let (start, end) = (node.start(), node.end());
@@ -160,7 +173,8 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         Ok(())
     }
 
-    /// The application is about to be told that its write is done. Whether someone waits: wake all waiters before the bio ends.
+    /// The application is about to be told that its write is done. Whether someone waits: wake all
+    /// waiters before the bio ends.
     pub fn mark_completed(&mut self, handle: Handle) -> bool {
         self.get_mut(handle).is_some_and(Node::complete)
     }
@@ -186,7 +200,8 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         self.get(handle).is_some_and(Node::is_overtaken)
     }
 
-    /// Finds a range of this kind with exactly these bounds: the target's request that a reply belongs to.
+    /// Finds a range of this kind with exactly these bounds: the target's request that a reply
+    /// belongs to.
     pub fn find(&self, kind: Kind, sector: Sector, size: u32) -> Option<Handle> {
         let (start, end) = bounds(sector, size)?;
         let mut index = self.tree.first_overlap(start, end);
@@ -202,7 +217,8 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         None
     }
 
-    /// Takes out all ranges of this kind: the answers they wait for will not come. Whether someone waits: wake all waiters.
+    /// Takes out all ranges of this kind: the answers they wait for will not come. Whether someone
+    /// waits: wake all waiters.
     pub fn remove_kind(&mut self, kind: Kind) -> bool {
         let mut is_awaited = false;
         let mut from = 0;

@@ -2,9 +2,10 @@
 
 //! One application request: where it goes, what completes it, what its failure means (spec §5).
 //!
-//! [`route()`] decides at admission which parts a request gets. From then on its progress is one word, [`RequestState`], that
-//! [`apply()`] moves along; the shell keeps the word in an atomic and needs no lock to change it. [`on_disk_error()`] says what an
-//! error of the backing device does to the disk.
+//! [`route()`] decides at admission which parts a request gets. From then on its progress is one
+//! word, [`RequestState`], that [`apply()`] moves along; the shell keeps the word in an atomic and
+//! needs no lock to change it. [`on_disk_error()`] says what an error of the backing device does to
+//! the disk.
 
 pub mod admission;
 pub mod disk_error;

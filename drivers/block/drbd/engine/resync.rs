@@ -2,8 +2,9 @@
 
 //! Resync and online verify: what to ask for next, how fast, and how far it got (spec §6).
 //!
-//! The node that drives (the target, or VerifyS) runs turns: [`Controller::turn`] says how many sectors may be asked for, [`Planner`] or
-//! [`VerifyPlanner`] say which. The node that serves asks [`Throttle`] whether to let the application go first. Both keep [`Progress`].
+//! The node that drives (the target, or VerifyS) runs turns: [`Controller::turn`] says how many
+//! sectors may be asked for, [`Planner`] or [`VerifyPlanner`] say which. The node that serves asks
+//! [`Throttle`] whether to let the application go first. Both keep [`Progress`].
 
 mod controller;
 mod planner;

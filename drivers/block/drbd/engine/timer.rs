@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Timers as data: when to ping, when the peer or the disk is given up, when to try again (spec §1.6, §5.9, §15.6).
+//! Timers as data: when to ping, when the peer or the disk is given up, when to try again (spec
+//! §1.6, §5.9, §15.6).
 //!
-//! Nothing here reads a clock or sleeps. The shell asks for the deadline, sleeps, and asks again with the time. All times are nanoseconds
-//! of one monotonic clock.
+//! Nothing here reads a clock or sleeps. The shell asks for the deadline, sleeps, and asks again
+//! with the time. All times are nanoseconds of one monotonic clock.
 
 /// Nanoseconds in a second.
 pub const SECOND_NS: u64 = 1_000_000_000;
@@ -59,7 +60,8 @@ impl Liveness {
         self.ping_sent_ns = None;
     }
 
-    /// Someone wants to know now whether the peer is there; the next [`Self::poll`] asks for a ping unless one is out.
+    /// Someone wants to know now whether the peer is there; the next [`Self::poll`] asks for a ping
+    /// unless one is out.
     pub fn request_ping(&mut self) {
         self.ping_wanted = true;
     }
@@ -120,7 +122,8 @@ impl KoCount {
         Self { left: ko_count }
     }
 
-    /// The send timed out. `may_go_on`: it is the data socket, the ack receiver runs, and the connection is at least WFReportParams.
+    /// The send timed out. `may_go_on`: it is the data socket, the ack receiver runs, and the
+    /// connection is at least WFReportParams.
     pub fn timed_out(&mut self, may_go_on: bool) -> SendVerdict {
         self.left = self.left.wrapping_sub(1);
         if may_go_on && self.left != 0 {
@@ -131,7 +134,8 @@ impl KoCount {
     }
 }
 
-/// What the request timer looks at; times are when the waiting began, `None` if nothing is waited for.
+/// What the request timer looks at; times are when the waiting began, `None` if nothing is waited
+/// for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Waiting {
     /// The oldest request sent and not answered.
@@ -171,7 +175,8 @@ pub struct RequestTimer {
 }
 
 impl RequestTimer {
-    /// `ko_count` x `timeout` bounds the wait for the peer, `disk_timeout` the one for the disk; both in tenths of a second, 0 is off.
+    /// `ko_count` x `timeout` bounds the wait for the peer, `disk_timeout` the one for the disk;
+    /// both in tenths of a second, 0 is off.
     pub const fn new(ko_count: u32, timeout: u32, disk_timeout: u32) -> Self {
         let tenths = ko_count.saturating_mul(timeout);
         Self {
@@ -235,8 +240,9 @@ const fn tenths_ns(tenths: u32) -> Option<u64> {
     }
 }
 
-/// How long to wait before the next attempt to connect: `connect-int`, more or less by up to a seventh, so that two nodes that always
-/// miss each other stop doing so. `random` is any random number.
+/// How long to wait before the next attempt to connect: `connect-int`, more or less by up to a
+/// seventh, so that two nodes that always miss each other stop doing so. `random` is any random
+/// number.
 pub fn connect_retry_ns(connect_int_s: u32, random: u32) -> u64 {
     let interval_ns = u64::from(connect_int_s).saturating_mul(SECOND_NS);
     let seventh_ns = interval_ns / 7;

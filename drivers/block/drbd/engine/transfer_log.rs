@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The transfer log: every request that has not left the node's memory, in the order of submission (spec §1.17, §5.4).
+//! The transfer log: every request that has not left the node's memory, in the order of submission
+//! (spec §1.17, §5.4).
 //!
-//! A request occupies one of a fixed number of slots; the shell finds its own request object under the same index. When no slot is
-//! free the submitter waits. A slot's index and a generation make the cookie that the peer echoes in its acks, so an ack is matched in
-//! constant time, and one that is stale, forged or about other sectors is told apart before anything is touched.
+//! A request occupies one of a fixed number of slots; the shell finds its own request object under
+//! the same index. When no slot is free the submitter waits. A slot's index and a generation make
+//! the cookie that the peer echoes in its acks, so an ack is matched in constant time, and one that
+//! is stale, forged or about other sectors is told apart before anything is touched.
 //!
-//! Two lists run through the slots. The *order* list holds all requests as submitted; the sender follows it. The *wire* list holds the
-//! writes that were sent and whose epoch is not acknowledged yet; the barrier acks follow it. All calls need exclusive access (one short
-//! lock), none depends on the number of requests but those that say so.
+//! Two lists run through the slots. The *order* list holds all requests as submitted; the sender
+//! follows it. The *wire* list holds the writes that were sent and whose epoch is not acknowledged
+//! yet; the barrier acks follow it. All calls need exclusive access (one short lock), none depends
+//! on the number of requests but those that say so.
 
 use core::ops::DerefMut;
 
@@ -92,7 +95,8 @@ pub struct TransferLog<S> {
 impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
     /// An empty log over `slots`, whatever they contain.
     ///
-    /// `seed` is any number; it makes cookies of an earlier connection unlikely to be valid. `max_epoch_size` is the option of that name.
+    /// `seed` is any number; it makes cookies of an earlier connection unlikely to be valid.
+    /// `max_epoch_size` is the option of that name.
     pub fn new(slots: S, seed: u32, max_epoch_size: u32) -> Self {
         let mut log = Self {
             slots,
@@ -119,7 +123,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         log
     }
 
-    /// Enters a request, in the order of submission; `None` when all slots are taken: wait for a release.
+    /// Enters a request, in the order of submission; `None` when all slots are taken: wait for a
+    /// release.
     pub fn admit(&mut self, part: Part, sector: Sector, size: u32) -> Option<(Index, BlockId)> {
         let index = self.free;
         let next_free = self.slots.get(usize_of(index))?.next_free();
@@ -220,7 +225,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         self.max_epoch_size = writes;
     }
 
-    /// Ends the current epoch unless it is empty: an empty flush, mirroring that begins or ends, going Ahead (spec §5.4).
+    /// Ends the current epoch unless it is empty: an empty flush, mirroring that begins or ends,
+    /// going Ahead (spec §5.4).
     ///
     /// Whether it ended; the sender may then have an [`Self::idle_barrier`] to send.
     pub fn close_epoch(&mut self) -> bool {
@@ -232,7 +238,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         true
     }
 
-    /// Ends the current epoch if the request belongs to it. To be called before the application learns that the write is done.
+    /// Ends the current epoch if the request belongs to it. To be called before the application
+    /// learns that the write is done.
     pub fn close_epoch_of(&mut self, index: Index) -> bool {
         match self.occupied(index.0) {
             Some(slot) if slot.epoch() == self.epoch => self.close_epoch(),
@@ -251,7 +258,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         None
     }
 
-    /// Begins to send a request, which must be the one [`Self::next_to_send`] named: from now on it may be acknowledged.
+    /// Begins to send a request, which must be the one [`Self::next_to_send`] named: from now on it
+    /// may be acknowledged.
     ///
     /// The barrier, if there is one, must be sent before it.
     pub fn begin_send(&mut self, index: Index, now_ns: u64) -> Option<Barrier> {
@@ -297,7 +305,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         }
     }
 
-    /// The barrier to send when the sender ran out of requests while its epoch is closed; none as long as a request waits to be sent.
+    /// The barrier to send when the sender ran out of requests while its epoch is closed; none as
+    /// long as a request waits to be sent.
     pub fn idle_barrier(&mut self, now_ns: u64) -> Option<Barrier> {
         if self.next_to_send().is_some() {
             return None;
@@ -305,7 +314,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         self.barrier_before(self.epoch, now_ns)
     }
 
-    /// Checks a barrier ack. If it is right, [`Self::next_acked`] yields the writes of the epoch. Takes time by their number.
+    /// Checks a barrier ack. If it is right, [`Self::next_acked`] yields the writes of the epoch.
+    /// Takes time by their number.
     pub fn barrier_ack(
         &mut self,
         number: u32,
@@ -348,7 +358,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         }
     }
 
-    /// The oldest request that was sent and not answered, for the request timer (spec §5.9). Amortised constant time.
+    /// The oldest request that was sent and not answered, for the request timer (spec §5.9).
+    /// Amortised constant time.
     pub fn oldest_unanswered(&mut self) -> Option<Index> {
         while let Some(slot) = self.occupied(self.to_answer) {
             if slot.waits_to_be_sent() {
@@ -370,7 +381,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         Some(self.sender.barrier_since_ns)
     }
 
-    /// Forgets what was sent on a connection that is gone: no ack and no barrier ack will be accepted. Takes time by their number.
+    /// Forgets what was sent on a connection that is gone: no ack and no barrier ack will be
+    /// accepted. Takes time by their number.
     ///
     /// The requests stay; walk over them.
     pub fn connection_lost(&mut self) {
@@ -386,7 +398,8 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         }
     }
 
-    /// Begins a walk over all requests, oldest first. There is one walk at a time; requests may be released during it.
+    /// Begins a walk over all requests, oldest first. There is one walk at a time; requests may be
+    /// released during it.
     pub fn begin_walk(&mut self) {
         self.walk = self.order.head;
     }

@@ -2,9 +2,10 @@
 
 //! A generic netlink family: requests with one reply, dumps, and one multicast group.
 //!
-//! The content of messages is the handler's business: it gets the bytes after the generic netlink header
-//! (the user header and the attributes) and fills a lent buffer with the same of its reply. Attributes
-//! are not checked by the core (no policy), requests run concurrently (no lock of the family).
+//! The content of messages is the handler's business: it gets the bytes after the generic netlink
+//! header (the user header and the attributes) and fills a lent buffer with the same of its reply.
+//! Attributes are not checked by the core (no policy), requests run concurrently (no lock of the
+//! family).
 //!
 //! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
 
@@ -104,12 +105,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Its commands.
     const OPERATIONS: &'static [Operation];
 
-    /// Answers a request: fills `reply` and returns how much of it. An error goes to the sender as a
-    /// netlink error.
+    /// Answers a request: fills `reply` and returns how much of it. An error goes to the sender as
+    /// a netlink error.
     fn request(&self, request: &Request<'_>, reply: &mut [u8]) -> Result<usize>;
 
-    /// Fills `message` with the next message of a dump and moves the cursor on; `None` ends the dump.
-    /// Called again with the old cursor if the message did not fit.
+    /// Fills `message` with the next message of a dump and moves the cursor on; `None` ends the
+    /// dump. Called again with the old cursor if the message did not fit.
     fn dump(
         &self,
         request: &Request<'_>,
@@ -266,8 +267,8 @@ unsafe fn append(
 
 /// A registered family. Dropping it unregisters, after the requests that run have ended.
 ///
-/// Dumps that a reader has not finished hold a reference to the module, so a family must not be dropped
-/// before the module is unloaded: register it as the last step of loading.
+/// Dumps that a reader has not finished hold a reference to the module, so a family must not be
+/// dropped before the module is unloaded: register it as the last step of loading.
 pub struct Registration<H: Handler> {
     family: Pin<KBox<Family<H>>>,
     group: Arc<Group>,
@@ -331,7 +332,8 @@ impl<H: Handler> Family<H> {
             let groups_pointer = groups.as_ptr();
             let count = u8::try_from(operations.len())?;
             Ok(try_pin_init!(Self {
-                // INVARIANT: The pointers lead to the vectors' heap memory, which stays where it is.
+                // INVARIANT: The pointers lead to the vectors' heap memory, which stays where it
+                // is.
                 inner <- Opaque::ffi_init(move |slot: *mut bindings::genl_family| {
                     let description = H::DESCRIPTION;
                     // SAFETY: `slot` is ours to initialise; all zero is a valid `genl_family`.
@@ -400,8 +402,8 @@ impl<H: Handler> Family<H> {
     ) -> Result<c_int> {
         // SAFETY: The core has validated the message; it lives as long as the dump.
         let request = unsafe { request((*callback).skb, (*callback).nlh)? };
-        // SAFETY: The core keeps the callback's context for us, zeroed and aligned as `long`s, and calls
-        // one at a time.
+        // SAFETY: The core keeps the callback's context for us, zeroed and aligned as `long`s, and
+        // calls one at a time.
         let cursor = unsafe { &mut *(&raw mut (*callback).__bindgen_anon_1.args).cast::<Cursor>() };
         // SAFETY: `callback` and the headers it leads to are valid.
         let (port, sequence) =
@@ -473,8 +475,8 @@ fn fixed_name(name: &CStr) -> [u8; 16] {
 
 /// # Safety
 ///
-/// Both must be valid for `'a`, and the core must have checked the message's length against the family's
-/// headers.
+/// Both must be valid for `'a`, and the core must have checked the message's length against the
+/// family's headers.
 unsafe fn request<'a>(
     skb: *const bindings::sk_buff,
     header: *const bindings::nlmsghdr,

@@ -55,7 +55,8 @@ pub fn print(level: Level, line: fmt::Arguments<'_>) {
 
 /// Logs one line about an object: `log!(Info, device, "size = {}", size)`.
 ///
-/// The object says what stands in front of the line by a method `log_name`, whose answer can be displayed.
+/// The object says what stands in front of the line by a method `log_name`, whose answer can be
+/// displayed.
 #[macro_export]
 macro_rules! log {
     ($level:ident, $object:expr, $format:literal $(, $($argument:tt)*)?) => {

@@ -40,8 +40,8 @@ impl<T: Show> File<T> {
     /// Creates `/proc/<name>`, readable by everyone.
     pub fn new(name: &CStr, content: Arc<T>) -> Result<Self> {
         let data = &raw const *content;
-        // SAFETY: The name is copied. The content lives until the file is removed, and reads do not outlive
-        // the removal.
+        // SAFETY: The name is copied. The content lives until the file is removed, and reads do not
+        // outlive the removal.
         let entry = unsafe {
             shim::drbd_shim_proc_create(
                 name.as_char_ptr(),
@@ -70,8 +70,8 @@ struct Out(NonNull<bindings::seq_file>);
 
 impl fmt::Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: The buffer is valid for the call of `show` that made this. An overflow is noticed by the
-        // caller of `show`, which then calls again with a larger buffer.
+        // SAFETY: The buffer is valid for the call of `show` that made this. An overflow is noticed
+        // by the caller of `show`, which then calls again with a larger buffer.
         unsafe { bindings::seq_write(self.0.as_ptr(), text.as_ptr().cast(), text.len()) };
         Ok(())
     }

@@ -139,7 +139,8 @@ pub(super) fn has_magic(block: &[u8]) -> bool {
     U32::read_from_prefix(block).is_ok_and(|(magic, _)| magic.get() == MAGIC)
 }
 
-/// Checks and reads a block. The check sum's field is zeroed in place, because the sum is taken over the block without it.
+/// Checks and reads a block. The check sum's field is zeroed in place, because the sum is taken
+/// over the block without it.
 pub(super) fn decode(
     block: &mut [u8; BLOCK_SIZE],
     crc32c: impl Crc32c,

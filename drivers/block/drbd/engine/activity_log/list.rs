@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Slots of the activity log and the lists they are on, linked by slot numbers inside the lent storage.
+//! Slots of the activity log and the lists they are on, linked by slot numbers inside the lent
+//! storage.
 //!
-//! Every accessor is total: a slot number outside the storage reads as a free slot and writes nowhere.
+//! Every accessor is total: a slot number outside the storage reads as a free slot and writes
+//! nowhere.
 
 use super::block::FREE;
 
@@ -23,7 +25,8 @@ pub(super) enum Place {
     Pending,
 }
 
-/// One slot of the activity log. The storage to lend is a slice of them; their content before does not matter.
+/// One slot of the activity log. The storage to lend is a slice of them; their content before does
+/// not matter.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     /// The extent that the slot holds on disk, or `FREE`.
@@ -36,7 +39,8 @@ pub struct Slot {
     pub(super) next: u16,
     /// The next slot in this one's hash chain.
     pub(super) chain: u16,
-    /// The first slot of the hash chain with this slot's number: the hash table has as many chains as there are slots.
+    /// The first slot of the hash chain with this slot's number: the hash table has as many chains
+    /// as there are slots.
     pub(super) bucket: u16,
     pub(super) place: Place,
 }

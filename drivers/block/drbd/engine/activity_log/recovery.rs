@@ -2,8 +2,9 @@
 
 //! What a crashed node's activity log says: the extents that were hot (Spec §2.5).
 //!
-//! The tools do this before every attach. The log is a ring whose newest block may be torn, so nothing in it is believed but what its
-//! check sum covers, and transactions are applied from the oldest to the newest.
+//! The tools do this before every attach. The log is a ring whose newest block may be torn, so
+//! nothing in it is believed but what its check sum covers, and transactions are applied from the
+//! oldest to the newest.
 
 use super::block::{self, Block, Crc32c, BLOCK_SIZE, FREE};
 use super::ring::Ring;
@@ -29,7 +30,8 @@ const HALF_CIRCLE: u32 = 1 << 31;
 pub enum Format {
     /// 4 KiB blocks with a CRC.
     V84,
-    /// 512-byte sectors with an exclusive or; the log is to be initialised even when it holds nothing.
+    /// 512-byte sectors with an exclusive or; the log is to be initialised even when it holds
+    /// nothing.
     V83,
 }
 
@@ -62,7 +64,8 @@ pub enum Replayed {
     Transactions(usize),
     /// The log was initialised and never written: no extent is hot.
     Empty,
-    /// Nothing in the log can be believed. If the node was Primary, everything must be taken as out of sync.
+    /// Nothing in the log can be believed. If the node was Primary, everything must be taken as out
+    /// of sync.
     NoValidBlock,
 }
 
@@ -77,8 +80,9 @@ pub enum ReplayError<E> {
 
 /// Replays a log of 4 KiB blocks into `table`, slot by slot.
 ///
-/// `read` fills the buffer with a block of the ring, counted on disk; each is read twice at most. `table` needs [`TABLE_SIZE`] numbers,
-/// `order` one entry a block; what they held before does not matter.
+/// `read` fills the buffer with a block of the ring, counted on disk; each is read twice at most.
+/// `table` needs [`TABLE_SIZE`] numbers, `order` one entry a block; what they held before does not
+/// matter.
 ///
 /// # Errors
 ///
@@ -129,7 +133,8 @@ struct Sector83 {
     pad: U32,
 }
 
-/// Replays a log of 512-byte sectors, as 8.3 drivers wrote it with `al_extents` slots, into `table`.
+/// Replays a log of 512-byte sectors, as 8.3 drivers wrote it with `al_extents` slots, into
+/// `table`.
 ///
 /// As [`replay_84`]; `order` needs one entry for each of [`sectors_83`].
 ///
@@ -241,7 +246,8 @@ impl<'a> Transactions<'a> {
     /// All transactions, the oldest first.
     fn sort(self) -> &'a [Found] {
         let found = self.found.get_mut(..self.count).unwrap_or_default();
-        // What follows the newest number comes last when the numbers go round: it is the oldest there can be.
+        // What follows the newest number comes last when the numbers go round: it is the oldest
+        // there can be.
         let after_newest = self.newest.wrapping_add(1);
         heap_sort(found, |found| found.tr_number.wrapping_sub(after_newest));
         found

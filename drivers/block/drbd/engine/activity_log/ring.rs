@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The shape of the ring of transaction blocks on disk (Spec §2.4): how many 4 KiB blocks, over how many stripes.
+//! The shape of the ring of transaction blocks on disk (Spec §2.4): how many 4 KiB blocks, over how
+//! many stripes.
 
 use super::block::CONTEXT_SIZE;
 use crate::meta::MetaError;
 
 /// Slots that the activity log has at least.
 pub const MIN_EXTENTS: u32 = 67;
-/// Slots that the activity log has at most, whatever the ring's size: slot 65535 means "none" on disk.
+/// Slots that the activity log has at most, whatever the ring's size: slot 65535 means "none" on
+/// disk.
 pub const MAX_EXTENTS: u32 = 65534;
 /// Slots of the activity log unless configured otherwise.
 pub const DEFAULT_EXTENTS: u32 = 1237;
@@ -16,7 +18,8 @@ const MIN_BLOCKS: u32 = 8;
 const MAX_BLOCKS: u32 = 4_194_304;
 const BLOCK_SECTORS: u32 = 8;
 
-/// Stripes of 4 KiB blocks. Neighbouring transactions lie on neighbouring stripes, so that a striped disk can take them in parallel.
+/// Stripes of 4 KiB blocks. Neighbouring transactions lie on neighbouring stripes, so that a
+/// striped disk can take them in parallel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ring {
     stripes: u32,
@@ -95,7 +98,8 @@ impl Ring {
             .saturating_add(row)
     }
 
-    /// How many slots this ring can keep a full context of, while one of its blocks is being overwritten.
+    /// How many slots this ring can keep a full context of, while one of its blocks is being
+    /// overwritten.
     pub fn max_extents(self) -> u32 {
         let context = u32::try_from(CONTEXT_SIZE).unwrap_or(0);
         self.blocks

@@ -12,7 +12,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The extents that `size` bytes from `sector` on touch; none for an empty request or one beyond the last extent's number.
+    /// The extents that `size` bytes from `sector` on touch; none for an empty request or one
+    /// beyond the last extent's number.
     pub fn of(sector: Sector, size: u32) -> Option<Self> {
         let last_sector = sector
             .0

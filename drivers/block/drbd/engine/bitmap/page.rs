@@ -38,9 +38,11 @@ impl<W: Words> Bitmap<W> {
         pages_for(self.bits)
     }
 
-    /// Sets what is set in a page read from disk, but nothing beyond the volume's end. Returns how many bits were not set before.
+    /// Sets what is set in a page read from disk, but nothing beyond the volume's end. Returns how
+    /// many bits were not set before.
     ///
-    /// Right after the words were zeroed this is reading; any other time it is merging, and loses nothing that was set meanwhile.
+    /// Right after the words were zeroed this is reading; any other time it is merging, and loses
+    /// nothing that was set meanwhile.
     pub fn merge_page(&self, page: u64, content: &Page) -> u64 {
         self.or_words(page.saturating_mul(PAGE_WORDS), words_of(content))
     }
@@ -62,14 +64,16 @@ impl<W: Words> Bitmap<W> {
         self.count_bits(BitNr(first), BitNr(first.saturating_add(PAGE_BITS)))
     }
 
-    /// Sets the bits of an activity log extent, as recovery does for one that was hot. Returns how many were not set before.
+    /// Sets the bits of an activity log extent, as recovery does for one that was hot. Returns how
+    /// many were not set before.
     pub fn set_extent(&self, extent: ExtentNr) -> u64 {
         let first = u64::from(extent.0).saturating_mul(EXTENT_BITS);
         self.set_bits(BitNr(first), BitNr(first.saturating_add(EXTENT_BITS)))
     }
 }
 
-/// The words of little-endian bytes; what is left over by a number that eight does not divide is dropped.
+/// The words of little-endian bytes; what is left over by a number that eight does not divide is
+/// dropped.
 pub(super) fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes
         .chunks_exact(8)

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The payload of P_COMPRESSED_BITMAP: runs of equal bits in turn, each as long as a number of [`super::vli`] says (Spec §1.22).
+//! The payload of P_COMPRESSED_BITMAP: runs of equal bits in turn, each as long as a number of
+//! [`super::vli`] says (Spec §1.22).
 //!
-//! Byte 0 says how: the encoding in the low nibble, the unused bits of the last byte above it, the value of the first run in bit 7.
+//! Byte 0 says how: the encoding in the low nibble, the unused bits of the last byte above it, the
+//! value of the first run in bit 7.
 
 use super::transfer::TransferError;
 use super::vli::{self, Reader, VliError, Writer};
@@ -24,7 +26,8 @@ pub(super) struct Filled {
     pub(super) end: u64,
 }
 
-/// Describes as many bits from `first` on as the payload has room for. `None` where that would not be shorter than the bits themselves.
+/// Describes as many bits from `first` on as the payload has room for. `None` where that would not
+/// be shorter than the bits themselves.
 pub(super) fn fill<W: Words>(bitmap: &Bitmap<W>, first: u64, payload: &mut [u8]) -> Option<Filled> {
     let (head, codes) = payload.split_first_mut()?;
     let mut writer = Writer::new(codes);
@@ -64,7 +67,8 @@ pub(super) struct Merged {
     pub(super) end: u64,
 }
 
-/// Sets what a payload says is set from `first` on. What went before an error stays set: it can only cost a needless resync.
+/// Sets what a payload says is set from `first` on. What went before an error stays set: it can
+/// only cost a needless resync.
 pub(super) fn merge<W: Words>(
     bitmap: &Bitmap<W>,
     first: u64,

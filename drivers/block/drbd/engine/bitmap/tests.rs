@@ -132,7 +132,8 @@ fn runs_are_found_and_cut_off() {
 
 #[test]
 fn the_recorded_compressed_packets_are_read_and_written_alike() {
-    // Whole bitmaps of 4086 bits as the C driver sent them: all set, none set, 18 and 3 set after some writes.
+    // Whole bitmaps of 4086 bits as the C driver sent them: all set, none set, 18 and 3 set after
+    // some writes.
     for (payload, set) in [
         (&[0xb2, 0x3f, 0xc5, 0x0e][..], 4086),
         (&[0x32, 0x3f, 0xc5, 0x0e], 0),

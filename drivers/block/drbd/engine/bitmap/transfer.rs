@@ -2,8 +2,9 @@
 
 //! The exchange of whole bitmaps before a resync, packet by packet (Spec §1.22).
 //!
-//! Either side sends its bitmap in order, plain (P_BITMAP) or compressed (P_COMPRESSED_BITMAP), and the receiver merges it. Where a
-//! plain packet ends follows from the header's size, so both must count alike. A transfer that ends plain has an empty P_BITMAP last.
+//! Either side sends its bitmap in order, plain (P_BITMAP) or compressed (P_COMPRESSED_BITMAP), and
+//! the receiver merges it. Where a plain packet ends follows from the header's size, so both must
+//! count alike. A transfer that ends plain has an empty P_BITMAP last.
 
 use super::page::words_of;
 use super::{rle, words_for, Bitmap, Words, WORD_BITS};
@@ -104,7 +105,8 @@ impl Progress {
         MAX_PACKET.saturating_sub(self.header_size)
     }
 
-    /// The first word of the next plain packet. A compressed one may have ended within it, then it is sent once more.
+    /// The first word of the next plain packet. A compressed one may have ended within it, then it
+    /// is sent once more.
     fn word(&self) -> u64 {
         if self.position == self.bits {
             words_for(self.bits)
@@ -142,7 +144,8 @@ impl Progress {
             .saturating_add(payload)
     }
 
-    /// What the transfer saved against a plain one, in permille; `None` where it saved nothing worth a line in the log.
+    /// What the transfer saved against a plain one, in permille; `None` where it saved nothing
+    /// worth a line in the log.
     fn saved_permille(&self) -> Option<u32> {
         let data = u64::try_from(self.max_payload()).unwrap_or(0);
         let words = words_for(self.bits);
@@ -168,7 +171,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A transfer of `bits` bits in packets with headers of `header_size` bytes; compressed where `use-rle` and the peer allow it.
+    /// A transfer of `bits` bits in packets with headers of `header_size` bytes; compressed where
+    /// `use-rle` and the peer allow it.
     pub const fn new(bits: u64, header_size: usize, compress: bool) -> Self {
         Self {
             progress: Progress::new(bits, header_size),
@@ -178,7 +182,8 @@ impl Sender {
 
     /// Fills the payload of the next packet; `None` when all were filled.
     ///
-    /// Bits that are set while this runs may or may not be sent; the caller tells the peer of them otherwise.
+    /// Bits that are set while this runs may or may not be sent; the caller tells the peer of them
+    /// otherwise.
     pub fn next<W: Words>(
         &mut self,
         bitmap: &Bitmap<W>,
@@ -237,7 +242,8 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`TransferError::Length`] unless it has exactly the words that are next, [`TransferError::Complete`] after the last packet.
+    /// [`TransferError::Length`] unless it has exactly the words that are next,
+    /// [`TransferError::Complete`] after the last packet.
     pub fn plain<W: Words>(
         &mut self,
         bitmap: &Bitmap<W>,
@@ -257,7 +263,8 @@ impl Receiver {
         })
     }
 
-    /// Bytes of payload that the next P_BITMAP must have: the caller can refuse another length before it receives it.
+    /// Bytes of payload that the next P_BITMAP must have: the caller can refuse another length
+    /// before it receives it.
     ///
     /// # Errors
     ///
@@ -271,7 +278,8 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// Any but [`TransferError::Length`]. Bits that were merged before the error was found stay set.
+    /// Any but [`TransferError::Length`]. Bits that were merged before the error was found stay
+    /// set.
     pub fn compressed<W: Words>(
         &mut self,
         bitmap: &Bitmap<W>,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The variable-length integers of the compressed bitmap (Spec §1.22), and the bit stream that they are written to.
+//! The variable-length integers of the compressed bitmap (Spec §1.22), and the bit stream that they
+//! are written to.
 //!
-//! A code is a prefix in its low bits, which tells how long it is, and the distance to the smallest number of that length above it.
-//! Short runs take two bits, the longest 64.
+//! A code is a prefix in its low bits, which tells how long it is, and the distance to the smallest
+//! number of that length above it. Short runs take two bits, the longest 64.
 
 /// A length of code.
 struct Level {

@@ -197,8 +197,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Starts a list of attributes inside an attribute; `flags` is [`FLAG_NESTED`] or 0 (the C driver
-    /// leaves the flag away on some, spec §3.1).
+    /// Starts a list of attributes inside an attribute; `flags` is [`FLAG_NESTED`] or 0 (the C
+    /// driver leaves the flag away on some, spec §3.1).
     pub fn begin(&mut self, number: u16, flags: u16) -> Nest {
         let nest = Nest { start: self.used };
         self.append(&0u16.to_ne_bytes());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The user header of a message, and the attribute that names the object it is about (spec §3.1, §3.3).
+//! The user header of a message, and the attribute that names the object it is about (spec §3.1,
+//! §3.3).
 
 use super::attr::{Attribute, Attributes, Writer};
 

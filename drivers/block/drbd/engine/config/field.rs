@@ -2,8 +2,8 @@
 
 //! The description of one option, its value, and what every set of options can do.
 //!
-//! The sets are declared with the `settings!` macro, whose table is the only place where an option is
-//! described.
+//! The sets are declared with the `settings!` macro, whose table is the only place where an option
+//! is described.
 
 use super::attr::{Attribute, Attributes, Writer, FLAG_NESTED};
 use super::choice::{
@@ -123,7 +123,8 @@ pub struct Field {
     pub invariant: bool,
     /// It is shown to privileged users only.
     pub secret: bool,
-    /// It is an argument of the command, not an option, or it is of one command only; `show` leaves it away.
+    /// It is an argument of the command, not an option, or it is of one command only; `show` leaves
+    /// it away.
     pub argument: bool,
     /// What it does: the text of the table.
     pub help: &'static str,

@@ -271,7 +271,8 @@ settings! {
         6 resync_failed: u64 = 0, Field::any_u64("resync-failed");
         /// The bitmap UUID.
         7 bitmap_uuid: u64 = 0, Field::any_u64("bitmap-uuid");
-        /// Metadata flags about the peer: 1 connected, 2 outdated, 4 fencing impossible, 8 full sync.
+        /// Metadata flags about the peer: 1 connected, 2 outdated, 4 fencing impossible, 8 full
+        /// sync.
         9 flags: u32 = 0, Field::any_u32("flags");
     }
 }

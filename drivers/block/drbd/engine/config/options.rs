@@ -159,7 +159,8 @@ settings! {
         14 max_buffers: u32 = 2048, Field::u32("max-buffers", 32, 131_072);
         /// Most writes between two write barriers.
         15 max_epoch_size: u32 = 2048, Field::u32("max-epoch-size", 1, 20_000);
-        /// Pending requests at which the backing device is told to start; kept for old configurations.
+        /// Pending requests at which the backing device is told to start; kept for old
+        /// configurations.
         16 unplug_watermark: u32 = 128, Field::u32("unplug-watermark", 1, 131_072);
         /// How a split brain is solved if no node is Primary.
         17 after_sb_0p: AfterSplitBrain = AfterSplitBrain::Disconnect,

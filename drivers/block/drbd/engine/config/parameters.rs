@@ -55,7 +55,8 @@ settings! {
     /// Reply to GET_TIMEOUT_TYPE.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     TimeoutParameters(11) {
-        /// Which timeout applies to waiting for the connection: 0 default, 1 degraded, 2 peer outdated.
+        /// Which timeout applies to waiting for the connection: 0 default, 1 degraded, 2 peer
+        /// outdated.
         1 kind: u32 = 0, Field::u32("timeout-type", 0, 2);
     }
 }

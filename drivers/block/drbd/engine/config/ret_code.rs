@@ -26,8 +26,9 @@ macro_rules! ret_codes {
 
 /// Outcome of a command as the reply's header carries it.
 ///
-/// Positive numbers up to 4 are successful state changes, 101 is success of everything else, negative
-/// numbers are refused state changes, and the rest are errors. Zero means an unknown error.
+/// Positive numbers up to 4 are successful state changes, 101 is success of everything else,
+/// negative numbers are refused state changes, and the rest are errors. Zero means an unknown
+/// error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RetCode(pub i32);
 

@@ -110,7 +110,8 @@ impl AwaitChallenge {
     ///
     /// # Errors
     ///
-    /// [`AuthError::NoChallenge`], [`AuthError::ChallengeTooBig`], [`AuthError::ChallengeTooSmall`].
+    /// [`AuthError::NoChallenge`], [`AuthError::ChallengeTooBig`],
+    /// [`AuthError::ChallengeTooSmall`].
     pub fn check_header(&self, header: &Header) -> Result<usize, AuthError> {
         if header.command != Command::AuthChallenge.number() {
             return Err(AuthError::NoChallenge {

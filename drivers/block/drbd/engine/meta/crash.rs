@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an attach concludes from the flags of the last use (Spec §2.5 end, §15.1 steps 17 and 21 to 23).
+//! What an attach concludes from the flags of the last use (Spec §2.5 end, §15.1 steps 17 and 21 to
+//! 23).
 
 use super::MdFlags;
 

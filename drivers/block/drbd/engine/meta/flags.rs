@@ -55,7 +55,8 @@ impl MdFlags {
         }
     }
 
-    /// The flags after a change of the state of an attached volume. The super block is dirty when the result differs.
+    /// The flags after a change of the state of an attached volume. The super block is dirty when
+    /// the result differs.
     ///
     /// FULL_SYNC and AL_DISABLED are kept: only their own operations change them.
     #[must_use]

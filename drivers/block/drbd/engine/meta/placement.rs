@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where metadata lie (Spec §2.2): at the end of the data, alone on a device, or in a slot of a shared one.
+//! Where metadata lie (Spec §2.2): at the end of the data, alone on a device, or in a slot of a
+//! shared one.
 //!
-//! [`Layout`] holds absolute sectors of the metadata device that were checked once, when it was made: the shell adds nothing to them
-//! and compares nothing.
+//! [`Layout`] holds absolute sectors of the metadata device that were checked once, when it was
+//! made: the shell adds nothing to them and compares nothing.
 
 use super::{MetaError, Superblock};
 use crate::activity_log::Ring;
@@ -50,7 +51,8 @@ impl Placement {
         matches!(self, Self::Internal)
     }
 
-    /// The sector of the super block on a metadata device of this size: where to read before anything else is known.
+    /// The sector of the super block on a metadata device of this size: where to read before
+    /// anything else is known.
     ///
     /// # Errors
     ///
@@ -132,7 +134,8 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// The device is too small or too large for metadata of this kind, or the ring is none that indexed metadata have.
+    /// The device is too small or too large for metadata of this kind, or the ring is none that
+    /// indexed metadata have.
     pub fn fresh(
         placement: Placement,
         backing_sectors: u64,
@@ -254,7 +257,8 @@ impl Layout {
         Sector(self.bitmap)
     }
 
-    /// The first sector of a 4 KiB page of the bitmap; `None` where that page would not lie in the bitmap's area.
+    /// The first sector of a 4 KiB page of the bitmap; `None` where that page would not lie in the
+    /// bitmap's area.
     pub fn bitmap_page(&self, page: u64) -> Option<Sector> {
         let offset = page.checked_mul(BLOCK_SECTORS)?;
         let end = offset.checked_add(BLOCK_SECTORS)?;
@@ -266,7 +270,8 @@ impl Layout {
         self.bitmap_sectors
     }
 
-    /// Sectors of data that a volume with these metadata can have at most (Spec §1.12: own max capacity).
+    /// Sectors of data that a volume with these metadata can have at most (Spec §1.12: own max
+    /// capacity).
     pub const fn usable(&self) -> Sector {
         Sector(self.usable)
     }
@@ -346,7 +351,8 @@ const fn align_down(sectors: u64) -> u64 {
     sectors & !(BLOCK_SECTORS - 1)
 }
 
-/// Sectors of internal metadata on a device of this size; `None` where they do not fit the super block's field.
+/// Sectors of internal metadata on a device of this size; `None` where they do not fit the super
+/// block's field.
 fn internal_size(device_sectors: u64, ring: Ring) -> Option<u32> {
     let bitmap = device_sectors
         .div_ceil(DATA_PER_BITMAP_SECTOR)

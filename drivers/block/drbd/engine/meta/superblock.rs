@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The super block of metadata v08 (Spec §2.1): 4096 bytes, all numbers big-endian, of which the first 96 carry something.
+//! The super block of metadata v08 (Spec §2.1): 4096 bytes, all numbers big-endian, of which the
+//! first 96 carry something.
 
 use super::{MdFlags, MetaError, Uuids};
 use crate::activity_log::Ring;
@@ -16,7 +17,8 @@ const MAGIC_V07: u32 = 0x8374_026a;
 const MAGIC_V08: u32 = 0x8374_026b;
 const MAGIC_84_UNCLEAN: u32 = 0x8374_026c;
 
-/// What `drbdmeta create-md` writes as the number of activity log extents; the driver replaces it when it attaches.
+/// What `drbdmeta create-md` writes as the number of activity log extents; the driver replaces it
+/// when it attaches.
 const FRESH_AL_EXTENTS: u32 = 257;
 
 /// Whether the activity log has been settled since the metadata were last in use.
@@ -35,7 +37,8 @@ pub struct Superblock {
     pub last_agreed_size: Sector,
     /// The generation UUIDs.
     pub uuids: Uuids,
-    /// Identity of the backing device for the tools' notes about where it was last seen; only ever preserved.
+    /// Identity of the backing device for the tools' notes about where it was last seen; only ever
+    /// preserved.
     pub device_uuid: u64,
     /// What was true of the volume at the last write.
     pub flags: MdFlags,
@@ -77,12 +80,14 @@ struct Disk {
 impl Superblock {
     /// Reads a super block, clean or not. May be called in any context.
     ///
-    /// Only the fields' own meaning is checked here; whether the offsets fit the devices is [`super::Layout::of`]'s question.
+    /// Only the fields' own meaning is checked here; whether the offsets fit the devices is
+    /// [`super::Layout::of`]'s question.
     ///
     /// # Errors
     ///
-    /// [`MetaError::Version07`] and [`MetaError::Magic`] where this is no v08 super block, [`MetaError::BytesPerBit`] and
-    /// [`MetaError::Stripes`] where it is one that no driver wrote. A short block has no magic.
+    /// [`MetaError::Version07`] and [`MetaError::Magic`] where this is no v08 super block,
+    /// [`MetaError::BytesPerBit`] and [`MetaError::Stripes`] where it is one that no driver wrote.
+    /// A short block has no magic.
     pub fn decode(block: &[u8]) -> Result<Self, MetaError> {
         let (disk, _) = Disk::ref_from_prefix(block).map_err(|_| MetaError::Magic(0))?;
         let magic = match disk.magic.get() {
@@ -114,7 +119,8 @@ impl Superblock {
         })
     }
 
-    /// Whether a driver may attach these metadata: the activity log must have been applied (Spec §2.1).
+    /// Whether a driver may attach these metadata: the activity log must have been applied (Spec
+    /// §2.1).
     ///
     /// # Errors
     ///
@@ -154,7 +160,8 @@ impl Superblock {
         };
     }
 
-    /// The super block of new metadata in `layout` (Spec §2.6). Activity log and bitmap are to be initialised by the caller.
+    /// The super block of new metadata in `layout` (Spec §2.6). Activity log and bitmap are to be
+    /// initialised by the caller.
     pub fn fresh(layout: &super::Layout) -> Self {
         Self {
             last_agreed_size: Sector(0),

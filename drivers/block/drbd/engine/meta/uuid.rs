@@ -2,12 +2,14 @@
 
 //! The generation UUIDs of a volume and everything that may happen to them (Spec §2.7).
 //!
-//! `current` names the generation of the data, `bitmap` the generation against which the bitmap counts changes (0 when nothing is
-//! being counted), and the history holds the generations before. Bit 0 of `current` says that its node was Primary.
+//! `current` names the generation of the data, `bitmap` the generation against which the bitmap
+//! counts changes (0 when nothing is being counted), and the history holds the generations before.
+//! Bit 0 of `current` says that its node was Primary.
 
 /// The current UUID of metadata that never held data.
 pub const JUST_CREATED: u64 = 4;
-/// What a resync source adds to its bitmap UUID to name the resync, so that a lost P_SYNC_UUID can be recognised.
+/// What a resync source adds to its bitmap UUID to name the resync, so that a lost P_SYNC_UUID can
+/// be recognised.
 pub const NEW_BITMAP_OFFSET: u64 = 1 << 48;
 
 const PRIMARY_BIT: u64 = 1;
@@ -42,14 +44,17 @@ impl Uuids {
         history: [0; 2],
     };
 
-    /// Sets the current UUID; bit 0 says whether this node is Primary. The exposed UUID is to follow it.
+    /// Sets the current UUID; bit 0 says whether this node is Primary. The exposed UUID is to
+    /// follow it.
     pub fn set_current(&mut self, value: u64, primary: bool) {
         self.current = (value & !PRIMARY_BIT) | u64::from(primary);
     }
 
-    /// Begins a new generation named by the random number given: the bitmap counts from the old one on.
+    /// Begins a new generation named by the random number given: the bitmap counts from the old one
+    /// on.
     ///
-    /// Returns the bitmap UUID that was overwritten when it was set already, which deserves a warning.
+    /// Returns the bitmap UUID that was overwritten when it was set already, which deserves a
+    /// warning.
     pub fn begin_generation(&mut self, random: u64, primary: bool) -> Option<u64> {
         let overwritten = (self.bitmap != 0).then_some(self.bitmap);
         self.bitmap = self.current;
@@ -72,7 +77,8 @@ impl Uuids {
         self.bitmap = value;
     }
 
-    /// Names the resync that this node is about to feed: the UUID to send as P_SYNC_UUID (Spec §1.22).
+    /// Names the resync that this node is about to feed: the UUID to send as P_SYNC_UUID (Spec
+    /// §1.22).
     pub fn start_as_sync_source(&mut self, random: u64) -> u64 {
         let sync_uuid = match self.bitmap {
             0 | JUST_CREATED => random,
@@ -82,7 +88,8 @@ impl Uuids {
         sync_uuid
     }
 
-    /// Takes over a generation without counting against another: the target of P_SYNC_UUID, or two new disks declared equal.
+    /// Takes over a generation without counting against another: the target of P_SYNC_UUID, or two
+    /// new disks declared equal.
     pub fn adopt_current(&mut self, uuid: u64, primary: bool) {
         self.set_current(uuid, primary);
         self.bitmap = 0;
@@ -93,7 +100,8 @@ impl Uuids {
         self.set_bitmap(0);
     }
 
-    /// The resync that this node received is complete: it now has the peer's generation, and the peer's past.
+    /// The resync that this node received is complete: it now has the peer's generation, and the
+    /// peer's past.
     ///
     /// The caller then takes these UUIDs for the peer's as well.
     pub fn finish_as_sync_target(&mut self, peer: &Self, primary: bool) {
@@ -105,7 +113,8 @@ impl Uuids {
         self.set_bitmap(0);
     }
 
-    /// Takes back the start of a resync as its source, which the peer never heard of: rules 51 and 71 of the sync handshake.
+    /// Takes back the start of a resync as its source, which the peer never heard of: rules 51 and
+    /// 71 of the sync handshake.
     pub fn undo_sync_start(&mut self) {
         let [youngest, older] = self.history;
         self.bitmap = youngest;
@@ -127,7 +136,8 @@ impl Uuids {
         self.current & !PRIMARY_BIT
     }
 
-    /// Whether a promotion begins a generation: `peer_has_no_data` is conn < Connected or pdsk <= Failed.
+    /// Whether a promotion begins a generation: `peer_has_no_data` is conn < Connected or pdsk <=
+    /// Failed.
     pub const fn on_promotion(&self, peer_has_no_data: bool, forced: bool) -> NewCurrent {
         if forced || (peer_has_no_data && self.bitmap == 0) {
             NewCurrent::Now

@@ -2,8 +2,8 @@
 
 //! A balanced tree of intervals in lent nodes.
 //!
-//! An AVL tree ordered by the first sector, each node knowing the largest end below it. Nodes name each other by index. Nothing
-//! recurses: every walk goes down by children and up by parents.
+//! An AVL tree ordered by the first sector, each node knowing the largest end below it. Nodes name
+//! each other by index. Nothing recurses: every walk goes down by children and up by parents.
 
 use core::ops::DerefMut;
 
@@ -137,7 +137,8 @@ impl<S: DerefMut<Target = [Node]>> Tree<S> {
     }
 
     pub(super) fn node(&self, index: u32) -> Option<&Node> {
-        // Lossless: the kernel's `usize` has 64 bits, and NIL is beyond every slice that was taken in.
+        // Lossless: the kernel's `usize` has 64 bits, and NIL is beyond every slice that was taken
+        // in.
         self.nodes.get(index as usize)
     }
 
@@ -242,7 +243,8 @@ impl<S: DerefMut<Target = [Node]>> Tree<S> {
     fn first_overlap_below(&self, top: u32, start: u64, end: u64) -> u32 {
         let mut index = top;
         while let Some(node) = self.node(index) {
-            // If the left side reaches far enough, a range there overlaps, or all that follow begin too late.
+            // If the left side reaches far enough, a range there overlaps, or all that follow begin
+            // too late.
             if self.max_end(node.left) > start {
                 index = node.left;
             } else if node.start >= end {

@@ -18,7 +18,8 @@ pub enum DiskError {
     ForcedDetach,
 }
 
-/// What follows from the error. In every case the range of a failed read or write is marked out of sync.
+/// What follows from the error. In every case the range of a failed read or write is marked out of
+/// sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskErrorActions {
     /// The state the disk goes to, if it changes.
@@ -27,7 +28,8 @@ pub struct DiskErrorActions {
     pub call_helper: bool,
     /// Remember that an I/O error is the reason for the detach.
     pub was_io_error: bool,
-    /// Remember that data could not be read: a bitmap that cannot be written then means a full sync.
+    /// Remember that data could not be read: a bitmap that cannot be written then means a full
+    /// sync.
     pub was_read_error: bool,
     /// Abort the local I/O in flight.
     pub abort_local_io: bool,

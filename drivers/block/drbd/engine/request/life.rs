@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The life of one request as a word of bits and the one function that changes it (spec §5.3, §5.6).
+//! The life of one request as a word of bits and the one function that changes it (spec §5.3,
+//! §5.6).
 //!
-//! Local completions, the sender, the receiver of acks and the cleanup after a lost connection all report to the same request at the
-//! same time, from interrupt context too. Each of them runs [`apply`] in a compare-exchange loop over the request's atomic word. What
-//! must happen in consequence is computed from the old and the new word, so exactly one of them is told to do it.
+//! Local completions, the sender, the receiver of acks and the cleanup after a lost connection all
+//! report to the same request at the same time, from interrupt context too. Each of them runs
+//! [`apply`] in a compare-exchange loop over the request's atomic word. What must happen in
+//! consequence is computed from the old and the new word, so exactly one of them is told to do it.
 
 use core::ops::BitOr;
 
@@ -72,7 +74,8 @@ impl RequestState {
         self.0 & bits.0 != 0
     }
 
-    /// Whether the application is told success: one of the copies has, or delivered, the data (spec §5.3).
+    /// Whether the application is told success: one of the copies has, or delivered, the data (spec
+    /// §5.3).
     pub const fn is_ok(self) -> bool {
         self.has_any(Self(Self::LOCAL_OK.0 | Self::NET_OK.0))
     }
@@ -100,7 +103,8 @@ impl RequestState {
 
     /// Whether neither a part nor the submitter keeps the application's bio from ending.
     ///
-    /// The message that blocks are out of sync is none of the application's business: it is sent because the link is congested.
+    /// The message that blocks are out of sync is none of the application's business: it is sent
+    /// because the link is congested.
     const fn may_complete(self) -> bool {
         let held = Self::NET_PENDING.0 | Self::COMPLETION_SUSPENDED.0 | Self::SUBMITTING.0;
         let local_done = !self.has(Self::LOCAL_PENDING) || self.has(Self::LOCAL_ABORTED);
@@ -149,7 +153,8 @@ pub enum Event {
     },
     /// P_NEG_ACK or P_NEG_DREPLY arrived: the peer failed.
     NegAcked,
-    /// P_SUPERSEDED arrived, or the write that a postponed one had to wait for is done (spec §1.18).
+    /// P_SUPERSEDED arrived, or the write that a postponed one had to wait for is done (spec
+    /// §1.18).
     ConflictResolved,
     /// P_RETRY_WRITE arrived (spec §1.18).
     Postponed,
@@ -159,7 +164,8 @@ pub enum Event {
     DataReceived,
     /// The connection is gone, the peer's answer will never come.
     ConnectionLost,
-    /// The connection is gone while I/O is suspended: what the protocol does not vouch for is sent again or marked out of sync.
+    /// The connection is gone while I/O is suspended: what the protocol does not vouch for is sent
+    /// again or marked out of sync.
     ConnectionFrozen,
     /// The connection is back after [`Event::ConnectionFrozen`] to a peer that was not restarted.
     Resend,
@@ -176,26 +182,30 @@ pub struct Context {
     pub suspended: bool,
     /// Every write to the device that was admitted since this one was sent was mirrored as well.
     ///
-    /// The answer to a write that the application was told about long ago (protocols A and B) may come after a later write to the same
-    /// blocks that the peer never got; its blocks must not be called in sync then. A counter per device, stepped when mirroring
-    /// ends and compared with its value at admission, answers this.
+    /// The answer to a write that the application was told about long ago (protocols A and B) may
+    /// come after a later write to the same blocks that the peer never got; its blocks must not be
+    /// called in sync then. A counter per device, stepped when mirroring ends and compared with its
+    /// value at admission, answers this.
     pub mirrored_since_sent: bool,
 }
 
-/// What the caller of [`apply`] has to do, in the order of the constants; each is told to one caller only.
+/// What the caller of [`apply`] has to do, in the order of the constants; each is told to one
+/// caller only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Consequences(u16);
 
 impl Consequences {
     /// Nothing to do.
     pub const NONE: Self = Self(0);
-    /// The peer's packet makes no sense for this request; the word did not change. Drop the connection.
+    /// The peer's packet makes no sense for this request; the word did not change. Drop the
+    /// connection.
     pub const PROTOCOL_ERROR: Self = Self(1 << 0);
     /// Mark the blocks out of sync.
     pub const SET_OUT_OF_SYNC: Self = Self(1 << 1);
     /// Mark the fully covered blocks in sync.
     pub const SET_IN_SYNC: Self = Self(1 << 2);
-    /// If the request belongs to the current epoch, close it: what the application writes from now on may depend on this write.
+    /// If the request belongs to the current epoch, close it: what the application writes from now
+    /// on may depend on this write.
     pub const CLOSE_EPOCH: Self = Self(1 << 3);
     /// The local bio came back (local request count, `disk-timeout`).
     pub const LOCAL_ENDED: Self = Self(1 << 4);
@@ -209,11 +219,13 @@ impl Consequences {
     pub const SUB_IN_FLIGHT: Self = Self(1 << 8);
     /// Give the request to the sender again.
     pub const QUEUE: Self = Self(1 << 9);
-    /// End the application's bio: success if [`RequestState::is_ok`]. Let waiting overlapping requests go first.
+    /// End the application's bio: success if [`RequestState::is_ok`]. Let waiting overlapping
+    /// requests go first.
     pub const COMPLETE: Self = Self(1 << 10);
     /// Do not end the application's bio but admit it again, as a new request.
     pub const RETRY: Self = Self(1 << 11);
-    /// Nothing refers to the request any more: take it out of the tables, release its activity log reference, free it.
+    /// Nothing refers to the request any more: take it out of the tables, release its activity log
+    /// reference, free it.
     pub const RELEASE: Self = Self(1 << 12);
 
     /// Whether `consequence` is among them.
@@ -279,10 +291,11 @@ impl Step {
     }
 }
 
-/// Moves a request along: the new word, and what its caller has to do if it is the one who stores it.
+/// Moves a request along: the new word, and what its caller has to do if it is the one who stores
+/// it.
 ///
-/// Pure; for a compare-exchange loop in any context. Events that come too late (the local bio of a released request cannot, an ack
-/// after the connection was lost can) change nothing.
+/// Pure; for a compare-exchange loop in any context. Events that come too late (the local bio of a
+/// released request cannot, an ack after the connection was lost can) change nothing.
 pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState, Consequences) {
     if old.has(RequestState::RELEASED) {
         return (old, Consequences::NONE);
@@ -317,7 +330,8 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
     (new, todo)
 }
 
-/// Events after which a request's completion is not held back, whatever the device's state (spec §5.6).
+/// Events after which a request's completion is not held back, whatever the device's state (spec
+/// §5.6).
 const fn ends_suspension(event: Event) -> bool {
     matches!(
         event,
@@ -389,7 +403,8 @@ fn local_step(old: RequestState, event: Event) -> Step {
     let ended = Step::clear(RequestState::LOCAL_PENDING).and_set(RequestState::LOCAL_COMPLETED);
     match event {
         Event::LocalAborted => Step::set(RequestState::LOCAL_ABORTED),
-        // After an abort the application was told about a failed disk; a late success changes nothing.
+        // After an abort the application was told about a failed disk; a late success changes
+        // nothing.
         Event::LocalOk if !old.has(RequestState::LOCAL_ABORTED) => {
             ended.and_set(RequestState::LOCAL_OK)
         }
@@ -460,7 +475,8 @@ fn write_acked(old: RequestState, in_sync: bool) -> Option<Step> {
         let answered = Step::clear(RequestState::NET_PENDING);
         return Some(answered.and_set(RequestState::NET_OK | mark));
     }
-    // During a resync protocols A and B get a write ack on top, for the sake of the bitmap (spec §1.16).
+    // During a resync protocols A and B get a write ack on top, for the sake of the bitmap (spec
+    // §1.16).
     (!old.has(RequestState::EXPECT_WRITE_ACK)).then(|| Step::set(mark))
 }
 
@@ -490,7 +506,8 @@ fn conflict_resolved(old: RequestState) -> Option<Step> {
         .then(|| Step::clear(RequestState::NET_PENDING).and_set(RequestState::NET_OK))
 }
 
-/// The answer stays awaited until the conflicting write is done: [`Event::ConflictResolved`] or the loss of the connection follows.
+/// The answer stays awaited until the conflicting write is done: [`Event::ConflictResolved`] or the
+/// loss of the connection follows.
 fn postponed(old: RequestState) -> Option<Step> {
     if old.has(RequestState::NET_DONE) {
         return Some(Step::NOTHING);
@@ -537,8 +554,9 @@ fn connection_lost(old: RequestState) -> Step {
         .and_set(RequestState::NET_DONE)
 }
 
-/// Protocol A's promise says nothing about the peer: what was handed to the socket may be lost. A request whose data is still at hand is
-/// sent again; the others' blocks are marked before the next handshake compares bitmaps.
+/// Protocol A's promise says nothing about the peer: what was handed to the socket may be lost. A
+/// request whose data is still at hand is sent again; the others' blocks are marked before the next
+/// handshake compares bitmaps.
 fn connection_frozen(old: RequestState) -> Step {
     let vouched = old.has(RequestState::NET_DONE) || !old.has(RequestState::NET_OK);
     if vouched || !is_protocol_a_write(old) {
@@ -566,7 +584,8 @@ fn resend(old: RequestState) -> Step {
         return resumed.and_set(RequestState::NET_QUEUED);
     }
     if old.has(RequestState::NET_OK) || old.has(RequestState::COMPLETED) {
-        // The peer has it and was not restarted since, or the data is gone and the blocks are marked.
+        // The peer has it and was not restarted since, or the data is gone and the blocks are
+        // marked.
         return resumed.and_set(RequestState::NET_DONE);
     }
     resumed

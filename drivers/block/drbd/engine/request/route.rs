@@ -55,9 +55,11 @@ impl Copies {
 pub enum Route<T> {
     /// It goes there.
     Go(T),
-    /// There is no current data within reach; it waits until there is, or until the admin resumes I/O (`suspend-io`).
+    /// There is no current data within reach; it waits until there is, or until the admin resumes
+    /// I/O (`suspend-io`).
     Suspend,
-    /// There is no current data within reach; it fails with EIO ("IO ERROR: neither local nor remote data").
+    /// There is no current data within reach; it fails with EIO ("IO ERROR: neither local nor
+    /// remote data").
     Fail,
 }
 

@@ -10,7 +10,8 @@ use crate::config::Protocol;
 pub enum Kind {
     /// Reads data.
     Read {
-        /// The read is read-ahead: its failure is of no interest, it is not tried on the other node.
+        /// The read is read-ahead: its failure is of no interest, it is not tried on the other
+        /// node.
         read_ahead: bool,
     },
     /// Changes data: write, discard or write-zeroes.
@@ -37,8 +38,8 @@ pub struct Start {
 impl Start {
     /// The first word: the submitter holds the request, and every part is pending.
     ///
-    /// It must be stored before any part can report. The peer's part is already queued: give it to the sender afterwards. The submitter
-    /// ends with [`super::Event::SubmitterDone`].
+    /// It must be stored before any part can report. The peer's part is already queued: give it to
+    /// the sender afterwards. The submitter ends with [`super::Event::SubmitterDone`].
     pub fn state(&self) -> RequestState {
         let mut state = RequestState::SUBMITTING | self.kind_bits();
         if self.local {

@@ -2,10 +2,12 @@
 
 //! How much the driving node may ask for (spec §6.3).
 //!
-//! The C driver runs turns of 100 ms and plans corrections in a queue of that many slots. Here the same rules are put by time, so a
-//! turn may come whenever something arrived: what arrived is asked for again, plus the part of the missing (or surplus) in-flight data that
-//! falls on the time since the last turn when it is to be made up within `c-plan-ahead`. Blocks are asked for in large requests, so
-//! what is granted is an account: a request may overdraw it and is paid off by later turns. That keeps a fixed rate exact over time.
+//! The C driver runs turns of 100 ms and plans corrections in a queue of that many slots. Here the
+//! same rules are put by time, so a turn may come whenever something arrived: what arrived is asked
+//! for again, plus the part of the missing (or surplus) in-flight data that falls on the time since
+//! the last turn when it is to be made up within `c-plan-ahead`. Blocks are asked for in large
+//! requests, so what is granted is an account: a request may overdraw it and is paid off by later
+//! turns. That keeps a fixed rate exact over time.
 
 use crate::timer::SECOND_NS;
 use crate::types::{BIT_SIZE, MAX_REQUEST_SIZE, SECTOR_SHIFT};
@@ -54,7 +56,8 @@ pub enum Pace {
         /// `c-max-rate` in KiB/s.
         max_rate_kib: u32,
     },
-    /// Nobody said anything: twice the data that the path holds, by the rate and the latency observed, and no less than 4 MiB.
+    /// Nobody said anything: twice the data that the path holds, by the rate and the latency
+    /// observed, and no less than 4 MiB.
     Auto {
         /// `c-max-rate` in KiB/s if it was set.
         max_rate_kib: Option<u32>,
@@ -114,7 +117,8 @@ impl Controller {
         self.limited = Account::EMPTY;
     }
 
-    /// Blocks that were asked for arrived, or the source said that they are equal, after `latency_ns`.
+    /// Blocks that were asked for arrived, or the source said that they are equal, after
+    /// `latency_ns`.
     pub fn arrived(&mut self, sectors: u32, latency_ns: u64, now_ns: u64) {
         self.arrived = self.arrived.saturating_add(u64::from(sectors));
         self.observed.arrived(sectors, latency_ns, now_ns);
@@ -126,7 +130,8 @@ impl Controller {
         self.limited.take(sectors);
     }
 
-    /// How many sectors may be asked for now. The last request may be larger than what is left of it, if it is not 0.
+    /// How many sectors may be asked for now. The last request may be larger than what is left of
+    /// it, if it is not 0.
     pub fn turn(&mut self, limits: &Limits, now_ns: u64) -> u32 {
         let elapsed_ns = now_ns
             .saturating_sub(self.last_turn_ns)
@@ -208,7 +213,8 @@ struct Plan {
     elapsed_ns: u64,
 }
 
-/// Sectors granted and not asked for, in billionths; below zero after a request that was larger than the grant.
+/// Sectors granted and not asked for, in billionths; below zero after a request that was larger
+/// than the grant.
 #[derive(Clone, Copy, Debug)]
 struct Account(i64);
 

@@ -11,7 +11,8 @@ const BIT_SECTORS: u64 = (BIT_SIZE >> SECTOR_SHIFT) as u64;
 
 /// The bitmap, as the planner sees it.
 pub trait DirtyBits {
-    /// The first run of set bits at or after `from`: its first bit and its length, of which no more than `max_bits` need be counted.
+    /// The first run of set bits at or after `from`: its first bit and its length, of which no more
+    /// than `max_bits` need be counted.
     fn next_run(&self, from: BitNr, max_bits: u32) -> Option<(BitNr, u32)>;
 }
 
@@ -25,8 +26,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// `capacity` is the size of the device. `max_bytes` is the largest request that the peer takes; `thin_bytes` is the
-    /// `rs-discard-granularity`, 0 unless thin resync was agreed. Both are rounded down to a power of two and at least one bit.
+    /// `capacity` is the size of the device. `max_bytes` is the largest request that the peer
+    /// takes; `thin_bytes` is the `rs-discard-granularity`, 0 unless thin resync was agreed. Both
+    /// are rounded down to a power of two and at least one bit.
     pub fn new(capacity: Sector, max_bytes: u32, thin_bytes: u32) -> Self {
         let max_bits = power_of_two_bits(max_bytes.min(MAX_REQUEST_SIZE)).max(1);
         Self {
@@ -42,8 +44,9 @@ impl Shape {
 
     /// The request for the beginning of a run of set bits.
     ///
-    /// It does not cross a multiple of the largest request: so it never crosses one of 16 MiB, which the C driver locks by its first
-    /// sector alone, and what follows is aligned. With thin resync it does not cross a multiple of the granularity either.
+    /// It does not cross a multiple of the largest request: so it never crosses one of 16 MiB,
+    /// which the C driver locks by its first sector alone, and what follows is aligned. With thin
+    /// resync it does not cross a multiple of the granularity either.
     fn cut(&self, first: BitNr, run_bits: u32) -> Option<Request> {
         let total = self.total_bits();
         let mut end = first.0.checked_add(u64::from(run_bits))?.min(total);
@@ -110,9 +113,11 @@ pub struct Deferred {
     bits: u32,
 }
 
-/// Goes once over the bitmap of the target, from the beginning. Blocks in use are put off, in lent storage, and tried again.
+/// Goes once over the bitmap of the target, from the beginning. Blocks in use are put off, in lent
+/// storage, and tried again.
 ///
-/// A block that failed is not asked for again: its bit stays set, and the resync ends with it counted as failed.
+/// A block that failed is not asked for again: its bit stays set, and the resync ends with it
+/// counted as failed.
 #[derive(Debug)]
 pub struct Planner<S> {
     shape: Shape,
@@ -121,12 +126,14 @@ pub struct Planner<S> {
     oldest: usize,
     len: usize,
     retries_left: usize,
-    /// The newest deferred blocks are those behind the request that was yielded last, which was split off them.
+    /// The newest deferred blocks are those behind the request that was yielded last, which was
+    /// split off them.
     newest_is_rest: bool,
 }
 
 impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
-    /// A planner at the beginning of the device. Without storage in `deferred` blocks in use cannot be put off.
+    /// A planner at the beginning of the device. Without storage in `deferred` blocks in use cannot
+    /// be put off.
     pub fn new(shape: Shape, deferred: S) -> Self {
         Self {
             shape,
@@ -144,7 +151,8 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
         self.shape = shape;
     }
 
-    /// Starts again at the beginning: bits were set behind the planner, and nothing else is left to do.
+    /// Starts again at the beginning: bits were set behind the planner, and nothing else is left to
+    /// do.
     pub fn restart(&mut self) {
         self.next = 0;
         self.len = 0;

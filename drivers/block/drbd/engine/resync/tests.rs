@@ -156,7 +156,8 @@ fn verify_goes_block_by_block_from_start_to_stop() {
     assert_eq!(verify.position(), Sector(32));
 }
 
-/// A source that answers after `latency_ns`, at most `link_rate` sectors per second. Sectors that arrived in the time.
+/// A source that answers after `latency_ns`, at most `link_rate` sectors per second. Sectors that
+/// arrived in the time.
 fn simulate(pace: Pace, turn_ns: u64, latency_ns: u64, link_rate: u64, max_buffers: u32) -> u64 {
     let mut controller = Controller::new(pace, 0);
     let mut on_the_way: std::collections::VecDeque<(u64, u32, u64)> = Default::default();

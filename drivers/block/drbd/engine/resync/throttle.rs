@@ -38,7 +38,8 @@ impl Throttle {
         }
     }
 
-    /// Whether to wait 100 ms before serving, or asking for, a range. `min_rate_kib` is `c-min-rate`; 0 means never to wait.
+    /// Whether to wait 100 ms before serving, or asking for, a range. `min_rate_kib` is
+    /// `c-min-rate`; 0 means never to wait.
     pub fn must_wait(&mut self, activity: &Activity, min_rate_kib: u32) -> bool {
         if min_rate_kib == 0 || activity.peer_is_primary {
             return false;

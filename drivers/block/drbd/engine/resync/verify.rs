@@ -13,7 +13,8 @@ pub struct VerifyPlanner {
 }
 
 impl VerifyPlanner {
-    /// Begins with the block that contains `start` and ends before `stop` or the end of the device, whichever comes first.
+    /// Begins with the block that contains `start` and ends before `stop` or the end of the device,
+    /// whichever comes first.
     pub fn new(start: Sector, stop: Sector, capacity: Sector) -> Self {
         Self {
             next: start.bit(),

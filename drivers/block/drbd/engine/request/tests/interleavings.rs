@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every order in which the parties of a request can report leads to one completion and one release.
+//! Every order in which the parties of a request can report leads to one completion and one
+//! release.
 
 use std::vec;
 use std::vec::Vec;
@@ -166,7 +167,8 @@ impl Run {
         if self.seen.barrier || !self.start.remote {
             assert_eq!(self.told.out_of_sync, u32::from(differs), "{story:?}");
         } else {
-            // Whether the ack or the end of the connection came first, nothing vouches for the peer's disk.
+            // Whether the ack or the end of the connection came first, nothing vouches for the
+            // peer's disk.
             assert_eq!(self.told.out_of_sync, u32::from(is_write), "{story:?}");
         }
         assert!(self.told.in_sync <= 1, "{story:?}");

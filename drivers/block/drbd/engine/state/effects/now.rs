@@ -68,7 +68,8 @@ fn verify(effects: &mut ImmediateEffects, old: State, new: State) {
 fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     let attached = old.disk == DiskState::Attaching && new.disk >= DiskState::Negotiating;
     effects.add_if(Immediate::LogAttachedUuids, attached);
-    // The flags remember the disk as it was last in use: detaching, by force too, leaves them alone.
+    // The flags remember the disk as it was last in use: detaching, by force too, leaves them
+    // alone.
     let is_used = new.disk >= DiskState::Inconsistent;
     effects.add_if(Immediate::UpdateMetadataFlags, is_used);
     let trusted = old.disk < DiskState::Consistent && new.disk >= DiskState::Consistent;

@@ -198,5 +198,7 @@ impl Progress {
 fn rate_kib(bits: u64, elapsed_ns: u64) -> u64 {
     let kib = bits.saturating_mul(BIT_KIB);
     let elapsed_ms = (elapsed_ns / 1_000_000).max(1);
-    kib.saturating_mul(1000) / elapsed_ms
+    kib.saturating_mul(1000)
+        .checked_div(elapsed_ms)
+        .unwrap_or(0)
 }

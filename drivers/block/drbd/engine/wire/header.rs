@@ -134,8 +134,8 @@ fn decode_100(version: Version, bytes: &[u8]) -> Result<Header, HeaderError> {
 }
 
 fn decode_short(version: Version, bytes: &[u8]) -> Result<Header, HeaderError> {
-    let short = |_| HeaderError::Length { found: bytes.len() };
-    let header = Layout80::read_from_bytes(bytes).map_err(|_| short(()))?;
+    let short = || HeaderError::Length { found: bytes.len() };
+    let header = Layout80::read_from_bytes(bytes).map_err(|_| short())?;
     if header.magic == MAGIC_80 {
         return Ok(Header {
             volume: VolumeNr(0),
@@ -143,7 +143,7 @@ fn decode_short(version: Version, bytes: &[u8]) -> Result<Header, HeaderError> {
             length: u32::from(header.length.get()),
         });
     }
-    let long = Layout95::read_from_bytes(bytes).map_err(|_| short(()))?;
+    let long = Layout95::read_from_bytes(bytes).map_err(|_| short())?;
     if long.magic == MAGIC_95 {
         return Ok(Header {
             volume: VolumeNr(0),

@@ -129,7 +129,9 @@ pub(super) fn start(
     };
     let name = CString::try_from_fmt(fmt!("drbd{}_asender", resource.lowest_minor().0))?;
     log!(Info, resource, "Starting asender thread");
-    Thread::spawn(resource.environment.module, &name, move |context| asender.run(context))
+    Thread::spawn(resource.environment.module, &name, move |context| {
+        asender.run(context)
+    })
 }
 
 impl Asender {
@@ -155,7 +157,9 @@ impl Asender {
         let connection = &self.resource.connection;
         if !connection.done.is_empty() || connection.flags.any(flag::EPOCHS_CHANGED) {
             connection.flags.clear(flag::EPOCHS_CHANGED);
-            let corks = connection.config().is_some_and(|config| config.net.tcp_cork);
+            let corks = connection
+                .config()
+                .is_some_and(|config| config.net.tcp_cork);
             if corks {
                 self.socket.set_cork(true);
             }
@@ -193,7 +197,8 @@ impl Asender {
             self.ping_is_asked_for = true;
             self.liveness.request_ping();
         }
-        self.liveness.on_received(connection.last_received_ns.load());
+        self.liveness
+            .on_received(connection.last_received_ns.load());
         match self.liveness.poll(monotonic_ns()) {
             None => Ok(()),
             Some(LivenessAction::SendPing) => {
@@ -262,7 +267,9 @@ impl Asender {
             })?;
             // No packet of this socket is longer than its rule's fixed part.
             let length = usize::try_from(header.length).map_err(|_| ConnectionError)?;
-            let Some((payload, next)) = payload.split_at_checked(length) else { break };
+            let Some((payload, next)) = payload.split_at_checked(length) else {
+                break;
+            };
             self.packet(command, &header, payload, now_ns)?;
             rest = next;
         }
@@ -298,15 +305,25 @@ impl Asender {
         }
         if connection.flags.any(flag::DISCONNECT_SENT) {
             // The peer closes after it agreed to disconnect; our own state follows in a moment.
-            let timeout = connection.config().map_or(5, |config| config.net.ping_timeo);
+            let timeout = connection
+                .config()
+                .map_or(5, |config| config.net.ping_timeo);
             let ends = || connection.is_interrupted();
-            if connection.asender_wait.wait_until_timeout(ends, timeout.saturating_mul(100)) {
+            if connection
+                .asender_wait
+                .wait_until_timeout(ends, timeout.saturating_mul(100))
+            {
                 return Err(ConnectionError);
             }
         }
         match error {
             RecvError::Failed(error) => {
-                log!(Error, self.resource, "sock_recvmsg returned {}", error.to_errno());
+                log!(
+                    Error,
+                    self.resource,
+                    "sock_recvmsg returned {}",
+                    error.to_errno()
+                );
             }
             _ => log!(Error, self.resource, "meta connection shut down by peer."),
         }
@@ -334,7 +351,8 @@ impl Connection {
 
     /// Whether digests of the data are sent with it. Any context.
     pub(crate) fn has_integrity(&self) -> bool {
-        self.config().is_some_and(|config| !config.net.integrity_alg.is_empty())
+        self.config()
+            .is_some_and(|config| !config.net.integrity_alg.is_empty())
     }
 }
 
@@ -344,7 +362,9 @@ impl Resource {
     /// Returns whether it came; where it did not the connection is gone, or on its way out. May sleep; not from the asender.
     pub(crate) fn ping_peer(&self) -> bool {
         let connection = &self.connection;
-        let timeout = connection.config().map_or(5, |config| config.net.ping_timeo);
+        let timeout = connection
+            .config()
+            .map_or(5, |config| config.net.ping_timeo);
         let wait_ms = timeout.saturating_mul(100).saturating_add(1000);
         connection.flags.clear(flag::GOT_PING_ACK);
         for _ in 0..PING_TRIES {

@@ -153,8 +153,7 @@ impl Resource {
             value: StateWord(change.val),
         };
         let sent = self.send_data(volume, command, &request.encode());
-        let is_over =
-            || connection.is_interrupted() || connection.attempts.load() != attempt;
+        let is_over = || connection.is_interrupted() || connection.attempts.load() != attempt;
         let ended = sent.is_ok()
             && self.waiters.wait_until_timeout(
                 || connection.flags.any(answers) || is_over(),
@@ -165,7 +164,11 @@ impl Resource {
             return Ok(());
         }
         if sent.is_ok() && !ended {
-            log!(Error, self, "the peer does not answer a state change request");
+            log!(
+                Error,
+                self,
+                "the peer does not answer a state change request"
+            );
             self.lose_connection(ConnState::Timeout);
         }
         Err(StateError::RefusedByPeer)

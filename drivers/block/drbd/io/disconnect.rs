@@ -83,7 +83,9 @@ impl Resource {
         let connection = &self.connection;
         let is_idle = || connection.peer_requests.get() == 0 && connection.flushes.get() == 0;
         while !is_idle() {
-            connection.asender_wait.wait_until(|| !connection.done.is_empty() || is_idle());
+            connection
+                .asender_wait
+                .wait_until(|| !connection.done.is_empty() || is_idle());
             acks::settle_done(self);
         }
     }

@@ -154,7 +154,9 @@ fn run(resource: &Arc<Resource>, context: &kthread::Context) {
         }
         if pause {
             let stops = || context.should_stop();
-            resource.waiters.wait_until_timeout(stops, RECONNECT_PAUSE_MS);
+            resource
+                .waiters
+                .wait_until_timeout(stops, RECONNECT_PAUSE_MS);
         }
     }
     log!(Info, resource, "receiver terminated");
@@ -186,7 +188,9 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
             | connection_flag::FLUSH_FAILED,
     );
     let waits = Change::conn(ConnState::WFConnection);
-    resource.change_connection(waits, How::VERBOSE).map_err(|_| Failure::Over)?;
+    resource
+        .change_connection(waits, How::VERBOSE)
+        .map_err(|_| Failure::Over)?;
     let config = connection.config().ok_or(Failure::GiveUp)?;
     let pair = sockets::find(resource, &config)?;
     if pair.resolve_conflicts {
@@ -197,7 +201,13 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
     let mut sender = Sender::new(pair.data.clone()).map_err(|_| Failure::Retry)?;
     let agreement = agree::features(resource, &mut sender, &mut reader)?;
     if !config.net.cram_hmac_alg.is_empty() {
-        agree::authenticate(resource, &config, agreement.version, &mut sender, &mut reader)?;
+        agree::authenticate(
+            resource,
+            &config,
+            agreement.version,
+            &mut sender,
+            &mut reader,
+        )?;
     }
     pair.data.set_send_timeout(tenths(config.net.timeout));
     pair.data.set_receive_timeout(Timeout::Never);
@@ -299,7 +309,9 @@ pub(crate) fn greet(device: &Arc<Device>) -> Result<(), NotSent> {
     device.send_sizes(false, ResizeFlags::default())?;
     device.send_uuids(UuidFlags::default())?;
     device.send_present_state()?;
-    device.flags.clear(flag::USE_DEGR_WFC_TIMEOUT | flag::RESIZE_PENDING);
+    device
+        .flags
+        .clear(flag::USE_DEGR_WFC_TIMEOUT | flag::RESIZE_PENDING);
     Ok(())
 }
 
@@ -344,17 +356,18 @@ fn forget_single_shot_options(resource: &Resource, config: &Config) {
 impl Resource {
     /// Whether the peer is asked what a connection would do, by this node or by itself.
     pub(crate) fn is_dry_run(&self) -> bool {
-        let ours = self.connection.config().is_some_and(|config| config.net.tentative);
+        let ours = self
+            .connection
+            .config()
+            .is_some_and(|config| config.net.tentative);
         ours || self.connection.flags.any(connection_flag::DRY_RUN)
     }
 
     /// Makes the sockets visible to whoever wants to end the connection.
-    fn expose_pair(
-        &self,
-        data: &Arc<TcpSocket>,
-        meta: &Arc<TcpSocket>,
-    ) {
-        self.connection.expose_socket(Which::Data, Some(data.clone()));
-        self.connection.expose_socket(Which::Meta, Some(meta.clone()));
+    fn expose_pair(&self, data: &Arc<TcpSocket>, meta: &Arc<TcpSocket>) {
+        self.connection
+            .expose_socket(Which::Data, Some(data.clone()));
+        self.connection
+            .expose_socket(Which::Meta, Some(meta.clone()));
     }
 }

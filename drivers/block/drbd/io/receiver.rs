@@ -136,7 +136,11 @@ impl Receiver {
             }
             ConnectionError
         })?;
-        let wanted = if is_read_whole(command) { header.length } else { rule.fixed };
+        let wanted = if is_read_whole(command) {
+            header.length
+        } else {
+            rule.fixed
+        };
         let size = usize::try_from(wanted).map_err(|_| ConnectionError)?;
         let rest = header.length.saturating_sub(wanted);
         let mut scratch = core::mem::take(&mut self.scratch);
@@ -152,7 +156,10 @@ impl Receiver {
             Err(error) => return Err(self.lost(error)),
         };
         self.reader.consume(size);
-        self.resource.connection.last_received_ns.store(monotonic_ns());
+        self.resource
+            .connection
+            .last_received_ns
+            .store(monotonic_ns());
         header.map_err(|error| self.refuse(error))
     }
 
@@ -313,7 +320,13 @@ impl Receiver {
         if found.is_ok_and(|found| secrets_equal(found.as_bytes(), expected)) {
             return Ok(());
         }
-        log!(Error, device, "Digest integrity check FAILED: {}s +{}", sector, size);
+        log!(
+            Error,
+            device,
+            "Digest integrity check FAILED: {}s +{}",
+            sector,
+            size
+        );
         Err(ConnectionError)
     }
 
@@ -327,12 +340,21 @@ impl Receiver {
         let digest = self.read_digest()?;
         let connection = &self.resource.connection;
         let len = usize::try_from(size).map_err(|_| ConnectionError)?;
-        let mut buffer = connection.account.alloc(&connection.pages, len).map_err(|error| {
-            if !self.resource.connection.is_interrupted() {
-                log!(Error, device, "no memory for {} bytes: {}", size, error.to_errno());
-            }
-            ConnectionError
-        })?;
+        let mut buffer = connection
+            .account
+            .alloc(&connection.pages, len)
+            .map_err(|error| {
+                if !self.resource.connection.is_interrupted() {
+                    log!(
+                        Error,
+                        device,
+                        "no memory for {} bytes: {}",
+                        size,
+                        error.to_errno()
+                    );
+                }
+                ConnectionError
+            })?;
         if let Err(error) = self.reader.read_segments(buffer.segments_mut()) {
             return Err(self.lost(error));
         }
@@ -349,9 +371,14 @@ impl Receiver {
         match error {
             RecvError::Closed if connection.flags.any(flag::DISCONNECT_SENT) => {
                 // The peer closes after it agreed to disconnect; our own state follows in a moment.
-                let timeout = connection.config().map_or(5, |config| config.net.ping_timeo);
+                let timeout = connection
+                    .config()
+                    .map_or(5, |config| config.net.ping_timeo);
                 let ends = || connection.is_interrupted();
-                if connection.receiver_wait.wait_until_timeout(ends, timeout.saturating_mul(100)) {
+                if connection
+                    .receiver_wait
+                    .wait_until_timeout(ends, timeout.saturating_mul(100))
+                {
                     return ConnectionError;
                 }
                 log!(Info, self.resource, "sock was shut down by peer");
@@ -359,10 +386,20 @@ impl Receiver {
             RecvError::Closed => log!(Info, self.resource, "sock was shut down by peer"),
             RecvError::Failed(ECONNRESET) => log!(Info, self.resource, "sock was reset by peer"),
             RecvError::TimedOut { .. } => {
-                log!(Error, self.resource, "sock_recvmsg returned {}", EAGAIN.to_errno());
+                log!(
+                    Error,
+                    self.resource,
+                    "sock_recvmsg returned {}",
+                    EAGAIN.to_errno()
+                );
             }
             RecvError::Failed(error) => {
-                log!(Error, self.resource, "sock_recvmsg returned {}", error.to_errno());
+                log!(
+                    Error,
+                    self.resource,
+                    "sock_recvmsg returned {}",
+                    error.to_errno()
+                );
             }
         }
         self.resource.lose_connection(ConnState::BrokenPipe);

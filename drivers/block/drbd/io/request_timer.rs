@@ -68,7 +68,10 @@ impl RequestWatch {
             Some(interval_ns) => now_ns.saturating_add(interval_ns / 4),
             None => u64::MAX,
         };
-        let limit_ms = self.ko_count.saturating_mul(self.timeout_ds).saturating_mul(100);
+        let limit_ms = self
+            .ko_count
+            .saturating_mul(self.timeout_ds)
+            .saturating_mul(100);
         match verdict {
             RequestVerdict::Fine | RequestVerdict::DiskTimeout => Ok(()),
             RequestVerdict::PeerSlow { waited_ns } => {

@@ -54,9 +54,7 @@ pub(super) fn dispatch(
 ) -> Result<(), ConnectionError> {
     match command {
         Command::BarrierAck => barrier_ack(resource, payload),
-        Command::StateChangeReply | Command::ConnStateChangeReply => {
-            state_reply(resource, payload)
-        }
+        Command::StateChangeReply | Command::ConnStateChangeReply => state_reply(resource, payload),
         Command::DelayProbe => Ok(()),
         Command::OvResult => {
             log!(Error, resource, "{} packet is not expected", command.name());
@@ -65,7 +63,13 @@ pub(super) fn dispatch(
         _ => {
             let Some(device) = resource.volume(volume) else {
                 let name = command.name();
-                log!(Error, resource, "{} packet for unknown volume {}", name, volume);
+                log!(
+                    Error,
+                    resource,
+                    "{} packet for unknown volume {}",
+                    name,
+                    volume
+                );
                 return Err(ConnectionError);
             };
             block_ack(resource, &device, command, payload)
@@ -106,7 +110,12 @@ fn block_ack(
         Command::Superseded => Event::ConflictResolved,
         Command::RetryWrite => Event::Postponed,
         Command::NegAck | Command::NegDReply => Event::NegAcked,
-        _ => return Err(malformed(resource, format_args!("{} on meta", command.name()))),
+        _ => {
+            return Err(malformed(
+                resource,
+                format_args!("{} on meta", command.name()),
+            ))
+        }
     };
     if command == Command::NegDReply {
         log!(
@@ -117,12 +126,25 @@ fn block_ack(
             ack.size
         );
     }
-    let found = resource.connection.log.lock().lookup(ack.block_id, ack.sector, ack.size);
-    let request = found.ok().and_then(|index| resource.requests.get(index)).cloned();
+    let found = resource
+        .connection
+        .log
+        .lock()
+        .lookup(ack.block_id, ack.sector, ack.size);
+    let request = found
+        .ok()
+        .and_then(|index| resource.requests.get(index))
+        .cloned();
     match request {
         Some(request) if request.happens(event) => Ok(()),
         Some(_) => {
-            log!(Error, device, "{} for sector {}s is out of place", command.name(), ack.sector);
+            log!(
+                Error,
+                device,
+                "{} for sector {}s is out of place",
+                command.name(),
+                ack.sector
+            );
             Err(ConnectionError)
         }
         // Under protocols A and B the request may be gone: its blocks are not on the peer's disk.
@@ -151,7 +173,10 @@ fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), Connectio
     let ack = BarrierAck::decode(payload).map_err(|error| malformed(resource, error))?;
     let number = u32::from_ne_bytes(ack.cookie.0);
     let connection = &resource.connection;
-    let checked = connection.log.lock().barrier_ack(number, ack.set_size, monotonic_ns());
+    let checked = connection
+        .log
+        .lock()
+        .barrier_ack(number, ack.set_size, monotonic_ns());
     if let Err(error) = checked {
         log_bad_barrier_ack(resource, number, ack.set_size, error);
         resource.lose_connection(ConnState::ProtocolError);
@@ -160,9 +185,16 @@ fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), Connectio
     loop {
         let index = connection.log.lock().next_acked();
         let Some(index) = index else { break };
-        let Some(request) = resource.requests.get(index) else { continue };
+        let Some(request) = resource.requests.get(index) else {
+            continue;
+        };
         if !request.happens(Event::BarrierAcked) {
-            log!(Error, resource, "BarrierAck #{} while a write of it is pending", number);
+            log!(
+                Error,
+                resource,
+                "BarrierAck #{} while a write of it is pending",
+                number
+            );
             resource.lose_connection(ConnState::ProtocolError);
             return Err(ConnectionError);
         }
@@ -174,7 +206,12 @@ fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), Connectio
 fn log_bad_barrier_ack(resource: &Resource, number: u32, set_size: u32, error: BarrierError) {
     match error {
         BarrierError::NotExpected => {
-            log!(Error, resource, "BAD! BarrierAck #{} received, but no epoch in tl!?", number);
+            log!(
+                Error,
+                resource,
+                "BAD! BarrierAck #{} received, but no epoch in tl!?",
+                number
+            );
         }
         BarrierError::WrongEpoch { expected } => {
             log!(

@@ -37,7 +37,9 @@ pub(in crate::io) fn settle_done(resource: &Arc<Resource>) {
 }
 
 fn settle(resource: &Resource, mut request: KBox<PeerRequest>) {
-    let Some(device) = request.device.clone() else { return };
+    let Some(device) = request.device.clone() else {
+        return;
+    };
     match request.kind {
         Kind::ResyncWrite | Kind::ResyncDiscard => return resync::finish_write(&device, request),
         Kind::Write | Kind::Discard => ack_write(resource, &device, &request),
@@ -93,7 +95,10 @@ fn ack_epochs(resource: &Resource) {
             set_size: ack.set_size,
         };
         let command = Command::BarrierAck;
-        if resource.send_meta(Default::default(), command, &packet.encode()).is_err() {
+        if resource
+            .send_meta(Default::default(), command, &packet.encode())
+            .is_err()
+        {
             return;
         }
     }

@@ -32,8 +32,7 @@ use drbd_sys::{
         Digest,
         Hmac, //
     },
-    log,
-    random,
+    log, random,
     socket::{
         Reader,
         SendOptions,
@@ -60,7 +59,13 @@ pub(super) fn features(
     reader: &mut Reader,
 ) -> Result<Agreement, Failure> {
     let offer = OFFER.encode();
-    send(resource, sender, Version::ASSUMED, Command::ConnectionFeatures, &offer)?;
+    send(
+        resource,
+        sender,
+        Version::ASSUMED,
+        Command::ConnectionFeatures,
+        &offer,
+    )?;
     let header = receive_header(resource, reader, Version::ASSUMED)?;
     let give_up = |error| {
         log!(Error, resource, "{}", error);
@@ -71,7 +76,9 @@ pub(super) fn features(
     receive(resource, reader, &mut payload)?;
     let theirs = ConnectionFeatures::decode(&payload).map_err(|_| Failure::GiveUp)?;
     let agreement = negotiate(&theirs).map_err(give_up)?;
-    resource.connection.set_agreed(agreement.version, agreement.features);
+    resource
+        .connection
+        .set_agreed(agreement.version, agreement.features);
     log!(
         Info,
         resource,
@@ -97,9 +104,18 @@ pub(super) fn authenticate(
 ) -> Result<(), Failure> {
     let result = prove(resource, config, version, sender, reader);
     match result {
-        Ok(bytes) => log!(Info, resource, "Peer authenticated using {} bytes HMAC", bytes),
+        Ok(bytes) => log!(
+            Info,
+            resource,
+            "Peer authenticated using {} bytes HMAC",
+            bytes
+        ),
         Err(Failure::Retry) => {
-            log!(Error, resource, "Authentication of peer failed, trying again.");
+            log!(
+                Error,
+                resource,
+                "Authentication of peer failed, trying again."
+            );
         }
         Err(_) => log!(Error, resource, "Authentication of peer failed"),
     }
@@ -127,7 +143,13 @@ fn prove(
     let mut random = [0; CHALLENGE_SIZE];
     random::bytes(&mut random);
     let ours = AwaitChallenge::new(random);
-    send(resource, sender, version, Command::AuthChallenge, ours.challenge())?;
+    send(
+        resource,
+        sender,
+        version,
+        Command::AuthChallenge,
+        ours.challenge(),
+    )?;
     let header = receive_header(resource, reader, version)?;
     let length = ours.check_header(&header).map_err(fail)?;
     let mut challenge = [0; MAX_CHALLENGE_SIZE];
@@ -135,7 +157,13 @@ fn prove(
     receive(resource, reader, challenge)?;
     let challenged = ours.receive(challenge).map_err(fail)?;
     let answer = digest(resource, &mut hmac, challenge)?;
-    send(resource, sender, version, Command::AuthResponse, answer.as_bytes())?;
+    send(
+        resource,
+        sender,
+        version,
+        Command::AuthResponse,
+        answer.as_bytes(),
+    )?;
     let header = receive_header(resource, reader, version)?;
     let size = hmac.digest_bytes();
     challenged.check_header(&header, size).map_err(fail)?;
@@ -143,23 +171,37 @@ fn prove(
     let response = response.get_mut(..size).ok_or(Failure::GiveUp)?;
     receive(resource, reader, response)?;
     let expected = digest(resource, &mut hmac, challenged.challenge())?;
-    challenged.verify(response, expected.as_bytes()).map_err(fail)?;
+    challenged
+        .verify(response, expected.as_bytes())
+        .map_err(fail)?;
     Ok(size)
 }
 
 fn hmac_of(resource: &Resource, config: &Config) -> Result<Hmac, Failure> {
     let secret = config.net.shared_secret;
     let algorithm = config.net.cram_hmac_alg;
-    let made = with_c_str(algorithm.as_bytes(), |name| Hmac::new(name, secret.as_bytes()));
+    let made = with_c_str(algorithm.as_bytes(), |name| {
+        Hmac::new(name, secret.as_bytes())
+    });
     made.map_err(|_| {
-        log!(Error, resource, "cram-hmac-alg {} is not available", algorithm);
+        log!(
+            Error,
+            resource,
+            "cram-hmac-alg {} is not available",
+            algorithm
+        );
         Failure::GiveUp
     })
 }
 
 fn digest(resource: &Resource, hmac: &mut Hmac, bytes: &[u8]) -> Result<Digest, Failure> {
     hmac.digest(bytes).map_err(|error| {
-        log!(Error, resource, "crypto_hash_digest() failed with {}", error.to_errno());
+        log!(
+            Error,
+            resource,
+            "crypto_hash_digest() failed with {}",
+            error.to_errno()
+        );
         Failure::GiveUp
     })
 }
@@ -186,7 +228,13 @@ pub(super) fn send(
     sender
         .send(packet, SendOptions::default(), &mut |_| Stall::GiveUp)
         .map_err(|error| {
-            log!(Warning, resource, "{} could not be sent: {:?}", command.name(), error);
+            log!(
+                Warning,
+                resource,
+                "{} could not be sent: {:?}",
+                command.name(),
+                error
+            );
             Failure::Retry
         })
 }
@@ -197,7 +245,9 @@ fn receive_header(
     version: Version,
 ) -> Result<Header, Failure> {
     let mut bytes = [0; header::MAX_SIZE];
-    let bytes = bytes.get_mut(..header::size(version)).ok_or(Failure::Retry)?;
+    let bytes = bytes
+        .get_mut(..header::size(version))
+        .ok_or(Failure::Retry)?;
     receive(resource, reader, bytes)?;
     header::decode(version, bytes).map_err(|error| {
         log!(Error, resource, "{}", error);

@@ -23,8 +23,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
-    log,
-    random,
+    log, random,
     socket::{
         BufferSizes,
         Sender,
@@ -96,7 +95,12 @@ fn buffers(config: &Config) -> BufferSizes {
 
 fn listen(resource: &Resource, config: &Config) -> Result<Arc<TcpListener>, Failure> {
     let listener = TcpListener::bind(&config.local, buffers(config), BACKLOG).map_err(|error| {
-        log!(Error, resource, "bind before listen failed, err = {}", error.to_errno());
+        log!(
+            Error,
+            resource,
+            "bind before listen failed, err = {}",
+            error.to_errno()
+        );
         disconnect(resource)
     })?;
     Arc::new(listener, GFP_KERNEL).map_err(|_| Failure::Retry)
@@ -151,7 +155,12 @@ impl Search<'_> {
             Ok(socket) => socket,
             Err(error) if is_not_yet(error) => return Ok(Event::NotConnected),
             Err(error) => {
-                log!(Error, self.resource, "bind before connect failed, err = {}", error.to_errno());
+                log!(
+                    Error,
+                    self.resource,
+                    "bind before connect failed, err = {}",
+                    error.to_errno()
+                );
                 return Err(disconnect(self.resource));
             }
         };
@@ -166,7 +175,12 @@ impl Search<'_> {
             }
             Err(error) => {
                 if !is_not_yet(error) && !self.resource.connection.is_interrupted() {
-                    log!(Error, self.resource, "connect failed, err = {}", error.to_errno());
+                    log!(
+                        Error,
+                        self.resource,
+                        "connect failed, err = {}",
+                        error.to_errno()
+                    );
                 }
                 Ok(Event::NotConnected)
             }
@@ -193,11 +207,7 @@ impl Search<'_> {
     }
 
     /// Does something with a socket that may block, so that it ends when the connection does.
-    fn while_exposed<R>(
-        &self,
-        socket: &Arc<TcpSocket>,
-        work: impl FnOnce(&TcpSocket) -> R,
-    ) -> R {
+    fn while_exposed<R>(&self, socket: &Arc<TcpSocket>, work: impl FnOnce(&TcpSocket) -> R) -> R {
         let connection = &self.resource.connection;
         connection.expose_socket(Which::Connecting, Some(socket.clone()));
         if connection.is_interrupted() {
@@ -211,7 +221,11 @@ impl Search<'_> {
     /// Lets some time pass, in which a socket that the peer gave up would be closed, and looks.
     fn check(&mut self) -> Event {
         let net = &self.config.net;
-        let pause = if net.sock_check_timeo != 0 { net.sock_check_timeo } else { net.ping_timeo };
+        let pause = if net.sock_check_timeo != 0 {
+            net.sock_check_timeo
+        } else {
+            net.ping_timeo
+        };
         let connection = &self.resource.connection;
         connection
             .receiver_wait

@@ -112,7 +112,9 @@ fn wait(
 fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     let connection = &resource.connection;
     for device in resource.volumes() {
-        let Some(local) = device.local() else { continue };
+        let Some(local) = device.local() else {
+            continue;
+        };
         if !local.backing.has_write_cache() {
             continue;
         }
@@ -127,7 +129,12 @@ fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     let failed = connection.flags.clear(flag::FLUSH_FAILED) & flag::FLUSH_FAILED != 0;
     let weaker = connection.ordering().without_flush();
     if failed && connection.set_ordering(weaker) {
-        log!(Info, resource, "Method to ensure write ordering: {}", WriteOrdering::name(weaker));
+        log!(
+            Info,
+            resource,
+            "Method to ensure write ordering: {}",
+            WriteOrdering::name(weaker)
+        );
     }
     Ok(())
 }

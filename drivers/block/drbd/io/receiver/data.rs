@@ -117,7 +117,12 @@ impl Receiver {
         let Some(local) = usable_disk(device) else {
             return self.refuse_write(device, &data, size);
         };
-        self.check(device, data.sector, size, RequestKind::Discard(self.features))?;
+        self.check(
+            device,
+            data.sector,
+            size,
+            RequestKind::Discard(self.features),
+        )?;
         let Some(request) = self.admit(device, local, Kind::Discard, &data, size)? else {
             return Ok(());
         };
@@ -141,7 +146,10 @@ impl Receiver {
         local: LocalRef,
         data: &Data,
     ) -> Result<(), ConnectionError> {
-        let taken = self.resource.connection.take_request(device, Kind::Write, data.sector, 0);
+        let taken = self
+            .resource
+            .connection
+            .take_request(device, Kind::Write, data.sector, 0);
         let mut request = taken.ok_or(ConnectionError)?;
         let backing = local.backing.clone();
         request.local = Some(local);
@@ -163,15 +171,11 @@ impl Receiver {
     }
 
     /// Acks a write that never gets to the disk.
-    fn answer_at_once(
-        &self,
-        device: &Arc<Device>,
-        data: &Data,
-        size: u32,
-        command: Command,
-    ) {
+    fn answer_at_once(&self, device: &Arc<Device>, data: &Data, size: u32, command: Command) {
         // What cannot be sent has cost the connection.
-        let _ = self.resource.send_ack(device, command, data.sector, size, data.block_id);
+        let _ = self
+            .resource
+            .send_ack(device, command, data.sector, size, data.block_id);
         let connection = &self.resource.connection;
         let mut epochs = connection.epochs.lock();
         let epoch = epochs.write_received();
@@ -263,7 +267,11 @@ impl Receiver {
         let end = sector.0.saturating_add(u64::from(sectors_of(size)));
         let mut claim = None;
         connection.receiver_wait.wait_until(|| {
-            claim = match device.ranges.lock().try_insert(RangeKind::PeerWrite, sector, size) {
+            claim = match device
+                .ranges
+                .lock()
+                .try_insert(RangeKind::PeerWrite, sector, size)
+            {
                 Ok(range) => Some(Claim::Granted(range)),
                 Err(Refusal::Conflict(conflict))
                     if decides && conflict.kind == RangeKind::LocalWrite =>
@@ -294,13 +302,22 @@ impl Receiver {
         if !self.has_two_primaries() || !connection.flags.any(flag::RESOLVE_CONFLICTS) {
             return Ok(());
         }
-        let timeout = connection.config().map_or(5, |config| config.net.ping_timeo);
+        let timeout = connection
+            .config()
+            .map_or(5, |config| config.net.ping_timeo);
         let before = seq.wrapping_sub(1);
         let came = || !is_after(before, device.peer_seq.load()) || connection.is_interrupted();
-        if connection.receiver_wait.wait_until_timeout(came, timeout.saturating_mul(100)) {
+        if connection
+            .receiver_wait
+            .wait_until_timeout(came, timeout.saturating_mul(100))
+        {
             return Ok(());
         }
-        log!(Error, device, "Timed out waiting for missing ack packets; disconnecting");
+        log!(
+            Error,
+            device,
+            "Timed out waiting for missing ack packets; disconnecting"
+        );
         Err(ConnectionError)
     }
 
@@ -308,7 +325,9 @@ impl Receiver {
     fn keep_only_copy(&self, device: &Arc<Device>, request: &mut PeerRequest) {
         let Some(local) = &request.local else { return };
         request.span = self.hold_extents(device, local, request.sector, request.size_bytes);
-        local.bitmap.set_out_of_sync(request.sector, request.size_bytes);
+        local
+            .bitmap
+            .set_out_of_sync(request.sector, request.size_bytes);
         request.flags = DataFlags(request.flags.0 & !DataFlags::MAY_SET_IN_SYNC.0);
     }
 
@@ -335,7 +354,10 @@ impl Receiver {
                 Reserve::Wait(_) => {
                     let _ = local.write_transaction(device);
                     let ends = || connection.is_interrupted();
-                    if connection.receiver_wait.wait_until_timeout(ends, EXTENTS_PAUSE_MS) {
+                    if connection
+                        .receiver_wait
+                        .wait_until_timeout(ends, EXTENTS_PAUSE_MS)
+                    {
                         return None;
                     }
                 }
@@ -346,7 +368,9 @@ impl Receiver {
 
 /// The disk, where writes may go to it.
 fn usable_disk(device: &Arc<Device>) -> Option<LocalRef> {
-    device.local().filter(|_| device.state().disk >= DiskState::Inconsistent)
+    device
+        .local()
+        .filter(|_| device.state().disk >= DiskState::Inconsistent)
 }
 
 /// Sectors of a range in bytes.
@@ -361,7 +385,9 @@ fn is_after(a: u32, b: u32) -> bool {
 
 /// Remembers the highest number that came from the peer.
 pub(in crate::io) fn note_sequence(device: &Device, seq: u32) {
-    let (old, new) = device.peer_seq.update(|old| if is_after(seq, old) { seq } else { old });
+    let (old, new) = device
+        .peer_seq
+        .update(|old| if is_after(seq, old) { seq } else { old });
     if old != new {
         device.resource.connection.receiver_wait.wake_all();
     }
@@ -400,7 +426,11 @@ fn discard_as_zeroes(local: &LocalDisk, sector: Sector, size: u32) -> Result {
     let granularity = u64::from(backing.discard_granularity_bytes() >> SECTOR_SHIFT).max(1);
     let offset = u64::from(backing.discard_alignment_bytes() >> SECTOR_SHIFT);
     let end = sector.0.saturating_add(u64::from(sectors));
-    let past = |at: u64| at.saturating_sub(offset).checked_rem(granularity).unwrap_or(0);
+    let past = |at: u64| {
+        at.saturating_sub(offset)
+            .checked_rem(granularity)
+            .unwrap_or(0)
+    };
     let first = match past(sector.0) {
         0 => sector.0,
         over => sector.0.saturating_sub(over).saturating_add(granularity),

@@ -107,7 +107,12 @@ impl Receiver {
     /// What the peer protects its data with from the next packet on.
     fn set_integrity(&mut self, name: &AlgorithmName) -> Result<(), ConnectionError> {
         self.integrity = hash_named(name.as_bytes()).map_err(|_| {
-            log!(Error, self.resource, "peer data-integrity-alg {} not supported", name);
+            log!(
+                Error,
+                self.resource,
+                "peer data-integrity-alg {} not supported",
+                name
+            );
             self.disconnect()
         })?;
         if !name.is_empty() {
@@ -142,11 +147,7 @@ impl Receiver {
     }
 
     /// Hashes that the peer changed while connected.
-    fn adopt_hashes(
-        &self,
-        device: &Device,
-        adoption: &Adoption,
-    ) -> Result<(), ConnectionError> {
+    fn adopt_hashes(&self, device: &Device, adoption: &Adoption) -> Result<(), ConnectionError> {
         let config = self.resource.connection.config().ok_or(ConnectionError)?;
         let mut net = config.net.clone();
         let changes = [
@@ -158,7 +159,13 @@ impl Receiver {
             let Some(name) = name else { continue };
             let is_known = hash_named(name.as_bytes()).is_ok();
             if !is_known || place.set(name.as_bytes()).is_err() {
-                log!(Error, device, "{} {} of the peer not supported", setting, name);
+                log!(
+                    Error,
+                    device,
+                    "{} {} of the peer not supported",
+                    setting,
+                    name
+                );
                 return Err(self.disconnect());
             }
             log!(Info, device, "using {}: \"{}\"", setting, name);
@@ -204,14 +211,18 @@ impl Receiver {
     }
 
     /// The size that the admin asked for, here or at the peer.
-    fn adopt_user_size(
-        &self,
-        device: &Arc<Device>,
-        user: Sector,
-    ) -> Result<(), ConnectionError> {
-        let Some(local) = device.local() else { return Ok(()) };
+    fn adopt_user_size(&self, device: &Arc<Device>, user: Sector) -> Result<(), ConnectionError> {
+        let Some(local) = device.local() else {
+            return Ok(());
+        };
         let mut conf = (*local.conf()).clone();
-        log!(Info, device, "Peer sets u_size to {} sectors (old: {})", user, conf.disk_size);
+        log!(
+            Info,
+            device,
+            "Peer sets u_size to {} sectors (old: {})",
+            user,
+            conf.disk_size
+        );
         conf.disk_size = user.0;
         let conf = Arc::new(conf, GFP_KERNEL);
         local.set_conf(conf.map_err(|_| ConnectionError)?);
@@ -277,12 +288,18 @@ impl Receiver {
         };
         let follow_up = sizes::follow_up(&facts, theirs);
         if follow_up.send_sizes {
-            device.send_sizes(false, theirs.flags).map_err(|_| ConnectionError)?;
+            device
+                .send_sizes(false, theirs.flags)
+                .map_err(|_| ConnectionError)?;
         }
         match follow_up.new_storage {
             NewStorage::Leave => {}
             NewStorage::AssumeClean => {
-                log!(Info, device, "Resync of new storage suppressed with --assume-clean");
+                log!(
+                    Info,
+                    device,
+                    "Resync of new storage suppressed with --assume-clean"
+                );
             }
             NewStorage::ResyncAfterNegotiation => {
                 device.flags.set(flag::RESYNC_AFTER_NEGOTIATION);

@@ -57,9 +57,15 @@ impl Receiver {
     ) -> Result<(), ConnectionError> {
         let packet = self.decoded(BlockRequest::decode(payload))?;
         self.check(device, packet.sector, packet.size, RequestKind::Data)?;
-        let Some(local) = device.local().filter(|_| device.state().disk == DiskState::UpToDate)
+        let Some(local) = device
+            .local()
+            .filter(|_| device.state().disk == DiskState::UpToDate)
         else {
-            log!(Error, device, "Can not satisfy peer's read request, no local data.");
+            log!(
+                Error,
+                device,
+                "Can not satisfy peer's read request, no local data."
+            );
             return self.refuse_read(device, Command::NegDReply, &packet);
         };
         let connection = &self.resource.connection;
@@ -72,7 +78,10 @@ impl Receiver {
             return Err(ConnectionError);
         };
         device.counters.unacked.up();
-        device.counters.read.add(u64::from(packet.size >> SECTOR_SHIFT));
+        device
+            .counters
+            .read
+            .add(u64::from(packet.size >> SECTOR_SHIFT));
         let backing = local.backing.clone();
         request.local = Some(local);
         let io = PeerIo(request);
@@ -92,7 +101,9 @@ impl Receiver {
             block_id,
             size,
         } = *packet;
-        let sent = self.resource.send_ack(device, command, sector, size, block_id);
+        let sent = self
+            .resource
+            .send_ack(device, command, sector, size, block_id);
         sent.map_err(|_| ConnectionError)
     }
 
@@ -141,8 +152,16 @@ impl Receiver {
         let Some(size) = rest.checked_sub(self.digest_bytes()) else {
             return Err(self.refuse("DataReply packet without its digest"));
         };
-        let found = self.resource.connection.log.lock().lookup(data.block_id, data.sector, size);
-        let request = found.ok().and_then(|index| self.resource.requests.get(index)).cloned();
+        let found = self
+            .resource
+            .connection
+            .log
+            .lock()
+            .lookup(data.block_id, data.sector, size);
+        let request = found
+            .ok()
+            .and_then(|index| self.resource.requests.get(index))
+            .cloned();
         let Some(request) = request.filter(|request| is_read_of(request, device)) else {
             log!(
                 Error,
@@ -156,7 +175,12 @@ impl Receiver {
         let digest = self.read_digest()?;
         let hold = request.with(|parts| parts.master.as_ref().map(|master| master.hold()));
         let Some(mut hold) = hold.flatten() else {
-            log!(Error, device, "DataReply: request 0x{:x} has its answer", data.block_id.0);
+            log!(
+                Error,
+                device,
+                "DataReply: request 0x{:x} has its answer",
+                data.block_id.0
+            );
             return Err(ConnectionError);
         };
         if let Err(error) = self.reader.read_segments(hold.segments_mut()) {
@@ -164,7 +188,10 @@ impl Receiver {
         }
         self.verify(device, data.sector, &digest, hold.segments())?;
         drop::<MasterHold>(hold);
-        device.counters.received.add(u64::from(size >> SECTOR_SHIFT));
+        device
+            .counters
+            .received
+            .add(u64::from(size >> SECTOR_SHIFT));
         self.answered(device, &request, data.sector)
     }
 
@@ -177,7 +204,12 @@ impl Receiver {
         if request.happens(Event::DataReceived) {
             return Ok(());
         }
-        log!(Error, device, "DataReply for sector {}s is out of place", sector);
+        log!(
+            Error,
+            device,
+            "DataReply for sector {}s is out of place",
+            sector
+        );
         Err(ConnectionError)
     }
 
@@ -215,9 +247,18 @@ impl Receiver {
         payload: &[u8],
     ) -> Result<(), ConnectionError> {
         let packet = self.decoded(BlockDescriptor::decode(payload))?;
-        self.check(device, packet.sector, packet.size, RequestKind::Discard(self.features))?;
+        self.check(
+            device,
+            packet.sector,
+            packet.size,
+            RequestKind::Discard(self.features),
+        )?;
         let conn = device.state().conn;
-        let expected = [ConnState::WFSyncUUID, ConnState::WFBitMapT, ConnState::Behind];
+        let expected = [
+            ConnState::WFSyncUUID,
+            ConnState::WFBitMapT,
+            ConnState::Behind,
+        ];
         if !expected.contains(&conn) {
             log!(
                 Error,
@@ -245,8 +286,7 @@ impl Receiver {
 
 /// Whether a request is a read of this device, whose pages an answer may fill.
 fn is_read_of(request: &Request, device: &Arc<Device>) -> bool {
-    let is_read = request.with(|parts| {
-        parts.operation == Operation::Read && Arc::ptr_eq(&parts.device, device)
-    });
+    let is_read = request
+        .with(|parts| parts.operation == Operation::Read && Arc::ptr_eq(&parts.device, device));
     is_read.unwrap_or(false)
 }

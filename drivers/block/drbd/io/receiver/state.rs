@@ -107,21 +107,30 @@ impl Receiver {
     }
 
     /// Both disks are new, and the admin of the peer says that they are equal.
-    fn skip_initial_sync(
-        &self,
-        device: &Arc<Device>,
-        uuid: u64,
-    ) -> Result<(), ConnectionError> {
-        log!(Info, device, "Accepted new current UUID, preparing to skip initial sync");
-        let Some(local) = device.local() else { return Ok(()) };
+    fn skip_initial_sync(&self, device: &Arc<Device>, uuid: u64) -> Result<(), ConnectionError> {
+        log!(
+            Info,
+            device,
+            "Accepted new current UUID, preparing to skip initial sync"
+        );
+        let Some(local) = device.local() else {
+            return Ok(());
+        };
         local.bitmap.clear_all();
         // An error costs the disk, not the connection.
         let _ = local.bitmap.write(device, &local, Which::All);
         let primary = device.state().role.is_primary();
-        local.change(device, |superblock| superblock.uuids.adopt_current(uuid, primary));
+        local.change(device, |superblock| {
+            superblock.uuids.adopt_current(uuid, primary)
+        });
         let both = Change::disk(DiskState::UpToDate).with_pdsk(DiskState::UpToDate);
         let changed = self.resource.change_state(device, both, How::HARD);
-        log!(Info, device, "receiver updated UUIDs to {}", local.uuids_text());
+        log!(
+            Info,
+            device,
+            "receiver updated UUIDs to {}",
+            local.uuids_text()
+        );
         let _ = local.sync(device);
         changed.map(|_| ()).map_err(|_| ConnectionError)
     }
@@ -135,7 +144,9 @@ impl Receiver {
         let StateWord(word) = self.decoded(StateWord::decode(payload))?;
         let peer = State::from_word(word);
         let peer = peer.map_err(|_| {
-            self.refuse(format_args!("ReportState packet with no state: 0x{word:08x}"))
+            self.refuse(format_args!(
+                "ReportState packet with no state: 0x{word:08x}"
+            ))
         })?;
         loop {
             let assessment = assess(device.state(), peer, &peer_facts(device));
@@ -165,7 +176,12 @@ impl Receiver {
         mut proposal: Proposal,
     ) -> Result<Step, ConnectionError> {
         if proposal.peer.disk == DiskState::Negotiating {
-            log!(Info, device, "real peer disk state = {}", proposal.peer_disk.name());
+            log!(
+                Info,
+                device,
+                "real peer disk state = {}",
+                proposal.peer_disk.name()
+            );
         }
         if proposal.needs_handshake {
             let handshake = Handshake::new(device, &proposal);
@@ -204,7 +220,11 @@ impl Receiver {
                 Ok(None)
             }
             Failure::PeerIsDiskless(changed) => {
-                log!(Error, device, "Disk attach process on the peer node was aborted.");
+                log!(
+                    Error,
+                    device,
+                    "Disk attach process on the peer node was aborted."
+                );
                 Ok(Some(changed))
             }
             Failure::CloseDryRun => Err(ConnectionError),
@@ -219,14 +239,20 @@ impl Receiver {
         conclusion: Conclusion,
     ) -> Result<Step, ConnectionError> {
         let how = How {
-            flags: if conclusion.hard { Flags::HARD } else { Flags::SOFT },
+            flags: if conclusion.hard {
+                Flags::HARD
+            } else {
+                Flags::SOFT
+            },
             verbose: true,
         };
         let mut is_same = true;
-        let changed = self.resource.change_state_if(device, conclusion.change, how, |state| {
-            is_same = state == proposal.old;
-            is_same
-        });
+        let changed = self
+            .resource
+            .change_state_if(device, conclusion.change, how, |state| {
+                is_same = state == proposal.old;
+                is_same
+            });
         if !is_same {
             return Ok(Step::Again);
         }
@@ -239,7 +265,9 @@ impl Receiver {
                 .send_uuids(UuidFlags::default())
                 .and_then(|()| device.send_present_state());
         }
-        device.flags.clear(flag::DISCARD_MY_DATA | flag::CONSIDER_RESYNC);
+        device
+            .flags
+            .clear(flag::DISCARD_MY_DATA | flag::CONSIDER_RESYNC);
         if let Some(local) = device.local() {
             // An error costs the disk.
             let _ = local.sync(device);
@@ -249,7 +277,11 @@ impl Receiver {
 
     /// A peer that was restarted lost what it had been sent: it must not be taken for the one before.
     fn abort_frozen(&self, device: &Arc<Device>) {
-        log!(Error, device, "Aborting Connect, can not thaw IO with an only Consistent peer");
+        log!(
+            Error,
+            device,
+            "Aborting Connect, can not thaw IO with an only Consistent peer"
+        );
         self.resource.fail_for_lost_connection();
         after::new_current_uuid(device);
         device.flags.clear(flag::NEW_CURRENT_UUID);
@@ -303,7 +335,9 @@ impl Receiver {
             code: code_of(result),
         };
         let command = Command::ConnStateChangeReply;
-        let sent = self.resource.send_meta(Default::default(), command, &reply.encode());
+        let sent = self
+            .resource
+            .send_meta(Default::default(), command, &reply.encode());
         sent.map_err(|_| ConnectionError)?;
         self.leave_if_torn_down()
     }
@@ -344,7 +378,9 @@ impl Receiver {
         let reply = StateReply {
             code: code_of(result),
         };
-        let sent = self.resource.send_meta(device.volume, command, &reply.encode());
+        let sent = self
+            .resource
+            .send_meta(device.volume, command, &reply.encode());
         sent.map_err(|_| ConnectionError)?;
         self.leave_if_torn_down()
     }

@@ -117,7 +117,9 @@ impl<'a> Handshake<'a> {
         }
         let device = self.device;
         let mut peer_volume = device.peer.lock();
-        let Some(mut peer) = peer_volume.uuid_set() else { return };
+        let Some(mut peer) = peer_volume.uuid_set() else {
+            return;
+        };
         let mut own = own_set(local);
         let before = own;
         correction.apply(&mut own, &mut peer);
@@ -139,13 +141,7 @@ impl<'a> Handshake<'a> {
         let _ = local.sync(device);
     }
 
-    fn facts(
-        &self,
-        local: &LocalRef,
-        config: &Config,
-        peer: &Uuids,
-        sent_bits: u64,
-    ) -> Facts {
+    fn facts(&self, local: &LocalRef, config: &Config, peer: &Uuids, sent_bits: u64) -> Facts {
         let device = self.device;
         let connection = &device.resource.connection;
         let net = &config.net;
@@ -189,7 +185,10 @@ impl<'a> Handshake<'a> {
             return decision.outcome;
         }
         let demote = Change::role(Role::Secondary);
-        let demoted = self.device.resource.change_state(self.device, demote, How::VERBOSE);
+        let demoted = self
+            .device
+            .resource
+            .change_state(self.device, demote, How::VERBOSE);
         facts.demotion = Some(demoted.is_ok());
         let decision = sync_decision(comparison, &facts);
         self.carry_out(decision.steps.iter());
@@ -232,7 +231,14 @@ impl<'a> Handshake<'a> {
 fn log_sets(device: &Arc<Device>, local: &LocalRef, peer: &Uuids) {
     let sent_bits = device.peer.lock().sent_bits;
     log!(Info, device, "drbd_sync_handshake:");
-    log!(Info, device, "self {} bits:{} flags:{:X}", own_set(local), sent_bits, 0);
+    log!(
+        Info,
+        device,
+        "self {} bits:{} flags:{:X}",
+        own_set(local),
+        sent_bits,
+        0
+    );
     log!(
         Info,
         device,

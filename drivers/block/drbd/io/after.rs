@@ -197,6 +197,8 @@ fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
 
 fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::NotSent> {
     let Some(local) = device.local() else { return Ok(()) };
+    // What was only announced as out of sync belongs before the resync begins.
+    super::sender::drain(&device.resource);
     let uuid = local.change(device, |superblock| {
         superblock.uuids.start_as_sync_source(random::u64())
     });

@@ -86,6 +86,12 @@ host-test: $(WORKSPACES:%=host-test-%)
 host-test-%:
 	cd $* && $(CARGO) test --quiet --workspace
 
+# help: make sim SEEDS=N [SEED=n]   two engines in virtual time; SEED= tells the story of one run
+SEEDS ?= 500
+.PHONY: sim
+sim:
+	cd tests && $(CARGO) run --quiet --release -p drbd_sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
 # help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
 .PHONY: vm-test

@@ -7,7 +7,7 @@
 pub enum Canary {
     /// The peer acknowledges an epoch before its disk has flushed it.
     AckBeforeFlush,
-    /// The source calls blocks in sync when it has sent them.
+    /// Blocks are called in sync when they are sent, and when they arrive.
     BitClearedTooEarly,
     /// Data is written before the activity log says that it will be.
     ActivityLogAfterData,
@@ -44,6 +44,8 @@ impl Canary {
 
     /// The canary with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|canary| format!("{canary:?}") == name)
+        Self::ALL
+            .into_iter()
+            .find(|canary| format!("{canary:?}") == name)
     }
 }

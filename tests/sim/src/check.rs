@@ -64,7 +64,9 @@ fn known(side: &Side<'_>, config: &Config) -> Vec<bool> {
         from_disk(side, config, &mut known)
     };
     for extent in extents {
-        let first = usize::try_from(extent.0).unwrap_or(usize::MAX).saturating_mul(1024);
+        let first = usize::try_from(extent.0)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(1024);
         let end = first.saturating_add(1024).min(known.len());
         if let Some(bits) = known.get_mut(first..end) {
             bits.fill(true);

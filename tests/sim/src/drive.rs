@@ -98,7 +98,11 @@ impl Drive {
             if durable {
                 drive.settle(sequence);
             }
-            let sectors = drive.in_flight.borrow_mut().remove(&sequence).unwrap_or_default();
+            let sectors = drive
+                .in_flight
+                .borrow_mut()
+                .remove(&sequence)
+                .unwrap_or_default();
             store(&mut drive.visible.borrow_mut(), &sectors);
             let completed = drive.next_sequence();
             drive.unflushed.borrow_mut().push(Unflushed {

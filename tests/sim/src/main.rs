@@ -91,7 +91,13 @@ fn tell_failure(seed: u64, options: Options, report: &Report) {
     if options.aloud {
         return;
     }
-    let again = run(seed, Options { kept: true, ..options });
+    let again = run(
+        seed,
+        Options {
+            kept: true,
+            ..options
+        },
+    );
     for line in &again.story {
         println!("    {line}");
     }

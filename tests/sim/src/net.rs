@@ -96,7 +96,10 @@ impl Session {
 
     /// Whether a packet is there to be received.
     pub fn has_packet(&self, node: usize, socket: Socket) -> bool {
-        !self.ends[node].inboxes[socket as usize].packets.borrow().is_empty()
+        !self.ends[node].inboxes[socket as usize]
+            .packets
+            .borrow()
+            .is_empty()
     }
 
     /// Whether this end is of no use any more.

@@ -48,7 +48,9 @@ struct View {
 
 impl View {
     fn candidates(&mut self, sector: u64) -> &mut Vec<Candidate> {
-        self.sectors.entry(sector).or_insert_with(|| vec![Candidate::FIRST])
+        self.sectors
+            .entry(sector)
+            .or_insert_with(|| vec![Candidate::FIRST])
     }
 
     fn add(&mut self, sectors: std::ops::Range<u64>, number: u64, submitted: u64) {
@@ -88,7 +90,11 @@ impl View {
 
     fn fail(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64) {
         for sector in sectors {
-            for one in self.candidates(sector).iter_mut().filter(|one| one.number == number) {
+            for one in self
+                .candidates(sector)
+                .iter_mut()
+                .filter(|one| one.number == number)
+            {
                 one.ended = one.ended.or(Some(now));
             }
         }
@@ -136,7 +142,11 @@ impl View {
     }
 
     fn is_durable(&self, number: u64) -> bool {
-        let mut all = self.sectors.values().flatten().filter(|one| one.number == number);
+        let mut all = self
+            .sectors
+            .values()
+            .flatten()
+            .filter(|one| one.number == number);
         all.all(|one| one.durable)
     }
 }
@@ -246,7 +256,10 @@ impl Oracle {
         bio.view = if local && is_current { node } else { 1 - node };
         let started = bio.started;
         if let Operation::Write(number) = master.operation {
-            for (_, view) in [(local, node), (remote, 1 - node)].into_iter().filter(|(to, _)| *to) {
+            for (_, view) in [(local, node), (remote, 1 - node)]
+                .into_iter()
+                .filter(|(to, _)| *to)
+            {
                 self.views[view].add(range(master), number, started);
             }
         }
@@ -365,7 +378,8 @@ impl Oracle {
     /// `missed_finish`: this node never heard of the end of a resync as source. Since its bitmap UUID was set it began no new
     /// generation when it lost the peer, so 8.4 peers cannot tell what it wrote from then on from what came before.
     pub fn decided(&mut self, node: usize, conn: ConnState, verdict: i32, missed_finish: bool) {
-        let told = |alone: &BTreeSet<u64>| format!("{:?}", alone.iter().take(5).collect::<Vec<_>>());
+        let told =
+            |alone: &BTreeSet<u64>| format!("{:?}", alone.iter().take(5).collect::<Vec<_>>());
         match conn {
             ConnState::WFBitMapT if missed_finish && !self.alone[node].is_empty() => {
                 self.counts.missed_finishes += 1;

@@ -94,7 +94,9 @@ impl Packet {
     /// What the story says of it.
     pub fn name(&self) -> String {
         match self {
-            Self::Bitmap(compressed, bytes) => format!("Bitmap({compressed}, {} bytes)", bytes.len()),
+            Self::Bitmap(compressed, bytes) => {
+                format!("Bitmap({compressed}, {} bytes)", bytes.len())
+            }
             Self::DataReply(_, blocks, _) => format!("DataReply({blocks:?})"),
             Self::ResyncReply(blocks, _) => format!("ResyncReply({blocks:?})"),
             Self::State(word) => format!("State({word:#x})"),

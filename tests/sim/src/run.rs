@@ -118,7 +118,9 @@ impl World {
         let latency_ns = sim.between(20 * US, 2 * MS);
         let net = Net::new(sim.clone(), latency_ns);
         let oracle = Rc::new(RefCell::new(Oracle::new(config.protocol)));
-        let places = (0..8).map(|_| sim.below(config.capacity_sectors - 64)).collect();
+        let places = (0..8)
+            .map(|_| sim.below(config.capacity_sectors - 64))
+            .collect();
         let uuid = sim.random();
         let slots = [0, 1].map(|_| {
             let data = Drive::new(sim.clone(), Speed::USUAL);
@@ -168,7 +170,10 @@ impl World {
         let busy = slot.busy.clone();
         slot.node = Some(node.clone());
         for _ in 0..APPLICATIONS {
-            self.sim.spawn(node.owner, application(node.clone(), self.places.clone(), self.peace.clone()));
+            self.sim.spawn(
+                node.owner,
+                application(node.clone(), self.places.clone(), self.peace.clone()),
+            );
         }
         self.sim.spawn(node.owner, async move {
             let _ = node.attach().await;
@@ -286,7 +291,8 @@ impl World {
         }
         self.report.commands += 1;
         let other = self.slots[1 - id].node.clone();
-        let split = node.flags.split_brain.get() || other.is_some_and(|node| node.flags.split_brain.get());
+        let split =
+            node.flags.split_brain.get() || other.is_some_and(|node| node.flags.split_brain.get());
         let busy = slot.busy.clone();
         self.sim.spawn(node.owner, async move {
             node.sim.until(|| !busy.replace(true)).await;
@@ -309,7 +315,9 @@ impl World {
             while self.sim.now_ns() < until_ns && !self.broken() {
                 steps += 1;
                 if self.sim.step() == Step::Dead || steps > PEACE_STEPS {
-                    self.oracle.borrow_mut().violation(format!("no end: {}", self.states()));
+                    self.oracle
+                        .borrow_mut()
+                        .violation(format!("no end: {}", self.states()));
                     return;
                 }
             }
@@ -322,16 +330,27 @@ impl World {
             }
             self.operate(round);
         }
-        self.oracle.borrow_mut().violation(format!("stuck: {}", self.states()));
+        self.oracle
+            .borrow_mut()
+            .violation(format!("stuck: {}", self.states()));
     }
 
     fn nodes(&self) -> Vec<Rc<Node>> {
-        self.slots.iter().filter_map(|slot| slot.node.clone()).collect()
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.node.clone())
+            .collect()
     }
 
     fn states(&self) -> String {
         let states = self.nodes().into_iter().map(|node| {
-            format!("[{}] {} {:?} idle={}", node.id, node.conn(), node.state(), node.is_quiet())
+            format!(
+                "[{}] {} {:?} idle={}",
+                node.id,
+                node.conn(),
+                node.state(),
+                node.is_quiet()
+            )
         });
         states.collect::<Vec<_>>().join("; ")
     }
@@ -350,7 +369,10 @@ impl World {
 
     fn check_equal(&self) {
         let [one, other] = [0, 1].map(|id| {
-            self.slots[id].hardware.data.peek(0, self.config.capacity_sectors)
+            self.slots[id]
+                .hardware
+                .data
+                .peek(0, self.config.capacity_sectors)
         });
         if let Some(sector) = check::first_difference(&one, &other) {
             self.oracle.borrow_mut().violation(format!(
@@ -362,8 +384,12 @@ impl World {
     fn operate(&mut self, round: u32) {
         let nodes = self.nodes();
         let split = nodes.iter().any(|node| node.flags.split_brain.get());
-        let refused = nodes.iter().any(|node| node.conn() == ConnState::StandAlone);
-        let hopeless = nodes.iter().all(|node| node.state().disk <= DiskState::Inconsistent);
+        let refused = nodes
+            .iter()
+            .any(|node| node.conn() == ConnState::StandAlone);
+        let hopeless = nodes
+            .iter()
+            .all(|node| node.state().disk <= DiskState::Inconsistent);
         let loser = usize::from(round % 2 == 0);
         for node in nodes {
             let state = node.state();

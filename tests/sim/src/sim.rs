@@ -152,8 +152,10 @@ impl Sim {
     pub fn kill(&self, owner: Owner) {
         // What a thread holds may look at this machine when it is dropped, so no borrow lasts until then.
         for list in [&self.tasks, &self.spawned] {
-            let (dead, alive): (Vec<Task>, Vec<Task>) =
-                list.take().into_iter().partition(|task| task.owner == owner);
+            let (dead, alive): (Vec<Task>, Vec<Task>) = list
+                .take()
+                .into_iter()
+                .partition(|task| task.owner == owner);
             list.replace(alive);
             drop(dead);
         }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use drbd_engine::activity_log::block::initialize;
 use drbd_engine::activity_log::recovery::{hot, replay_84, Found, Replayed, TABLE_SIZE};
 use drbd_engine::activity_log::{Ring, BLOCK_SIZE};
-use drbd_engine::bitmap::page::{pages_for, Page};
 use drbd_engine::bitmap::bits_for;
+use drbd_engine::bitmap::page::{pages_for, Page};
 use drbd_engine::meta::superblock::Magic;
 use drbd_engine::meta::{Layout, MdFlags, Placement, Superblock, Uuids, SUPERBLOCK_SIZE};
 use drbd_engine::types::{ExtentNr, Sector};
@@ -115,7 +115,14 @@ pub fn hot_extents(meta: &Drive, config: &Config) -> Vec<ExtentNr> {
         Ok::<(), ()>(())
     };
     let mut buffer = [0; BLOCK_SIZE];
-    let replayed = replay_84(layout.ring(), read, crc32c, &mut buffer, &mut order, &mut table);
+    let replayed = replay_84(
+        layout.ring(),
+        read,
+        crc32c,
+        &mut buffer,
+        &mut order,
+        &mut table,
+    );
     match replayed {
         Ok(Replayed::Transactions(_)) => hot(&table).collect(),
         _ => Vec::new(),

@@ -20,7 +20,11 @@ use crate::packet::{Ack, Blocks, Packet};
 pub(crate) async fn run(node: Rc<Node>, session: Rc<Session>) {
     loop {
         let now_ns = node.sim.now_ns();
-        let deadline_ns = node.liveness.borrow().as_ref().map_or(0, |liveness| liveness.deadline());
+        let deadline_ns = node
+            .liveness
+            .borrow()
+            .as_ref()
+            .map_or(0, |liveness| liveness.deadline());
         let wait_ns = deadline_ns.saturating_sub(now_ns);
         node.sim
             .until_timeout(node.owner, wait_ns, || {
@@ -55,13 +59,20 @@ pub(crate) async fn run(node: Rc<Node>, session: Rc<Session>) {
 impl Node {
     /// Whether this session is still the node's.
     fn is_over(&self, session: &Rc<Session>) -> bool {
-        self.session.borrow().as_ref().is_some_and(|now| Rc::ptr_eq(now, session))
+        self.session
+            .borrow()
+            .as_ref()
+            .is_some_and(|now| Rc::ptr_eq(now, session))
     }
 }
 
 async fn look_after_peer(node: &Rc<Node>) -> Result<(), Dropped> {
     let now_ns = node.sim.now_ns();
-    let action = node.liveness.borrow_mut().as_mut().and_then(|liveness| liveness.poll(now_ns));
+    let action = node
+        .liveness
+        .borrow_mut()
+        .as_mut()
+        .and_then(|liveness| liveness.poll(now_ns));
     match action {
         None => Ok(()),
         Some(LivenessAction::SendPing) => {
@@ -109,7 +120,10 @@ async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
 }
 
 fn receive_ack(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: Blocks) -> Result<(), Dropped> {
-    let found = node.log.borrow().lookup(id, blocks.sector, blocks.size_bytes);
+    let found = node
+        .log
+        .borrow()
+        .lookup(id, blocks.sector, blocks.size_bytes);
     let index = match found {
         Ok(index) => index,
         Err(LookupError::Unknown) if ack == Ack::Negative => {
@@ -173,7 +187,11 @@ async fn finish(node: &Rc<Node>, request: PeerRequest) {
                 local.set_in_sync(node, blocks.sector, blocks.size_bytes);
             }
         }
-        let ack = if in_sync { Ack::ResyncWrite } else { Ack::Write };
+        let ack = if in_sync {
+            Ack::ResyncWrite
+        } else {
+            Ack::Write
+        };
         let packet = Packet::Ack(ack, request.block_id, blocks);
         node.send_meta(packet).await.ok();
     }
@@ -191,7 +209,9 @@ pub(crate) async fn send_barrier_acks(node: &Rc<Node>) {
         let next = node.epochs.borrow_mut().next_ack();
         let Some(ack) = next else { return };
         let number = u32::from_be_bytes(ack.cookie);
-        node.send_meta(Packet::BarrierAck(number, ack.set_size)).await.ok();
+        node.send_meta(Packet::BarrierAck(number, ack.set_size))
+            .await
+            .ok();
     }
 }
 

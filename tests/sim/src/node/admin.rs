@@ -49,7 +49,11 @@ impl Node {
 
     /// The peer asks for a change.
     pub(crate) async fn receive_change_request(self: &Rc<Self>, request: Request) {
-        let resolves = self.session.borrow().as_ref().is_some_and(|session| session.resolver == self.id);
+        let resolves = self
+            .session
+            .borrow()
+            .as_ref()
+            .is_some_and(|session| session.resolver == self.id);
         let code = if resolves && self.flags.agreement.get() {
             StateError::ConcurrentStateChange.code()
         } else {
@@ -160,9 +164,15 @@ impl Node {
         let request = Request::conn(ConnState::Disconnecting);
         self.sim.until(|| !self.flags.agreement.get()).await;
         self.flags.agreement.set(true);
-        if state::connection_needs_peer(self.conn(), request) && self.state().conn >= ConnState::Connected {
+        if state::connection_needs_peer(self.conn(), request)
+            && self.state().conn >= ConnState::Connected
+        {
             self.flags.change_answer.set(None);
-            if self.send_data(Packet::ChangeRequest(request.mask, request.val)).await.is_ok() {
+            if self
+                .send_data(Packet::ChangeRequest(request.mask, request.val))
+                .await
+                .is_ok()
+            {
                 self.sim
                     .until_timeout(self.owner, 500 * MS, || {
                         self.flags.change_answer.get().is_some()
@@ -174,14 +184,18 @@ impl Node {
         let changed = self.change_connection(request, Flags::HARD);
         self.flags.agreement.set(false);
         changed?;
-        self.sim.until(|| self.conn() == ConnState::StandAlone).await;
+        self.sim
+            .until(|| self.conn() == ConnState::StandAlone)
+            .await;
         Ok(())
     }
 
     /// `drbdadm detach`.
     pub async fn detach(self: &Rc<Self>) -> Result<(), StateError> {
         self.request_state(Request::disk(DiskState::Failed)).await?;
-        self.sim.until(|| self.state().disk <= DiskState::Diskless).await;
+        self.sim
+            .until(|| self.state().disk <= DiskState::Diskless)
+            .await;
         Ok(())
     }
 

@@ -4,8 +4,8 @@
 
 use std::rc::Rc;
 
-use drbd_engine::bitmap::page::pages_for;
 use drbd_engine::bitmap::bits_for;
+use drbd_engine::bitmap::page::pages_for;
 use drbd_engine::meta::crash::{AttachInputs, AttachedDisk, BitmapSource};
 use drbd_engine::meta::superblock::Magic;
 use drbd_engine::state::{Change as Request, ConnState, DiskState, StateError};

@@ -8,6 +8,7 @@ use drbd_engine::bitmap::transfer::{Packet as Filled, Receiver, Sender, MAX_PACK
 use drbd_engine::meta::MdFlags;
 use drbd_engine::state::{Change as Request, ConnState};
 
+use super::disk::Which;
 use super::receiver::Dropped;
 use super::{resync, Node};
 use crate::packet::Packet;
@@ -37,7 +38,9 @@ async fn send(node: &Rc<Node>) -> Result<(), Dropped> {
             Filled::Compressed(length) => (true, length),
         };
         let content = payload[..length].to_vec();
-        node.send_data(Packet::Bitmap(compressed, content)).await.map_err(|_| Dropped)?;
+        node.send_data(Packet::Bitmap(compressed, content))
+            .await
+            .map_err(|_| Dropped)?;
     }
 }
 
@@ -70,8 +73,14 @@ pub(crate) async fn receive(
     match node.state().conn {
         ConnState::WFBitMapT => {
             send(node).await?;
+            // The source forgets a block when it is written here. What a power cut takes back must be remembered here.
+            if let Some(local) = node.local() {
+                local.write_bitmap(node, Which::Dirty).await;
+            }
             let change = Request::conn(ConnState::WFSyncUUID);
-            node.change_state(change, Node::SOFT).map(|_| ()).map_err(|_| Dropped)
+            node.change_state(change, Node::SOFT)
+                .map(|_| ())
+                .map_err(|_| Dropped)
         }
         ConnState::WFBitMapS => {
             node.flags.start_source.set(true);

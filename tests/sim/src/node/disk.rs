@@ -169,7 +169,8 @@ impl LocalDisk {
     async fn write_meta(&self, node: &Node, sectors: Sectors, durable: bool) {
         let done = Rc::new(Cell::new(false));
         let told = done.clone();
-        self.meta.write(node.owner, sectors, durable, move || told.set(true));
+        self.meta
+            .write(node.owner, sectors, durable, move || told.set(true));
         node.sim.until(|| done.get()).await;
     }
 
@@ -213,7 +214,8 @@ impl LocalDisk {
             }
         }
         if let Some(sector) = self.layout.activity_log_block(transaction.ring_block) {
-            self.write_meta(node, meta_sectors(sector, &block), true).await;
+            self.write_meta(node, meta_sectors(sector, &block), true)
+                .await;
         }
         self.activity_log.borrow_mut().commit();
         node.retry_delayed();
@@ -257,7 +259,9 @@ impl LocalDisk {
 
     pub(crate) fn any_out_of_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> bool {
         let end = bits_for(Sector(sector.0 + u64::from(size_bytes >> 9)));
-        self.view(node).next_set(sector.bit()).is_some_and(|bit| bit.0 < end)
+        self.view(node)
+            .next_set(sector.bit())
+            .is_some_and(|bit| bit.0 < end)
     }
 
     /// All pages: which one changed is not worth knowing for a volume this small.
@@ -268,20 +272,25 @@ impl LocalDisk {
     }
 
     async fn write_page_if_dirty(&self, node: &Node, page: u64) {
-        let dirty = usize::try_from(page).ok().and_then(|page| self.dirty_pages.get(page));
+        let dirty = usize::try_from(page)
+            .ok()
+            .and_then(|page| self.dirty_pages.get(page));
         if dirty.is_some_and(|dirty| dirty.replace(false)) {
             self.write_page(node, page).await;
         }
     }
 
     async fn write_page(&self, node: &Node, page: u64) {
-        if self.cleared.replace(false) {
-            self.flush_data(node).await;
-        }
+        let cleared = self.cleared.replace(false);
         let mut content = [0; 4096];
         self.view(node).export_page(page, &mut content);
+        if cleared {
+            // What the page no longer says must be on stable storage; what is cleared from now on is not in it.
+            self.flush_data(node).await;
+        }
         if let Some(sector) = self.layout.bitmap_page(page) {
-            self.write_meta(node, meta_sectors(sector, &content), false).await;
+            self.write_meta(node, meta_sectors(sector, &content), false)
+                .await;
         }
     }
 

@@ -110,7 +110,11 @@ pub(crate) async fn receive_state(node: &Rc<Node>, word: u32) -> Result<(), Drop
         if node.state() != own {
             continue;
         }
-        let verdict = conclude(&proposal, node.negotiated.get().0, node.flags.new_current_uuid.get());
+        let verdict = conclude(
+            &proposal,
+            node.negotiated.get().0,
+            node.flags.new_current_uuid.get(),
+        );
         let peer_state::Verdict::Apply(conclusion) = verdict else {
             return Err(Dropped);
         };
@@ -158,14 +162,19 @@ fn fail_handshake(node: &Rc<Node>, proposal: Proposal) -> Result<Proposal, Dropp
 async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, ()> {
     let local = node.local().ok_or(())?;
     let mut peer = node.peer.get().ok_or(())?;
-    let resolves = node.session.borrow().as_ref().is_some_and(|session| session.resolver == node.id);
+    let resolves = node
+        .session
+        .borrow()
+        .as_ref()
+        .is_some_and(|session| session.resolver == node.id);
     let mut own = uuid_set(&local.uuids());
     let state = node.state();
     let compared = uuid_compare(&uuid_compare::Facts {
         own,
         peer: peer.set,
         apv: APV,
-        crashed_primary: node.flags.crashed_primary.get() && !node.config.has(Canary::CrashForgotten),
+        crashed_primary: node.flags.crashed_primary.get()
+            && !node.config.has(Canary::CrashForgotten),
         peer_crashed_primary: peer.flags & UUID_CRASHED_PRIMARY != 0,
         is_primary: state.role.is_primary(),
         peer_is_primary: proposal.peer.role.is_primary(),
@@ -195,7 +204,9 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
     };
     let missed_finish = own.bitmap != 0 && own.bitmap == peer.set.history[0];
     let verdict = compared.verdict.code();
-    node.oracle.borrow_mut().decided(node.id, conn, verdict, missed_finish);
+    node.oracle
+        .borrow_mut()
+        .decided(node.id, conn, verdict, missed_finish);
     if set_all_bits {
         resync::set_all_and_write(node).await;
     }

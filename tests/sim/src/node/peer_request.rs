@@ -41,7 +41,12 @@ pub(crate) struct PeerRequest {
 }
 
 impl Node {
-    pub(crate) fn peer_request(&self, kind: Kind, blocks: Blocks, block_id: BlockId) -> PeerRequest {
+    pub(crate) fn peer_request(
+        &self,
+        kind: Kind,
+        blocks: Blocks,
+        block_id: BlockId,
+    ) -> PeerRequest {
         self.peer_requests.set(self.peer_requests.get() + 1);
         PeerRequest {
             kind,
@@ -74,17 +79,21 @@ impl Node {
         let node = self.clone();
         let Blocks { sector, .. } = request.blocks;
         let count = request.blocks.sectors();
-        self.hardware.data.read(self.owner, sector.0, count, move |sectors| {
-            request.sectors = sectors;
-            node.answers.borrow_mut().push_back(request);
-        });
+        self.hardware
+            .data
+            .read(self.owner, sector.0, count, move |sectors| {
+                request.sectors = sectors;
+                node.answers.borrow_mut().push_back(request);
+            });
     }
 
     /// Writes for a request; its ack is the asender's.
     pub(crate) fn start_peer_write(self: &Rc<Self>, request: PeerRequest, sectors: Sectors) {
         let node = self.clone();
-        self.hardware.data.write(self.owner, sectors, false, move || {
-            node.done.borrow_mut().push_back(request);
-        });
+        self.hardware
+            .data
+            .write(self.owner, sectors, false, move || {
+                node.done.borrow_mut().push_back(request);
+            });
     }
 }

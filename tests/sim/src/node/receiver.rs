@@ -39,7 +39,10 @@ impl Node {
     }
 
     fn wants_connection(&self) -> bool {
-        !matches!(self.conn(), ConnState::Disconnecting | ConnState::StandAlone)
+        !matches!(
+            self.conn(),
+            ConnState::Disconnecting | ConnState::StandAlone
+        )
     }
 }
 
@@ -76,13 +79,17 @@ async fn connect(node: &Rc<Node>) -> Option<Rc<Session>> {
 async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
     node.session.replace(Some(session.clone()));
     let now_ns = node.sim.now_ns();
-    node.liveness
-        .replace(Some(Liveness::new(PING_INTERVAL_NS, PING_TIMEOUT_NS, now_ns)));
+    node.liveness.replace(Some(Liveness::new(
+        PING_INTERVAL_NS,
+        PING_TIMEOUT_NS,
+        now_ns,
+    )));
     let change = Request::conn(ConnState::WFReportParams);
     if node.change_connection(change, Node::SOFT).is_err() {
         return;
     }
-    node.sim.spawn(node.owner, acks::run(node.clone(), session.clone()));
+    node.sim
+        .spawn(node.owner, acks::run(node.clone(), session.clone()));
     node.state_sent.set(true);
     node.send_uuids(0).await;
     node.send_state(node.state()).await;
@@ -114,7 +121,9 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
 
 async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
     match packet {
-        Packet::Data(id, blocks, number, flags) => receive_write(node, id, blocks, number, flags).await,
+        Packet::Data(id, blocks, number, flags) => {
+            receive_write(node, id, blocks, number, flags).await
+        }
         Packet::DataRequest(id, blocks) => receive_read(node, id, blocks).await,
         Packet::DataReply(id, blocks, sectors) => receive_data_reply(node, id, blocks, sectors),
         Packet::OutOfSync(blocks) => {
@@ -127,7 +136,9 @@ async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
         Packet::Uuids(set, bits, flags) => handshake::receive_uuids(node, set, bits, flags).await,
         Packet::State(word) => handshake::receive_state(node, word).await,
         Packet::SyncUuid(uuid) => resync::receive_sync_uuid(node, uuid).await,
-        Packet::Bitmap(compressed, bytes) => bitmap_exchange::receive(node, compressed, &bytes).await,
+        Packet::Bitmap(compressed, bytes) => {
+            bitmap_exchange::receive(node, compressed, &bytes).await
+        }
         Packet::ResyncRequest(blocks) => resync::receive_request(node, blocks).await,
         Packet::ResyncReply(blocks, sectors) => resync::receive_reply(node, blocks, sectors).await,
         Packet::ChangeRequest(mask, val) => {
@@ -160,13 +171,20 @@ async fn receive_write(
     request.epoch = Some(epoch);
     request.flags = flags;
     if node.config.protocol == Protocol::B && flags.receive_ack {
-        node.send_meta(Packet::Ack(Ack::Receive, id, blocks)).await.ok();
+        node.send_meta(Packet::Ack(Ack::Receive, id, blocks))
+            .await
+            .ok();
     }
     if node.config.has(Canary::AckBeforeWrite) && flags.write_ack {
-        node.send_meta(Packet::Ack(Ack::Write, id, blocks)).await.ok();
+        node.send_meta(Packet::Ack(Ack::Write, id, blocks))
+            .await
+            .ok();
         request.flags.write_ack = false;
     }
-    if claim(node, &mut request, RangeKind::PeerWrite).await.is_err() {
+    if claim(node, &mut request, RangeKind::PeerWrite)
+        .await
+        .is_err()
+    {
         node.epochs.borrow_mut().write_done(epoch);
         node.free_request(request);
         return Err(Dropped);
@@ -175,7 +193,8 @@ async fn receive_write(
         remember_for_diskless_peer(node, &mut request).await;
     }
     let content = Some(Content::Data(number));
-    let sectors = (blocks.sector.0..blocks.sector.0 + blocks.sectors()).map(|at| (at, content.clone()));
+    let sectors =
+        (blocks.sector.0..blocks.sector.0 + blocks.sectors()).map(|at| (at, content.clone()));
     node.start_peer_write(request, sectors.collect());
     Ok(())
 }
@@ -187,7 +206,10 @@ async fn claim(node: &Rc<Node>, request: &mut PeerRequest, kind: RangeKind) -> R
     let mut claimed = None;
     node.sim
         .until(|| {
-            let answer = node.ranges.borrow_mut().try_insert(kind, sector, size_bytes);
+            let answer = node
+                .ranges
+                .borrow_mut()
+                .try_insert(kind, sector, size_bytes);
             claimed = answer.ok();
             let conflicts = matches!(answer, Err(Refusal::Conflict(_) | Refusal::Full));
             !conflicts || careless || node.is_interrupted()
@@ -240,7 +262,10 @@ fn receive_data_reply(
     blocks: Blocks,
     sectors: crate::drive::Sectors,
 ) -> Result<(), Dropped> {
-    let found = node.log.borrow().lookup(id, blocks.sector, blocks.size_bytes);
+    let found = node
+        .log
+        .borrow()
+        .lookup(id, blocks.sector, blocks.size_bytes);
     let index = found.map_err(|_| Dropped)?;
     node.request(index).with(|parts| {
         if !parts.is_over {

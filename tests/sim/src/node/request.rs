@@ -132,10 +132,12 @@ impl Node {
         }
         if todo.has(Consequences::ANSWERED) {
             self.log.borrow_mut().answered(index);
-            self.application_pending.set(self.application_pending.get() - 1);
+            self.application_pending
+                .set(self.application_pending.get() - 1);
         }
         if todo.has(Consequences::UNANSWERED) {
-            self.application_pending.set(self.application_pending.get() + 1);
+            self.application_pending
+                .set(self.application_pending.get() + 1);
         }
         if todo.has(Consequences::QUEUE) {
             self.log.borrow_mut().requeue(index);

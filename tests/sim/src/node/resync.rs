@@ -135,11 +135,10 @@ async fn ask_for(node: &Rc<Node>, planner: &mut Plan, request: &Ask) -> bool {
         sector: request.sector,
         size_bytes: request.size,
     };
-    let claimed = node.ranges.borrow_mut().try_insert(
-        RangeKind::ResyncRequest,
-        request.sector,
-        request.size,
-    );
+    let claimed =
+        node.ranges
+            .borrow_mut()
+            .try_insert(RangeKind::ResyncRequest, request.sector, request.size);
     let range = match claimed {
         Ok(range) => range,
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
@@ -209,12 +208,22 @@ pub(crate) async fn finish(node: &Rc<Node>) {
     let Some(finish) = decide_finish(old, failed, 0) else {
         return;
     };
-    if let Some(local) = node.local() {
-        if finish.uuids != FinishUuids::Keep {
-            settle_uuids(node, &local, finish.uuids).await;
-        }
+    let local = node.local();
+    if let Some(local) = &local {
+        // The generation must not say more than the disk holds.
+        local.flush_data(node).await;
     }
-    let changed = node.change_state_if(finish.change, Node::SOFT, |state| state.conn == old.conn);
+    // Generation and state change together: who loses the peer in between must not be told that both are equal.
+    let changed = node.change_state_if(finish.change, Node::SOFT, |state| {
+        let goes_on = state.conn == old.conn;
+        if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
+            settle_uuids(node, local, finish.uuids);
+        }
+        goes_on
+    });
+    if let Some(local) = local {
+        local.sync(node).await;
+    }
     if changed.is_err() {
         node.resync.borrow_mut().done = false;
         return;
@@ -225,15 +234,15 @@ pub(crate) async fn finish(node: &Rc<Node>) {
     resync.cancel();
 }
 
-async fn settle_uuids(node: &Rc<Node>, local: &super::disk::LocalDisk, uuids: FinishUuids) {
-    // The generation must not say more than the disk holds.
-    local.flush_data(node).await;
+fn settle_uuids(node: &Rc<Node>, local: &super::disk::LocalDisk, uuids: FinishUuids) {
     let peer = node.peer.get();
     let primary = node.is_primary();
     let settled: UuidSet = local.change(|superblock| {
         match (uuids, peer) {
             (FinishUuids::AdoptPeer, Some(peer)) => {
-                superblock.uuids.finish_as_sync_target(&uuids_of(&peer.set), primary);
+                superblock
+                    .uuids
+                    .finish_as_sync_target(&uuids_of(&peer.set), primary);
             }
             _ => superblock.uuids.finish_as_sync_source(),
         }
@@ -245,7 +254,6 @@ async fn settle_uuids(node: &Rc<Node>, local: &super::disk::LocalDisk, uuids: Fi
     }
     node.exposed_uuid.set(settled.current);
     node.tell(|| format!("updated UUIDs {settled}"));
-    local.sync(node).await;
 }
 
 /// Starts a resync.
@@ -265,12 +273,20 @@ pub(crate) async fn start(node: &Rc<Node>, side: Side) {
     };
     prepare(node, side, set_bits);
     let wanted = Request::all(start.changed.new);
-    if node.change_state_if(wanted, Node::SOFT, |now| now == state).is_err() {
+    if node
+        .change_state_if(wanted, Node::SOFT, |now| now == state)
+        .is_err()
+    {
         node.plan.replace(None);
         node.resync.borrow_mut().cancel();
         return;
     }
-    node.tell(|| format!("Began resync as {} ({set_bits} bits set)", node.state().conn));
+    node.tell(|| {
+        format!(
+            "Began resync as {} ({set_bits} bits set)",
+            node.state().conn
+        )
+    });
     if set_bits == 0 && side == Side::Target {
         node.flags.resync_done.set(true);
     }
@@ -300,7 +316,9 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
                 || node.is_interrupted()
         })
         .await;
-    let Some(local) = node.local() else { return Ok(()) };
+    let Some(local) = node.local() else {
+        return Ok(());
+    };
     let primary = node.is_primary();
     local.change(|superblock| superblock.uuids.adopt_current(uuid, primary));
     node.tell(|| format!("updated sync uuid {}", local.uuids_text()));
@@ -344,11 +362,10 @@ pub(crate) async fn receive_reply(
     blocks: Blocks,
     sectors: Sectors,
 ) -> Result<(), Dropped> {
-    let found = node.ranges.borrow().find(
-        RangeKind::ResyncRequest,
-        blocks.sector,
-        blocks.size_bytes,
-    );
+    let found =
+        node.ranges
+            .borrow()
+            .find(RangeKind::ResyncRequest, blocks.sector, blocks.size_bytes);
     let range = found.ok_or(Dropped)?;
     let careless = node.config.has(Canary::ResyncOvertakesWrite);
     let mut promoted = false;
@@ -368,6 +385,9 @@ pub(crate) async fn receive_reply(
         node.free_request(request);
         forget_asked(node, blocks);
         return Ok(());
+    }
+    if let (true, Some(local)) = (node.config.has(Canary::BitClearedTooEarly), &request.local) {
+        local.set_in_sync(node, blocks.sector, blocks.size_bytes);
     }
     node.start_peer_write(request, whole(blocks, sectors));
     Ok(())
@@ -432,7 +452,9 @@ pub(crate) fn receive_ack(node: &Rc<Node>, ack: Ack, blocks: Blocks) {
 /// The connection is gone: what was asked for will not come.
 pub(crate) fn connection_lost(node: &Rc<Node>) {
     node.plan.replace(None);
-    node.ranges.borrow_mut().remove_kind(RangeKind::ResyncRequest);
+    node.ranges
+        .borrow_mut()
+        .remove_kind(RangeKind::ResyncRequest);
     node.retry_delayed();
     let mut resync = node.resync.borrow_mut();
     resync.cancel();
@@ -466,5 +488,7 @@ pub(crate) async fn set_all_and_write(node: &Rc<Node>) {
 pub(crate) fn is_quiet(node: &Node) -> bool {
     let session = node.session.borrow();
     node.resync.borrow().in_flight_sectors == 0
-        && session.as_ref().is_none_or(|session| !session.has_packet(node.id, Socket::Data))
+        && session
+            .as_ref()
+            .is_none_or(|session| !session.has_packet(node.id, Socket::Data))
 }

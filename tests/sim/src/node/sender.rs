@@ -124,7 +124,9 @@ pub(crate) async fn answer(node: &Rc<Node>, request: PeerRequest) {
         let packet = Packet::DataReply(request.block_id, blocks, sectors);
         node.send_data(packet).await.ok();
     } else {
-        node.send_data(Packet::ResyncReply(blocks, sectors)).await.ok();
+        node.send_data(Packet::ResyncReply(blocks, sectors))
+            .await
+            .ok();
         if node.config.has(Canary::BitClearedTooEarly) {
             if let Some(local) = node.local() {
                 local.set_in_sync(node, blocks.sector, blocks.size_bytes);

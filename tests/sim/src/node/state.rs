@@ -5,8 +5,9 @@
 use std::rc::Rc;
 
 use drbd_engine::state::{
-    self, change_all, effects_after, effects_now, AfterContext, Aggregate, Change as Request, ConnState,
-    Context, Deferred, Fencing, Flags, Immediate, OnNoData, State, StateError, Success, VolumeChange,
+    self, change_all, effects_after, effects_now, AfterContext, Aggregate, Change as Request,
+    ConnState, Context, Deferred, Fencing, Flags, Immediate, OnNoData, State, StateError, Success,
+    VolumeChange,
 };
 
 use super::{Change, Node};
@@ -18,7 +19,11 @@ impl Node {
     }
 
     pub(crate) fn context(&self) -> Context {
-        let current = self.local.borrow().as_ref().map(|local| local.uuids().current);
+        let current = self
+            .local
+            .borrow()
+            .as_ref()
+            .map(|local| local.uuids().current);
         let (negotiated_disk, negotiated_pdsk) = self.negotiated.get();
         Context {
             fencing: Fencing::DontCare,
@@ -77,9 +82,10 @@ impl Node {
         flags: Flags,
     ) -> Result<Success, StateError> {
         let mut volumes = [VolumeChange::new(self.state(), self.context())];
-        let changed = change_all(self.conn(), &mut volumes, request, flags).inspect_err(|error| {
-            self.tell(|| format!("Connection change failed: {error}"));
-        })?;
+        let changed =
+            change_all(self.conn(), &mut volumes, request, flags).inspect_err(|error| {
+                self.tell(|| format!("Connection change failed: {error}"));
+            })?;
         if changed.success != Success::Done {
             return Ok(changed.success);
         }
@@ -120,7 +126,8 @@ impl Node {
         match effect {
             Immediate::ClearResyncDone => self.resync.borrow_mut().clear_done(),
             Immediate::CloseEpoch => {
-                self.mirror_generation.set(self.mirror_generation.get().wrapping_add(1));
+                self.mirror_generation
+                    .set(self.mirror_generation.get().wrapping_add(1));
                 self.log.borrow_mut().close_epoch();
             }
             Immediate::ClearStateSent => self.state_sent.set(false),
@@ -147,7 +154,9 @@ impl Node {
         let effects = effects_after(old, new, &self.after_context(new));
         let holds_writes = effects.contains(Deferred::NewCurrentUuid);
         if holds_writes {
-            self.flags.generations_due.set(self.flags.generations_due.get() + 1);
+            self.flags
+                .generations_due
+                .set(self.flags.generations_due.get() + 1);
         }
         self.deferred.volume.borrow_mut().push_back(Change {
             old,
@@ -173,7 +182,9 @@ impl Node {
 
     /// A new generation is on disk: writes go on.
     pub(crate) fn generation_begun(&self) {
-        self.flags.generations_due.set(self.flags.generations_due.get() - 1);
+        self.flags
+            .generations_due
+            .set(self.flags.generations_due.get() - 1);
         self.retry_delayed();
     }
 

@@ -91,7 +91,12 @@ pub struct Ended {
 
 impl Node {
     /// Submits an application's bio and waits until the node takes it; its end is told by [`Master::ended`].
-    pub async fn submit(self: &Rc<Self>, number: u64, operation: Operation, blocks: Blocks) -> Rc<Master> {
+    pub async fn submit(
+        self: &Rc<Self>,
+        number: u64,
+        operation: Operation,
+        blocks: Blocks,
+    ) -> Rc<Master> {
         let master = Rc::new(Master {
             number,
             operation,
@@ -101,7 +106,13 @@ impl Node {
         });
         self.sim.until(|| self.may_enter()).await;
         self.application_bios.set(self.application_bios.get() + 1);
-        self.tell(|| format!("app #{number} {operation:?} {}+{}", blocks.sector, blocks.sectors()));
+        self.tell(|| {
+            format!(
+                "app #{number} {operation:?} {}+{}",
+                blocks.sector,
+                blocks.sectors()
+            )
+        });
         self.oracle.borrow_mut().submitted(self.id, &master);
         if let Err((bio, _)) = self.attempt(Bio::new(master.clone())) {
             self.delayed.borrow_mut().push_back(bio);
@@ -146,9 +157,8 @@ impl Node {
     }
 
     fn get_extents(&self, bio: &mut Bio) -> Result<(), Obstacle> {
-        let too_early = self.config.has(Canary::ActivityLogAfterData);
         if bio.extents.is_some() {
-            return if bio.after_commit && !too_early {
+            return if bio.after_commit {
                 Err(Obstacle::ActivityLog)
             } else {
                 Ok(())
@@ -158,6 +168,15 @@ impl Node {
             return Ok(());
         };
         let got = local.activity_log.borrow_mut().try_get(span);
+        if got != Got::Hot && self.config.has(Canary::ActivityLogAfterData) {
+            // The work item writes the transaction when it comes to that.
+            let answer = local.activity_log.borrow_mut().reserve(span);
+            if matches!(answer, Reserve::Hot | Reserve::AfterCommit) {
+                bio.extents = Some((local, span));
+                self.retry_delayed();
+                return Ok(());
+            }
+        }
         if got != Got::Hot {
             return Err(Obstacle::ActivityLog);
         }
@@ -176,7 +195,10 @@ impl Node {
             return Ok(());
         }
         let Blocks { sector, size_bytes } = bio.master.blocks;
-        let claimed = self.ranges.borrow_mut().try_insert(RangeKind::LocalWrite, sector, size_bytes);
+        let claimed =
+            self.ranges
+                .borrow_mut()
+                .try_insert(RangeKind::LocalWrite, sector, size_bytes);
         match claimed {
             Ok(handle) => {
                 bio.range = Some(handle);
@@ -224,7 +246,10 @@ impl Node {
         }
         let master = bio.master.clone();
         let Blocks { sector, size_bytes } = master.blocks;
-        let admitted = self.log.borrow_mut().admit(part_of(plan, master.operation), sector, size_bytes);
+        let admitted =
+            self.log
+                .borrow_mut()
+                .admit(part_of(plan, master.operation), sector, size_bytes);
         let Some((index, _)) = admitted else {
             return Err((bio, Obstacle::Slot));
         };
@@ -248,7 +273,8 @@ impl Node {
             None => (local, None),
         };
         if plan.remote && kind != Kind::Flush {
-            self.application_pending.set(self.application_pending.get() + 1);
+            self.application_pending
+                .set(self.application_pending.get() + 1);
         }
         let parts = Parts {
             master: master.clone(),
@@ -260,7 +286,9 @@ impl Node {
             remote: plan.remote,
         };
         self.request(index).begin(parts, start.state());
-        self.oracle.borrow_mut().routed(self.id, &master, plan.local, plan.remote);
+        self.oracle
+            .borrow_mut()
+            .routed(self.id, &master, plan.local, plan.remote);
         if plan.local {
             self.start_local(index, &master);
         }

@@ -16,8 +16,16 @@ impl Node {
         let queued = !self.deferred.volume.borrow().is_empty()
             || !self.deferred.connection.borrow().is_empty()
             || !self.answers.borrow().is_empty();
-        let chores = flags.go_diskless.get() || flags.start_source.get() || flags.resync_done.get();
+        let chores = self.may_go_diskless() || flags.start_source.get() || flags.resync_done.get();
         queued || chores || self.log.borrow_mut().next_to_send().is_some() || self.epoch_is_closed()
+    }
+
+    fn may_go_diskless(&self) -> bool {
+        let local = self.local.borrow();
+        let unused = local
+            .as_ref()
+            .is_none_or(|local| local.references.get() == 0);
+        self.flags.go_diskless.get() && unused
     }
 
     /// Whether a barrier is due though nothing waits to be sent.
@@ -33,7 +41,9 @@ impl Node {
         let turns = self.worker_turns.get();
         self.worker_called.set(true);
         // Two turns: the one under way may have looked already.
-        self.sim.until(|| self.worker_turns.get() >= turns + 2).await;
+        self.sim
+            .until(|| self.worker_turns.get() >= turns + 2)
+            .await;
         self.worker_called.set(false);
     }
 }
@@ -46,7 +56,9 @@ pub(crate) async fn run(node: Rc<Node>) {
         node.worker_turns.set(node.worker_turns.get() + 1);
         node.sim.pause().await;
         node.sim
-            .until_timeout(node.owner, sleep_ns, || node.has_chores() || node.worker_called.get())
+            .until_timeout(node.owner, sleep_ns, || {
+                node.has_chores() || node.worker_called.get()
+            })
             .await;
     }
 }
@@ -59,7 +71,8 @@ async fn turn(node: &Rc<Node>) -> u64 {
         sender::answer(node, request).await;
     }
     sender::drain(node).await;
-    if node.flags.go_diskless.replace(false) {
+    if node.may_go_diskless() {
+        node.flags.go_diskless.set(false);
         after::go_diskless(node).await;
     }
     resync::turn(node).await

@@ -37,7 +37,8 @@ use crate::{
 
 /// Knows the listeners, and the registry in which objects have their numbers.
 ///
-/// The registry's objects lead here and this leads to the registry: the module breaks the circle when it is unloaded.
+/// The registry's objects lead here and this leads to the registry: the module breaks the circle
+/// when it is unloaded.
 #[pin_data]
 pub(crate) struct Notifier {
     listeners: Arc<Listeners>,
@@ -57,7 +58,8 @@ impl Notifier {
         )
     }
 
-    /// From now on events are about the objects of this registry; of none, they go nowhere. May sleep.
+    /// From now on events are about the objects of this registry; of none, they go nowhere. May
+    /// sleep.
     pub(crate) fn set_registry(&self, registry: Option<Arc<Registry>>) {
         let old = core::mem::replace(&mut *self.registry.lock(), registry);
         drop(old);
@@ -72,10 +74,13 @@ impl Notifier {
     }
 }
 
-/// Tells of an event about an object of this resource, as long as the resource is registered. May sleep.
+/// Tells of an event about an object of this resource, as long as the resource is registered. May
+/// sleep.
 fn tell(resource: &Resource, event: impl FnOnce(&Arc<Listeners>, &Arc<Registry>, ResourceId)) {
     let notifier = &resource.environment.notifier;
-    notifier.with(resource, |registry, id| event(&notifier.listeners, registry, id));
+    notifier.with(resource, |registry, id| {
+        event(&notifier.listeners, registry, id)
+    });
 }
 
 /// A connection got its configuration. May sleep.
@@ -119,7 +124,8 @@ pub(crate) fn helper(
 
 /// The state of a volume changed. On the worker, in the order of the changes.
 ///
-/// Both streams of events are written in one go, so that the second effect has nothing to add to the first.
+/// Both streams of events are written in one go, so that the second effect has nothing to add to
+/// the first.
 pub(crate) fn state_changed(device: &Arc<Device>, effect: Deferred, old: State, new: State) {
     if effect != Deferred::Notify {
         return;
@@ -139,9 +145,15 @@ pub(crate) fn state_changed(device: &Arc<Device>, effect: Deferred, old: State, 
         }
     }
     // All volumes share one connection, whose change is told once: with that of the first volume.
-    let is_first = resource.volume_at(0).is_some_and(|first| Arc::ptr_eq(&first, device));
+    let is_first = resource
+        .volume_at(0)
+        .is_some_and(|first| Arc::ptr_eq(&first, device));
     let new_connection = connection_state(new);
-    let old_connection = if is_first { connection_state(old) } else { new_connection };
+    let old_connection = if is_first {
+        connection_state(old)
+    } else {
+        new_connection
+    };
     tell(resource, |listeners, registry, id| {
         let change = ResourceChange {
             resource: id,

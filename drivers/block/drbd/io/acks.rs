@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The thread `drbdN_asender`: has the meta socket to itself. It receives acks, sends those of the peer's requests that ended, and
-//! finds out whether the peer is alive (Spec §1.6, §1.16, §1.17).
+//! The thread `drbdN_asender`: has the meta socket to itself. It receives acks, sends those of the
+//! peer's requests that ended, and finds out whether the peer is alive (Spec §1.6, §1.16, §1.17).
 
 use drbd_engine::{
     state::ConnState,
@@ -357,9 +357,11 @@ impl Connection {
 }
 
 impl Resource {
-    /// Asks the peer for a sign of life, and waits for it: what was sent to it on the meta socket before, it has received by then.
+    /// Asks the peer for a sign of life, and waits for it: what was sent to it on the meta socket
+    /// before, it has received by then.
     ///
-    /// Returns whether it came; where it did not the connection is gone, or on its way out. May sleep; not from the asender.
+    /// Returns whether it came; where it did not the connection is gone, or on its way out. May
+    /// sleep; not from the asender.
     pub(crate) fn ping_peer(&self) -> bool {
         let connection = &self.connection;
         let timeout = connection

@@ -2,8 +2,8 @@
 
 //! The commands, carried out (spec §3.5): what control asks of the data path.
 //!
-//! One command at a time runs on a resource. Reports take no lock that a command holds for long, so a
-//! helper that a command waits for may ask for the status.
+//! One command at a time runs on a resource. Reports take no lock that a command holds for long, so
+//! a helper that a command waits for may ask for the status.
 
 mod connect;
 mod disk;
@@ -73,7 +73,10 @@ impl Registry {
         let resource = device.resource.clone();
         let _admin = resource.admin.lock();
         // It may have been removed while this waited for its turn.
-        if !self.find(minor).is_some_and(|present| Arc::ptr_eq(&present, &device)) {
+        if !self
+            .find(minor)
+            .is_some_and(|present| Arc::ptr_eq(&present, &device))
+        {
             return RetCode::MINOR_INVALID;
         }
         let code = code_of(act(&device));
@@ -131,7 +134,8 @@ fn settle(resource: &Arc<Resource>) {
     }
 }
 
-/// Waits until no request of a device awaits the peer; the connection's end ends that too. May sleep.
+/// Waits until no request of a device awaits the peer; the connection's end ends that too. May
+/// sleep.
 fn wait_for_answers(device: &Device) {
     const LOOK_AGAIN_MS: u32 = 100;
     let answered = || device.counters.application_pending.get() == 0;
@@ -191,7 +195,9 @@ impl Backend for Arc<Registry> {
     }
 
     fn delete_resource(&self, resource: ResourceId, _info: &mut InfoText) -> RetCode {
-        self.on_resource(resource, |resource| objects::delete_resource(self, resource))
+        self.on_resource(resource, |resource| {
+            objects::delete_resource(self, resource)
+        })
     }
 
     fn new_device(
@@ -255,7 +261,9 @@ impl Backend for Arc<Registry> {
     }
 
     fn net_options(&self, resource: ResourceId, net: &NetConf, info: &mut InfoText) -> RetCode {
-        self.on_resource(resource, |resource| connect::change_options(resource, net, info))
+        self.on_resource(resource, |resource| {
+            connect::change_options(resource, net, info)
+        })
     }
 
     fn disconnect(&self, resource: ResourceId, force: bool, _info: &mut InfoText) -> RetCode {
@@ -295,7 +303,9 @@ impl Backend for Arc<Registry> {
     }
 
     fn new_current_uuid(&self, minor: Minor, clear_bitmap: bool, info: &mut InfoText) -> RetCode {
-        self.on_device(minor, |device| sync::new_current_uuid(device, clear_bitmap, info))
+        self.on_device(minor, |device| {
+            sync::new_current_uuid(device, clear_bitmap, info)
+        })
     }
 
     fn timeout_type(&self, minor: Minor) -> u32 {

@@ -78,7 +78,9 @@ fn after_volume(resource: &Arc<Resource>, after: &After) {
         present: device.state(),
         volumes: resource.control.lock().aggregate(),
         is_attached: local.is_some(),
-        bitmap_uuid_is_zero: local.as_ref().is_some_and(|local| local.uuids().bitmap == 0),
+        bitmap_uuid_is_zero: local
+            .as_ref()
+            .is_some_and(|local| local.uuids().bitmap == 0),
         was_io_error: device.flags.any(flag::WAS_IO_ERROR),
         calls_local_io_error: local.as_ref().is_some_and(|local| {
             local.conf().on_io_error == drbd_engine::config::OnIoError::CallLocalIoError
@@ -131,12 +133,7 @@ fn carry_out_deferred(
 }
 
 /// The effects that send nothing by themselves.
-fn carry_out_local(
-    resource: &Arc<Resource>,
-    device: &Arc<Device>,
-    effect: Deferred,
-    new: State,
-) {
+fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Deferred, new: State) {
     match effect {
         Deferred::ClearCrashedPrimary => clear_crashed_primary(device),
         Deferred::HelperPriOnInconDegr => helper(device, "pri-on-incon-degr"),
@@ -196,7 +193,9 @@ fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
 }
 
 fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::NotSent> {
-    let Some(local) = device.local() else { return Ok(()) };
+    let Some(local) = device.local() else {
+        return Ok(());
+    };
     // What was only announced as out of sync belongs before the resync begins.
     super::sender::drain(&device.resource);
     let uuid = local.change(device, |superblock| {
@@ -230,7 +229,8 @@ fn write_bitmap(device: &Arc<Device>, which: Which) {
     }
 }
 
-/// The disk failed, or the admin detaches it: nothing new goes there; it is let go when what is under way has ended.
+/// The disk failed, or the admin detaches it: nothing new goes there; it is let go when what is
+/// under way has ended.
 fn release_failed_disk(device: &Arc<Device>, new: State) {
     if device.flags.any(flag::FORCE_DETACH) {
         if let Some(local) = device.local() {
@@ -301,16 +301,20 @@ pub(crate) fn look_after(device: &Arc<Device>, chores: u32) {
     }
 }
 
-/// Lets a failed disk go, once nobody uses it any more: whoever gives back the last reference makes the worker come again.
+/// Lets a failed disk go, once nobody uses it any more: whoever gives back the last reference makes
+/// the worker come again.
 fn go_diskless(device: &Arc<Device>) {
     if device.state().disk != DiskState::Failed {
         return;
     }
-    let Some(disk) = device.retire_local() else { return };
+    let Some(disk) = device.retire_local() else {
+        return;
+    };
     if device.has_local_references() {
         return;
     }
-    // What the bitmap says is needed at the next attach; if it cannot be written, everything is out of sync.
+    // What the bitmap says is needed at the next attach; if it cannot be written, everything is out
+    // of sync.
     let lost = device.flags.any(flag::WAS_READ_ERROR)
         || disk.bitmap.write(device, &disk, Which::Dirty).is_err();
     if lost {
@@ -320,14 +324,21 @@ fn go_diskless(device: &Arc<Device>) {
     }
     let _ = disk.sync(device);
     drop(disk);
-    let _ = device.resource.change_state(device, Change::disk(DiskState::Diskless), How::HARD);
+    let _ = device
+        .resource
+        .change_state(device, Change::disk(DiskState::Diskless), How::HARD);
     super::attach::close(device);
 }
 
-/// Writes metadata that has been dirty for long enough; returns when there is something to write, in milliseconds from now.
+/// Writes metadata that has been dirty for long enough; returns when there is something to write,
+/// in milliseconds from now.
 pub(crate) fn sync_when_due(device: &Arc<Device>, now_ns: u64) -> u32 {
-    let Some(local) = device.local() else { return u32::MAX };
-    let Some(since_ns) = local.dirty_since_ns() else { return u32::MAX };
+    let Some(local) = device.local() else {
+        return u32::MAX;
+    };
+    let Some(since_ns) = local.dirty_since_ns() else {
+        return u32::MAX;
+    };
     let age_ms = now_ns.saturating_sub(since_ns) / (SECOND_NS / 1000);
     if age_ms >= METADATA_DIRTY_MS {
         let _ = local.sync(device);

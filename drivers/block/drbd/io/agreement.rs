@@ -2,8 +2,9 @@
 
 //! Changes of state that the peer has to agree to (Spec §1.23, §4.5).
 //!
-//! One at a time: whoever asks holds `Connection::agreement` until the answer is there, the connection is gone, or the peer has taken too
-//! long. The receiver never waits for that lock, so two nodes that ask each other at once both get an answer.
+//! One at a time: whoever asks holds `Connection::agreement` until the answer is there, the
+//! connection is gone, or the peer has taken too long. The receiver never waits for that lock, so
+//! two nodes that ask each other at once both get an answer.
 
 use drbd_engine::{
     state::{
@@ -46,13 +47,15 @@ const RETRY_LIMIT_NS: u64 = 30 * drbd_engine::timer::SECOND_NS;
 const ANSWER_MS_MIN: u32 = 10_000;
 
 impl Resource {
-    /// Changes the state of a volume, with the peer's consent where that is needed. May sleep; not from the receiver or the asender.
+    /// Changes the state of a volume, with the peer's consent where that is needed. May sleep; not
+    /// from the receiver or the asender.
     ///
     /// A change that another one under way refuses is tried again.
     ///
     /// # Errors
     ///
-    /// The rule that refuses it; [`StateError::RefusedByPeer`] where the peer does, or does not answer.
+    /// The rule that refuses it; [`StateError::RefusedByPeer`] where the peer does, or does not
+    /// answer.
     pub(crate) fn request_state(
         &self,
         device: &Arc<Device>,
@@ -69,7 +72,8 @@ impl Resource {
         })
     }
 
-    /// Changes the state of the connection, with the peer's consent where that is needed; as [`Self::request_state`] otherwise.
+    /// Changes the state of the connection, with the peer's consent where that is needed; as
+    /// [`Self::request_state`] otherwise.
     ///
     /// # Errors
     ///
@@ -113,12 +117,14 @@ impl Resource {
             if result != Err(StateError::InTransientState) || waited_ns > RETRY_LIMIT_NS {
                 return result;
             }
-            // What is in the way ends with a state change, which need not be of this resource's making.
+            // What is in the way ends with a state change, which need not be of this resource's
+            // making.
             self.waiters.wait_until_timeout(|| false, RETRY_MS);
         }
     }
 
-    /// Whether the peer is to be asked; the rules are checked first, so that it is not asked in vain.
+    /// Whether the peer is to be asked; the rules are checked first, so that it is not asked in
+    /// vain.
     fn volume_needs_peer(
         &self,
         device: &Arc<Device>,

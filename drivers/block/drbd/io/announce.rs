@@ -70,7 +70,8 @@ pub(crate) fn protocol_of(net: &NetConf) -> Protocol {
     }
 }
 
-/// A configured algorithm's name as it goes onto the wire. Longer ones are not accepted by the configuration.
+/// A configured algorithm's name as it goes onto the wire. Longer ones are not accepted by the
+/// configuration.
 pub(crate) fn algorithm(name: &[u8]) -> AlgorithmName {
     AlgorithmName::new(name).unwrap_or(AlgorithmName::NONE)
 }
@@ -111,7 +112,11 @@ impl Resource {
         let version = self.connection.version();
         let mut payload = [0; Protocol::MAX_SIZE];
         let size = protocol_of(&config.net).encode(version, &mut payload);
-        self.send_data(Default::default(), command, payload.get(..size).ok_or(NotSent)?)
+        self.send_data(
+            Default::default(),
+            command,
+            payload.get(..size).ok_or(NotSent)?,
+        )
     }
 }
 
@@ -124,7 +129,8 @@ impl Device {
         let mut payload = [0; SyncParam::MAX_SIZE];
         let size = sync_param(conf.as_deref(), &config.net).encode(version, &mut payload);
         let payload = payload.get(..size).ok_or(NotSent)?;
-        self.resource.send_data(self.volume, SyncParam::command(version), payload)
+        self.resource
+            .send_data(self.volume, SyncParam::command(version), payload)
     }
 
     /// Sends the sizes. With `trigger_reply` the peer is asked for its own. May sleep.
@@ -134,14 +140,20 @@ impl Device {
         flags: ResizeFlags,
     ) -> Result<(), NotSent> {
         let connection = &self.resource.connection;
-        let local = self.local().filter(|_| self.state().disk >= DiskState::Negotiating);
-        let own_limit = local.as_ref().map(|local| {
-            local.backing.max_hw_sectors().saturating_mul(SECTOR_SIZE)
-        });
+        let local = self
+            .local()
+            .filter(|_| self.state().disk >= DiskState::Negotiating);
+        let own_limit = local
+            .as_ref()
+            .map(|local| local.backing.max_hw_sectors().saturating_mul(SECTOR_SIZE));
         let limits = local.as_ref().map(|local| queue_limits(&local.backing));
         let sizes = Sizes {
-            disk: local.as_ref().map_or(Sector(0), |local| local.layout.usable()),
-            user: local.as_ref().map_or(Sector(0), |local| Sector(local.conf().disk_size)),
+            disk: local
+                .as_ref()
+                .map_or(Sector(0), |local| local.layout.usable()),
+            user: local
+                .as_ref()
+                .map_or(Sector(0), |local| Sector(local.conf().disk_size)),
             current: Sector(if trigger_reply { 0 } else { self.capacity() }),
             max_bio_size: announced_bio_size(connection.version(), own_limit),
             queue_order_type: 0,
@@ -154,12 +166,15 @@ impl Device {
         let mut payload = [0; Sizes::MAX_SIZE];
         let size = sizes.encode(&mut payload);
         let payload = payload.get(..size).ok_or(NotSent)?;
-        self.resource.send_data(self.volume, Command::Sizes, payload)
+        self.resource
+            .send_data(self.volume, Command::Sizes, payload)
     }
 
     /// Sends the generations. May sleep; without a disk there are none to send.
     pub(crate) fn send_uuids(self: &Arc<Self>, extra: UuidFlags) -> Result<(), NotSent> {
-        let Some(local) = self.local() else { return Ok(()) };
+        let Some(local) = self.local() else {
+            return Ok(());
+        };
         let state = self.state();
         if state.disk < DiskState::Negotiating {
             return Ok(());
@@ -174,9 +189,9 @@ impl Device {
         if self.flags.any(flag::CRASHED_PRIMARY) {
             flags = flags.with(UuidFlags::CRASHED_PRIMARY);
         }
+        // Told only of a disk whose attaching the peer has a say in; of others the state speaks.
         let (negotiated, _) = self.resource.control.lock().negotiated(self);
-        let disk = if state.disk == DiskState::Negotiating { negotiated } else { state.disk };
-        if disk == DiskState::Inconsistent {
+        if state.disk == DiskState::Negotiating && negotiated == DiskState::Inconsistent {
             flags = flags.with(UuidFlags::INCONSISTENT);
         }
         let packet = Uuids {
@@ -186,13 +201,15 @@ impl Device {
             bits_set,
             flags,
         };
-        self.resource.send_data(self.volume, Command::Uuids, &packet.encode())
+        self.resource
+            .send_data(self.volume, Command::Uuids, &packet.encode())
     }
 
     /// Sends a state of this volume. May sleep.
     pub(crate) fn send_state(&self, state: State) -> Result<(), NotSent> {
         let packet = StateWord(state.to_word());
-        self.resource.send_data(self.volume, Command::State, &packet.encode())
+        self.resource
+            .send_data(self.volume, Command::State, &packet.encode())
     }
 
     /// Sends the present state. May sleep.

@@ -101,7 +101,9 @@ pub(crate) fn attach(
         let text = format_args!("resync-after is not built into this driver");
         return Err(info.say(RetCode::RESYNC_AFTER, text));
     }
-    device.flags.clear(flag::FORCE_DETACH | flag::WAS_IO_ERROR | flag::WAS_READ_ERROR);
+    device
+        .flags
+        .clear(flag::FORCE_DETACH | flag::WAS_IO_ERROR | flag::WAS_READ_ERROR);
 
     let found = Found::open(device, conf, info)?;
     let superblock = found.superblock;
@@ -225,8 +227,8 @@ impl Found {
         ))
     }
 
-    /// Allocates what an attached disk has in core. The bitmap is as large as the volume was, so that
-    /// it can be read.
+    /// Allocates what an attached disk has in core. The bitmap is as large as the volume was, so
+    /// that it can be read.
     fn into_disk(
         self,
         device: &Device,
@@ -273,7 +275,14 @@ fn open(
             OpenError::ReadOnly => "it is read-only",
             OpenError::Other(_) => "the kernel refused",
         };
-        log!(Error, device, "open(\"{}\") failed: {} ({:?})", shown, reason, error);
+        log!(
+            Error,
+            device,
+            "open(\"{}\") failed: {} ({:?})",
+            shown,
+            reason,
+            error
+        );
         info.say(code, format_args!("{shown}: {reason}"))
     })
 }
@@ -288,7 +297,12 @@ fn read_superblock(
     let sector = placement.superblock_sector(meta_sectors)?;
     let mut io = SyncIo::new(meta).map_err(|_| MetaError::Io)?;
     let page = io.read(sector.0, None).map_err(|error| {
-        log!(Error, device, "Error while reading metadata: {}", error.to_errno());
+        log!(
+            Error,
+            device,
+            "Error while reading metadata: {}",
+            error.to_errno()
+        );
         MetaError::Io
     })?;
     let superblock = Superblock::decode(page)?;
@@ -330,7 +344,9 @@ fn refuse_metadata(device: &Device, error: MetaError) -> RetCode {
 fn slots(extents: u32) -> Result<KVVec<Slot>, RetCode> {
     let count = usize::try_from(extents).map_err(|_| RetCode::NO_MEMORY)?;
     let mut slots = KVVec::new();
-    slots.resize(count, Slot::default(), GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
+    slots
+        .resize(count, Slot::default(), GFP_KERNEL)
+        .map_err(|_| RetCode::NO_MEMORY)?;
     Ok(slots)
 }
 
@@ -348,7 +364,12 @@ pub(crate) fn discard_granularity(device: &Device, backing: &BlockDevice, conf: 
     if granularity == 0 {
         log!(Info, device, "rs_discard_granularity feature disabled");
     } else if granularity != wanted {
-        log!(Info, device, "rs_discard_granularity changed to {}", granularity);
+        log!(
+            Info,
+            device,
+            "rs_discard_granularity changed to {}",
+            granularity
+        );
     }
     granularity
 }
@@ -363,7 +384,12 @@ fn check_generation(device: &Device, superblock: &Superblock) -> Result<(), RetC
         && exposed != 0
         && exposed & !1 != superblock.uuids.generation()
     {
-        log!(Error, device, "Can only attach to data with current UUID={:016X}", exposed);
+        log!(
+            Error,
+            device,
+            "Can only attach to data with current UUID={:016X}",
+            exposed
+        );
         return Err(RetCode::DATA_NOT_CURRENT);
     }
     Ok(())
@@ -388,10 +414,19 @@ fn publish(
     device.set_local(disk);
     let local = device.local().ok_or(RetCode::NO_DISK)?;
     set_flag(device, flag::CRASHED_PRIMARY, conclusions.crashed_primary);
-    set_flag(device, flag::USE_DEGR_WFC_TIMEOUT, conclusions.use_degr_wfc_timeout);
+    set_flag(
+        device,
+        flag::USE_DEGR_WFC_TIMEOUT,
+        conclusions.use_degr_wfc_timeout,
+    );
     update_write_ordering(&device.resource, WriteOrdering::Flush);
     let counters = &device.counters;
-    for counter in [&counters.sent, &counters.received, &counters.read, &counters.written] {
+    for counter in [
+        &counters.sent,
+        &counters.received,
+        &counters.read,
+        &counters.written,
+    ] {
         counter.reset();
     }
     link(device, &local, true);
@@ -413,7 +448,8 @@ fn set_flag(device: &Device, flag: u32, on: bool) {
     }
 }
 
-/// Chooses how the order of the peer's writes is kept, not above `most`, by what all disks permit. May sleep.
+/// Chooses how the order of the peer's writes is kept, not above `most`, by what all disks permit.
+/// May sleep.
 pub(crate) fn update_write_ordering(resource: &Resource, most: WriteOrdering) {
     let ordering = resource.volumes().fold(most, |ordering, device| {
         device.local().map_or(ordering, |local| {
@@ -422,7 +458,12 @@ pub(crate) fn update_write_ordering(resource: &Resource, most: WriteOrdering) {
         })
     });
     if resource.connection.set_ordering(ordering) || ordering == WriteOrdering::Flush {
-        log!(Info, resource, "Method to ensure write ordering: {}", ordering.name());
+        log!(
+            Info,
+            resource,
+            "Method to ensure write ordering: {}",
+            ordering.name()
+        );
     }
 }
 
@@ -434,7 +475,12 @@ fn link(device: &Device, local: &LocalDisk, on: bool) {
         if !on {
             disk.unlink_backing(below);
         } else if let Err(error) = disk.link_backing(below) {
-            log!(Warning, device, "no link to the backing device: {}", error.to_errno());
+            log!(
+                Warning,
+                device,
+                "no link to the backing device: {}",
+                error.to_errno()
+            );
         }
     };
     change(&local.backing);
@@ -461,7 +507,9 @@ fn read_bitmap(
     }
     if !reads {
         let why = match conclusions.bitmap {
-            BitmapSource::FullSyncPending => "Assuming that all blocks are out of sync (aka FullSync)",
+            BitmapSource::FullSyncPending => {
+                "Assuming that all blocks are out of sync (aka FullSync)"
+            }
             _ => "all blocks are out of sync: a Primary crashed that kept no activity log",
         };
         log!(Info, device, "{}", why);

@@ -2,8 +2,9 @@
 
 //! The bitmap of an attached disk: atomic words in core, pages on the metadata device.
 //!
-//! Bits change in any context. A page that changed is dirty until it was written; a page that is being written is marked clean
-//! first, so a change that the write may have missed makes it dirty again.
+//! Bits change in any context. A page that changed is dirty until it was written; a page that is
+//! being written is marked clean first, so a change that the write may have missed makes it dirty
+//! again.
 
 use core::cell::Cell;
 
@@ -100,7 +101,8 @@ impl Bitmap {
         bitmap::Bitmap::new(&self.words, Sector(self.capacity_sectors.load()))
     }
 
-    /// Changes the capacity, which must not exceed the largest; new storage is out of sync if `set_new`.
+    /// Changes the capacity, which must not exceed the largest; new storage is out of sync if
+    /// `set_new`.
     ///
     /// Returns whether anything changed. The caller holds off application I/O.
     pub(crate) fn resize(&self, capacity: Sector, set_new: bool) -> bool {
@@ -136,7 +138,8 @@ impl Bitmap {
         self.set.load()
     }
 
-    /// Marks what `size_bytes` from `sector` on touch as out of sync; returns how many bits were clear. Any context.
+    /// Marks what `size_bytes` from `sector` on touch as out of sync; returns how many bits were
+    /// clear. Any context.
     pub(crate) fn set_out_of_sync(&self, sector: Sector, size_bytes: u32) -> u64 {
         let Some(view) = self.view() else { return 0 };
         let changed = view.set_range(sector, size_bytes);
@@ -144,7 +147,8 @@ impl Bitmap {
         changed
     }
 
-    /// Marks the blocks that `size_bytes` from `sector` on cover as in sync; returns how many bits were set. Any context.
+    /// Marks the blocks that `size_bytes` from `sector` on cover as in sync; returns how many bits
+    /// were set. Any context.
     pub(crate) fn set_in_sync(&self, sector: Sector, size_bytes: u32) -> u64 {
         let Some(view) = self.view() else { return 0 };
         let changed = view.clear_range(sector, size_bytes);
@@ -156,7 +160,8 @@ impl Bitmap {
         if set == 0 && cleared == 0 {
             return;
         }
-        self.set.update(|count| count.saturating_add(set).saturating_sub(cleared));
+        self.set
+            .update(|count| count.saturating_add(set).saturating_sub(cleared));
         let sectors = u64::from(size_bytes >> SECTOR_SHIFT);
         let last = Sector(sector.0.saturating_add(sectors.saturating_sub(1)));
         for page in sector.bit().0 / PAGE_BITS..=last.bit().0 / PAGE_BITS {
@@ -190,7 +195,8 @@ impl Bitmap {
         }
     }
 
-    /// Accounts for bits that the engine set in bulk through [`Self::view`], as when the peer's bitmap is merged.
+    /// Accounts for bits that the engine set in bulk through [`Self::view`], as when the peer's
+    /// bitmap is merged.
     pub(crate) fn recount(&self) {
         if let Some(view) = self.view() {
             self.set.store(view.count());
@@ -219,7 +225,8 @@ impl Bitmap {
             .is_some_and(|old| old & mask != 0)
     }
 
-    /// Writes one page where it changed; it is on stable storage only after the next flush. May sleep.
+    /// Writes one page where it changed; it is on stable storage only after the next flush. May
+    /// sleep.
     pub(crate) fn write_page_if_dirty(
         &self,
         device: &Device,
@@ -249,10 +256,15 @@ impl Bitmap {
         let mut bulk = BulkIo::new(disk.meta.lock().page.device(), BULK_DEPTH)?;
         let first = disk.layout.bitmap().0;
         let mut set = 0u64;
-        bulk.read(first, usize::try_from(pages)?, disk.timeout_ms(), |index, content| {
-            set = set.saturating_add(view.merge_page(u64::try_from(index)?, content));
-            Ok(())
-        })?;
+        bulk.read(
+            first,
+            usize::try_from(pages)?,
+            disk.timeout_ms(),
+            |index, content| {
+                set = set.saturating_add(view.merge_page(u64::try_from(index)?, content));
+                Ok(())
+            },
+        )?;
         self.set.store(set);
         Ok(())
     }
@@ -277,7 +289,9 @@ impl Bitmap {
             let dirty = self.take_dirty(page);
             current.set(page);
             let wanted = dirty || which == Which::All;
-            wanted.then(|| disk.layout.bitmap_page(page).map(|sector| sector.0)).flatten()
+            wanted
+                .then(|| disk.layout.bitmap_page(page).map(|sector| sector.0))
+                .flatten()
         });
         let written = bulk.write(sectors, disk.timeout_ms(), |_, content| {
             device.counters.bitmap_writes.add(1);

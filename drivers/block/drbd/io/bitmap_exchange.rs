@@ -29,6 +29,7 @@ use kernel::{
 };
 
 use super::{
+    bitmap::Which,
     device::Device,
     receiver::ConnectionError,
     resync,
@@ -48,7 +49,9 @@ pub(crate) fn send_as_source(device: &Arc<Device>) {
 
 /// Sends the bitmap; where a full sync is due all of it is set first. May sleep.
 fn send(device: &Arc<Device>, why: &str) -> Result<(), NotSent> {
-    let Some(local) = device.local() else { return Err(NotSent) };
+    let Some(local) = device.local() else {
+        return Err(NotSent);
+    };
     if local.flags().contains(MdFlags::FULL_SYNC) {
         resync::set_all_and_write(device, why).map_err(|_| NotSent)?;
     }
@@ -67,15 +70,17 @@ fn send(device: &Arc<Device>, why: &str) -> Result<(), NotSent> {
         let content = payload.get(..length).ok_or(NotSent)?;
         device.resource.send_data(device.volume, command, content)?;
     }
-    log_statistics(device, "send", &transfer.statistics(), transfer.saved_permille());
+    log_statistics(
+        device,
+        "send",
+        &transfer.statistics(),
+        transfer.saved_permille(),
+    );
     Ok(())
 }
 
 /// Merges a plain packet of the peer's bitmap. On the receiver.
-pub(crate) fn receive_plain(
-    device: &Arc<Device>,
-    payload: &[u8],
-) -> Result<(), ConnectionError> {
+pub(crate) fn receive_plain(device: &Arc<Device>, payload: &[u8]) -> Result<(), ConnectionError> {
     receive(device, |receiver, view| receiver.plain(view, payload))
 }
 
@@ -97,7 +102,11 @@ fn receive(
     ) -> Result<Received, drbd_engine::bitmap::transfer::TransferError>,
 ) -> Result<(), ConnectionError> {
     let Some(local) = device.local() else {
-        log!(Error, device, "the peer sends a bitmap, but there is no disk");
+        log!(
+            Error,
+            device,
+            "the peer sends a bitmap, but there is no disk"
+        );
         return Err(ConnectionError);
     };
     let view = local.bitmap.view().ok_or(ConnectionError)?;
@@ -108,7 +117,12 @@ fn receive(
         .get_or_insert_with(|| Receiver::new(view.bits(), header_size));
     match merge(receiver, &view) {
         Ok(received) if received.complete => {
-            log_statistics(device, "receive", &receiver.statistics(), receiver.saved_permille());
+            log_statistics(
+                device,
+                "receive",
+                &receiver.statistics(),
+                receiver.saved_permille(),
+            );
             peer.bitmap = None;
             drop(peer);
             local.bitmap.recount();
@@ -128,6 +142,10 @@ fn complete(device: &Arc<Device>) -> Result<(), ConnectionError> {
     match device.state().conn {
         ConnState::WFBitMapT => {
             send(device, "send_bitmap (WFBitMapT)").map_err(|_| ConnectionError)?;
+            // The source forgets a block as soon as it is written here. What a power cut takes back again must be known here.
+            if let Some(local) = device.local() {
+                local.bitmap.write(device, &local, Which::Dirty).map_err(|_| ConnectionError)?;
+            }
             let change = Change::conn(ConnState::WFSyncUUID);
             let changed = device.resource.change_state(device, change, How::VERBOSE);
             changed.map(|_| ()).map_err(|_| ConnectionError)
@@ -137,7 +155,12 @@ fn complete(device: &Arc<Device>) -> Result<(), ConnectionError> {
             Ok(())
         }
         conn => {
-            log!(Info, device, "unexpected cstate ({}) in receive_bitmap", conn.name());
+            log!(
+                Info,
+                device,
+                "unexpected cstate ({}) in receive_bitmap",
+                conn.name()
+            );
             Ok(())
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The connection of a resource: its configuration, what was agreed with the peer, the sockets and the transfer log.
+//! The connection of a resource: its configuration, what was agreed with the peer, the sockets and
+//! the transfer log.
 
 use drbd_engine::{
     config::{
@@ -40,8 +41,7 @@ use drbd_sys::{
 };
 use kernel::{
     alloc::KBox,
-    new_mutex,
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         Arc,
@@ -161,7 +161,8 @@ pub(crate) struct Connection {
     protocol: AtomicBits32,
     /// A set of [`flag`].
     pub(crate) flags: AtomicBits32,
-    /// Requests in the order of submission. Publishing a state takes this lock, so requests are routed by the state they entered in.
+    /// Requests in the order of submission. Publishing a state takes this lock, so requests are
+    /// routed by the state they entered in.
     #[pin]
     pub(crate) log: SpinLockIrq<Log>,
     /// Sectors on their way to the peer.
@@ -273,7 +274,9 @@ impl Connection {
         if let Some(config) = &config {
             let pages = usize::try_from(config.net.max_buffers).unwrap_or(PAGES_DEFAULT);
             self.account.set_limit(pages);
-            self.log.lock().set_max_epoch_size(config.net.max_epoch_size);
+            self.log
+                .lock()
+                .set_max_epoch_size(config.net.max_epoch_size);
         }
         let old = core::mem::replace(&mut *self.config.lock(), config);
         drop(old);

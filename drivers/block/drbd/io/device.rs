@@ -30,8 +30,7 @@ use drbd_sys::{
     wait::WaitQueue, //
 };
 use kernel::{
-    new_mutex,
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
@@ -343,7 +342,8 @@ impl Device {
         self.local.lock().is_some()
     }
 
-    /// Begins to let the disk go: no new references from here on. Returns it, also when called again. Any context.
+    /// Begins to let the disk go: no new references from here on. Returns it, also when called
+    /// again. Any context.
     pub(crate) fn retire_local(self: &Arc<Self>) -> Option<Arc<LocalDisk>> {
         let taken = self.local.lock().take();
         let mut retired = self.retired.lock();
@@ -357,7 +357,8 @@ impl Device {
         disk
     }
 
-    /// Whether references to the disk are out. The last one that is given back while the disk is being let go tells the worker.
+    /// Whether references to the disk are out. The last one that is given back while the disk is
+    /// being let go tells the worker.
     pub(crate) fn has_local_references(&self) -> bool {
         self.local_references.get() != 0
     }
@@ -384,7 +385,11 @@ impl Device {
         // Under the lock that promotion and demotion take, so that none of them happens in between.
         let _control = self.resource.control.lock();
         if !self.state().role.is_primary() {
-            return Err(if write { EROFS } else { Error::from_errno(-124) });
+            return Err(if write {
+                EROFS
+            } else {
+                Error::from_errno(-124)
+            });
         }
         self.open_count.update(|count| count.saturating_add(1));
         Ok(())
@@ -398,12 +403,15 @@ impl Device {
 
     /// Whether no block that a read wants is out of sync. Any context.
     pub(crate) fn is_in_sync(self: &Arc<Self>, sector: Sector, size_bytes: u32) -> bool {
-        self.local().is_some_and(|local| !local.bitmap.any_out_of_sync(sector, size_bytes))
+        self.local()
+            .is_some_and(|local| !local.bitmap.any_out_of_sync(sector, size_bytes))
     }
 
     /// Which node is to serve reads. Any context.
     pub(crate) fn read_balancing(self: &Arc<Self>) -> ReadBalancing {
-        self.local().map_or(ReadBalancing::PreferLocal, |local| local.conf().read_balancing)
+        self.local().map_or(ReadBalancing::PreferLocal, |local| {
+            local.conf().read_balancing
+        })
     }
 
     /// Tells the worker to look after something on this device. Any context.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a connection: everything that waits for the peer ends, and nothing of it is left (Spec §1.25).
+//! The end of a connection: everything that waits for the peer ends, and nothing of it is left
+//! (Spec §1.25).
 
 use drbd_engine::{
     request::Event,
@@ -29,7 +30,8 @@ use super::{
 };
 
 impl Resource {
-    /// Cleans up after a connection, or an attempt; StandAlone or Unconnected afterwards. On the receiver.
+    /// Cleans up after a connection, or an attempt; StandAlone or Unconnected afterwards. On the
+    /// receiver.
     pub(super) fn disconnect(self: &Arc<Self>, asender: Option<Thread>) {
         if self.cstate() == ConnState::StandAlone {
             return;
@@ -43,8 +45,9 @@ impl Resource {
         self.close_sockets(asender);
         self.wait_for_peer_requests();
         self.connection.epochs.lock().reset();
-        self.end_pending_requests();
+        // A write is told done as this node's alone only after that is a generation of its own on disk.
         self.flush_worker();
+        self.end_pending_requests();
         for device in self.volumes() {
             device.peer.lock().forget();
             resync::connection_lost(&device);
@@ -78,7 +81,8 @@ impl Resource {
         connection.set_congested(false);
     }
 
-    /// What the peer asked for is at the disk, or waits for the worker; nobody wants the answers any more.
+    /// What the peer asked for is at the disk, or waits for the worker; nobody wants the answers
+    /// any more.
     fn wait_for_peer_requests(self: &Arc<Self>) {
         let connection = &self.connection;
         let is_idle = || connection.peer_requests.get() == 0 && connection.flushes.get() == 0;

@@ -43,8 +43,7 @@ use drbd_sys::{
     time::monotonic_ns, //
 };
 use kernel::{
-    new_mutex,
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
@@ -66,7 +65,8 @@ use super::{
     worker::chore,
 };
 
-/// How long a metadata I/O may take where the admin set no `disk-timeout`, and with a disk that was given up.
+/// How long a metadata I/O may take where the admin set no `disk-timeout`, and with a disk that was
+/// given up.
 const META_TIMEOUT_MS: u32 = 600_000;
 const ABANDONED_TIMEOUT_MS: u32 = 1000;
 
@@ -78,7 +78,8 @@ pub(crate) type Extents = ActivityLog<KVVec<Slot>>;
 
 /// Pages for metadata I/O.
 pub(crate) struct MetaIo {
-    /// For transactions of the activity log, which are prepared before what they depend on is written.
+    /// For transactions of the activity log, which are prepared before what they depend on is
+    /// written.
     pub(crate) activity_log: SyncIo,
     /// For everything else.
     pub(crate) page: SyncIo,
@@ -207,7 +208,8 @@ impl LocalDisk {
         self.facts.lock().superblock.last_agreed_size
     }
 
-    /// The largest request of ours that a peer was found to take, in bytes; 0 where there was no peer. Any context.
+    /// The largest request of ours that a peer was found to take, in bytes; 0 where there was no
+    /// peer. Any context.
     pub(crate) fn peer_max_bio_bytes(&self) -> u32 {
         self.facts.lock().superblock.peer_max_bio_bytes
     }
@@ -217,7 +219,8 @@ impl LocalDisk {
         UuidsText(self.uuids())
     }
 
-    /// Changes the super block in core; what changed is written by [`Self::sync`], at the latest after 5 s. Any context.
+    /// Changes the super block in core; what changed is written by [`Self::sync`], at the latest
+    /// after 5 s. Any context.
     pub(crate) fn change<R>(&self, device: &Device, edit: impl FnOnce(&mut Superblock) -> R) -> R {
         let mut facts = self.facts.lock();
         let result = edit(&mut facts.superblock);
@@ -274,9 +277,11 @@ impl LocalDisk {
         let superblock = facts.superblock;
         drop(facts);
         let sector = self.layout.superblock();
-        let written = meta.page.page().map(|page| superblock.encode(page)).and_then(|()| {
-            self.write_page(&mut meta.page, sector, self.flushes_metadata())
-        });
+        let written = meta
+            .page
+            .page()
+            .map(|page| superblock.encode(page))
+            .and_then(|()| self.write_page(&mut meta.page, sector, self.flushes_metadata()));
         drop(meta);
         self.judge_metadata(device, written)
     }
@@ -298,12 +303,14 @@ impl LocalDisk {
         })
     }
 
-    /// Gives the disk up without waiting for it: what it has not done soon counts as failed. Any context.
+    /// Gives the disk up without waiting for it: what it has not done soon counts as failed. Any
+    /// context.
     pub(crate) fn abandon(&self) {
         self.abandoned.set(1);
     }
 
-    /// Writes a page of metadata; with `flush`, it is on stable storage afterwards, and what was written before. May sleep.
+    /// Writes a page of metadata; with `flush`, it is on stable storage afterwards, and what was
+    /// written before. May sleep.
     ///
     /// The wait ends when the disk is abandoned, also where it began before.
     pub(crate) fn write_page(&self, io: &mut SyncIo, sector: Sector, flush: bool) -> Result {
@@ -312,7 +319,9 @@ impl LocalDisk {
         loop {
             let result = io.finish(Some(ABANDONED_TIMEOUT_MS));
             let waited_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
-            let is_over = self.timeout_ms().is_some_and(|most| waited_ms >= u64::from(most));
+            let is_over = self
+                .timeout_ms()
+                .is_some_and(|most| waited_ms >= u64::from(most));
             match result {
                 Err(error) if error == ETIMEDOUT && !is_over => {}
                 result => return result,
@@ -336,9 +345,11 @@ impl LocalDisk {
         self.attached_ns.store(monotonic_ns());
     }
 
-    /// Writes the transaction that waiting requests need: bitmap pages of the extents that lose their slots, then the block.
+    /// Writes the transaction that waiting requests need: bitmap pages of the extents that lose
+    /// their slots, then the block.
     ///
-    /// Returns whether there was one to write; afterwards whoever waits is to be tried again. May sleep.
+    /// Returns whether there was one to write; afterwards whoever waits is to be tried again. May
+    /// sleep.
     ///
     /// # Errors
     ///
@@ -366,14 +377,19 @@ impl LocalDisk {
         self.judge_metadata(device, written).map(|()| true)
     }
 
-    /// What the bitmap says of extents that leave the log must be on disk before the log forgets them.
+    /// What the bitmap says of extents that leave the log must be on disk before the log forgets
+    /// them.
     fn write_evicted(&self, device: &Device, page_io: &mut SyncIo) -> Result {
         let mut pages = [u64::MAX; MAX_UPDATES];
-        for (place, page) in pages.iter_mut().zip(self.activity_log.lock().evicted_pages()) {
+        for (place, page) in pages
+            .iter_mut()
+            .zip(self.activity_log.lock().evicted_pages())
+        {
             *place = page;
         }
         for &page in pages.iter().take_while(|&&page| page != u64::MAX) {
-            self.bitmap.write_page_if_dirty(device, self, page_io, page)?;
+            self.bitmap
+                .write_page_if_dirty(device, self, page_io, page)?;
         }
         Ok(())
     }

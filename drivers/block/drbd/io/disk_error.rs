@@ -46,7 +46,8 @@ pub(crate) fn request_failed(request: &Arc<Request>, error: Error) {
     note(&device, operation == Operation::Read, sector, size_bytes);
 }
 
-/// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk. Any context.
+/// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk. Any
+/// context.
 pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_bytes: u32) {
     if let Some(local) = device.local() {
         local.bitmap.set_out_of_sync(sector, size_bytes);
@@ -72,6 +73,8 @@ pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
     if let Some(disk) = actions.new_disk {
         log!(Error, device, "Local IO failed, disk goes {}", disk.name());
         // A hard change is refused only where the disk is gone already.
-        let _ = device.resource.change_state(device, Change::disk(disk), How::HARD);
+        let _ = device
+            .resource
+            .change_state(device, Change::disk(disk), How::HARD);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the whole module shares: its handle, the bio reserve, the queue for delayed bios, and where events go.
+//! What the whole module shares: its handle, the bio reserve, the queue for delayed bios, and where
+//! events go.
 
 use drbd_sys::{
     bio::BioSet,
@@ -31,16 +32,14 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Whether pages are copied to the socket instead of lent: the parameter `disable_sendpage`. Any context.
+    /// Whether pages are copied to the socket instead of lent: the parameter `disable_sendpage`.
+    /// Any context.
     pub(crate) fn copies_pages(&self) -> bool {
         params::disable_sendpage()
     }
 
     /// Sets the facilities up. May sleep.
-    pub(crate) fn new(
-        module: &'static ThisModule,
-        notifier: Arc<Notifier>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) fn new(module: &'static ThisModule, notifier: Arc<Notifier>) -> Result<Arc<Self>> {
         let environment = Self {
             module,
             submit_queue: OwnQueue::new(c"drbd_submit", Order::Concurrent)?,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Fencing: a Primary that lost its peer has the peer's data outdated before it goes on alone (spec §5.8).
+//! Fencing: a Primary that lost its peer has the peer's data outdated before it goes on alone (spec
+//! §5.8).
 
 use drbd_engine::{
     config::Fencing,
@@ -75,13 +76,18 @@ impl Verdict {
     }
 }
 
-/// Fences the peer that was just lost, on a thread of its own: the connection is tried again meanwhile. May sleep.
+/// Fences the peer that was just lost, on a thread of its own: the connection is tried again
+/// meanwhile. May sleep.
 pub(crate) fn fence_lost_peer(resource: &Arc<Resource>) {
     if policy(resource) == Some(Fencing::DontCare) {
         return;
     }
     let mut threads = resource.threads.lock();
-    if threads.fencer.as_ref().is_some_and(|fencer| !fencer.is_finished()) {
+    if threads
+        .fencer
+        .as_ref()
+        .is_some_and(|fencer| !fencer.is_finished())
+    {
         log!(Warning, resource, "the fence-peer helper runs still");
         return;
     }
@@ -101,8 +107,8 @@ pub(crate) fn fence_lost_peer(resource: &Arc<Resource>) {
     }
 }
 
-/// Fences the peer of a connection that is down; whether its data are known to be outdated then. May
-/// sleep, for as long as the helper takes.
+/// Fences the peer of a connection that is down; whether its data are known to be outdated then.
+/// May sleep, for as long as the helper takes.
 pub(crate) fn fence_peer(resource: &Resource) -> bool {
     if resource.cstate() >= ConnState::WFReportParams {
         log!(Error, resource, "Expected cstate < C_WF_REPORT_PARAMS");
@@ -111,7 +117,11 @@ pub(crate) fn fence_peer(resource: &Resource) -> bool {
     let connect_count = resource.control.lock().connect_count;
     match policy(resource) {
         None => {
-            log!(Info, resource, "Not fencing peer, I'm not even Consistent myself.");
+            log!(
+                Info,
+                resource,
+                "Not fencing peer, I'm not even Consistent myself."
+            );
             let change = Change::NONE.with_susp_fen(false);
             // Refused where nothing is suspended.
             let _ = resource.change_connection(change, How::VERBOSE);
@@ -140,19 +150,34 @@ fn ask(resource: &Resource, policy: Fencing, connect_count: u32) -> bool {
     let status = helper::run_for_resource(resource, "fence-peer");
     let code = (status >> 8) & 0xff;
     let Some(verdict) = Verdict::from_exit_code(code) else {
-        log!(Error, resource, "fence-peer helper broken, returned {}", code);
+        log!(
+            Error,
+            resource,
+            "fence-peer helper broken, returned {}",
+            code
+        );
         return false;
     };
     match verdict {
         Verdict::Active => log!(Warning, resource, "Peer is primary, outdating myself."),
         Verdict::Stonithed if policy != Fencing::ResourceAndStonith => {
-            log!(Error, resource, "fence-peer() = 7 && fencing != Stonith !!!");
+            log!(
+                Error,
+                resource,
+                "fence-peer() = 7 && fencing != Stonith !!!"
+            );
         }
         _ => {}
     }
     let volumes = resource.control.lock().aggregate();
     let (change, text) = verdict.act(&volumes);
-    log!(Info, resource, "fence-peer helper returned {} ({})", code, text);
+    log!(
+        Info,
+        resource,
+        "fence-peer helper returned {} ({})",
+        code,
+        text
+    );
     let control = resource.control.lock();
     let is_old = control.connect_count != connect_count;
     let is_connecting = control.conn() >= ConnState::WFReportParams || control.is_state_sent();

@@ -2,8 +2,9 @@
 
 //! A bounded first-in first-out queue between contexts.
 //!
-//! Completions run in interrupt context, where nothing may be allocated: the ring is allocated once, and its capacity is chosen so that
-//! the objects that can be in it at a time all fit. A push beyond that hands the value back, and the caller says what that means.
+//! Completions run in interrupt context, where nothing may be allocated: the ring is allocated
+//! once, and its capacity is chosen so that the objects that can be in it at a time all fit. A push
+//! beyond that hands the value back, and the caller says what that means.
 
 use kernel::{
     new_spinlock_irq,

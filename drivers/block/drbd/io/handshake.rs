@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The thread `drbdN_receiver`: connects, shakes hands, receives until the connection breaks, cleans
-//! up, and starts over, until the connection is StandAlone (Spec §1.3).
+//! The thread `drbdN_receiver`: connects, shakes hands, receives until the connection breaks,
+//! cleans up, and starts over, until the connection is StandAlone (Spec §1.3).
 
 use drbd_engine::{
     state::{
@@ -286,7 +286,8 @@ fn introduce(resource: &Arc<Resource>, config: &Config, version: Version) -> Res
     connection.set_protocol(config.net.wire_protocol);
     resource.send_protocol(Command::Protocol)?;
     {
-        // A cluster-wide change of the connection before has ended, and none begins until the peer's state is known.
+        // A cluster-wide change of the connection before has ended, and none begins until the
+        // peer's state is known.
         let _agreement = connection.agreement.lock();
         resource.control.lock().set_state_sent();
     }

@@ -27,13 +27,17 @@ impl<'a> HeldIo<'a> {
         device.close_gate();
         let held = Self(device);
         // What is suspended is held back already, and would not end.
-        let is_quiet = || {
-            device.counters.application_bios.get() == 0 || device.state().is_suspended()
-        };
+        let is_quiet =
+            || device.counters.application_bios.get() == 0 || device.state().is_suspended();
         if device.waiters.wait_until_timeout(is_quiet, HOLD_IO_MS) {
             return Ok(held);
         }
-        log!(Warning, device, "application I/O did not end within {} s", HOLD_IO_MS / 1000);
+        log!(
+            Warning,
+            device,
+            "application I/O did not end within {} s",
+            HOLD_IO_MS / 1000
+        );
         Err(ETIMEDOUT)
     }
 }

@@ -28,8 +28,8 @@ use super::{
 /// Runs a helper for a device and waits for its end. May sleep, for as long as the helper takes.
 ///
 /// Returns the raw wait status (exit code times 256), or a negative errno where it could not run; 0
-/// where helpers are switched off. The helper may use drbdsetup, so no lock may be held that a command
-/// takes, but for the resource's `admin`.
+/// where helpers are switched off. The helper may use drbdsetup, so no lock may be held that a
+/// command takes, but for the resource's `admin`.
 pub(crate) fn run(device: &Arc<Device>, name: &str) -> i32 {
     let subject = Subject {
         resource: &device.resource,
@@ -82,9 +82,23 @@ impl Subject<'_> {
         let raw = status as u32;
         let code = (raw >> 8) & 0xff;
         if status == 0 {
-            log!(Info, self, "helper command: {} exit code {} (0x{:x})", command, code, raw);
+            log!(
+                Info,
+                self,
+                "helper command: {} exit code {} (0x{:x})",
+                command,
+                code,
+                raw
+            );
         } else {
-            log!(Warning, self, "helper command: {} exit code {} (0x{:x})", command, code, raw);
+            log!(
+                Warning,
+                self,
+                "helper command: {} exit code {} (0x{:x})",
+                command,
+                code,
+                raw
+            );
         }
         crate::notify::helper(self.resource, device, name, Some(raw));
         status
@@ -114,7 +128,9 @@ impl Subject<'_> {
     fn call(&self, path: &CStr, name: &str, argument: &CStr) -> Result<u32> {
         let name = CString::try_from_fmt(format_args!("{name}"))?;
         let config = self.resource.connection.config();
-        let peer = config.map(|config| peer_variables(&config.remote)).transpose()?;
+        let peer = config
+            .map(|config| peer_variables(&config.remote))
+            .transpose()?;
         let mut environment = KVec::with_capacity(5, GFP_KERNEL)?;
         environment.push(c"HOME=/", GFP_KERNEL)?;
         environment.push(c"TERM=linux", GFP_KERNEL)?;

@@ -2,7 +2,8 @@
 
 //! Requests of the peer and of resyncs: one owner at a time, who hands them on.
 //!
-//! They come from a pool that is filled once for a connection; when none is idle the receiver waits, which is what slows the peer down.
+//! They come from a pool that is filled once for a connection; when none is idle the receiver
+//! waits, which is what slows the peer down.
 
 use drbd_engine::{
     activity_log::Span,
@@ -150,7 +151,8 @@ impl Connection {
         Some(request)
     }
 
-    /// Takes an idle request, waiting for one; `None` when the connection is being torn down. May sleep.
+    /// Takes an idle request, waiting for one; `None` when the connection is being torn down. May
+    /// sleep.
     pub(crate) fn take_request(
         &self,
         device: &Arc<Device>,
@@ -166,7 +168,8 @@ impl Connection {
         taken
     }
 
-    /// Makes a request idle: gives back its range, its epoch's hold on it is over, its disk and its buffer. Any context.
+    /// Makes a request idle: gives back its range, its epoch's hold on it is over, its disk and its
+    /// buffer. Any context.
     pub(crate) fn free_request(&self, mut request: KBox<PeerRequest>) {
         let range = request.range.take();
         if let (Some(device), Some(range)) = (&request.device, range) {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Receiving from the data socket: a header, what the engine says may follow it, and a handler (Spec §1.7).
+//! Receiving from the data socket: a header, what the engine says may follow it, and a handler
+//! (Spec §1.7).
 //!
-//! Whatever is wrong with a packet is told in one line and costs the connection; so does a peer that stops in the middle of one.
+//! Whatever is wrong with a packet is told in one line and costs the connection; so does a peer
+//! that stops in the middle of one.
 
 use core::fmt::Display;
 

@@ -120,7 +120,10 @@ impl Registry {
     /// The number of the first resource of this kind; `matches` must not sleep. May sleep.
     pub(crate) fn id_where(&self, matches: impl Fn(&Resource) -> bool) -> Option<ResourceId> {
         let objects = self.objects.lock();
-        let found = objects.resources.iter().find(|(_, resource)| matches(resource));
+        let found = objects
+            .resources
+            .iter()
+            .find(|(_, resource)| matches(resource));
         found.map(|(id, _)| *id)
     }
 
@@ -133,13 +136,16 @@ impl Registry {
 
     /// The device with this minor. May sleep.
     pub(crate) fn device(&self, minor: Minor) -> Option<Arc<Device>> {
-        self.next_device(minor).filter(|device| device.minor == minor)
+        self.next_device(minor)
+            .filter(|device| device.minor == minor)
     }
 
     /// The device with the lowest minor from this one on. May sleep.
     pub(crate) fn next_device(&self, from: Minor) -> Option<Arc<Device>> {
         let objects = self.objects.lock();
-        let at = objects.devices.partition_point(|device| device.minor < from);
+        let at = objects
+            .devices
+            .partition_point(|device| device.minor < from);
         objects.devices.get(at).cloned()
     }
 
@@ -168,7 +174,10 @@ impl Registry {
     /// Takes a resource out, which has no volumes and no threads. May sleep.
     pub(crate) fn remove_resource(&self, resource: &Arc<Resource>) {
         let mut objects = self.objects.lock();
-        let at = objects.resources.iter().position(|(_, other)| Arc::ptr_eq(other, resource));
+        let at = objects
+            .resources
+            .iter()
+            .position(|(_, other)| Arc::ptr_eq(other, resource));
         let removed = at.and_then(|at| objects.resources.remove(at).ok());
         drop(objects);
         drop(removed);
@@ -200,10 +209,12 @@ impl Registry {
         )?;
         disk.set_read_only(true);
         *device.disk.lock() = Some(disk);
-        let made = self.register(&device).and_then(|()| match device.disk.lock().as_ref() {
-            Some(disk) => disk.add().map_err(NotCreated::Failed),
-            None => Err(NotCreated::Failed(ENODEV)),
-        });
+        let made = self
+            .register(&device)
+            .and_then(|()| match device.disk.lock().as_ref() {
+                Some(disk) => disk.add().map_err(NotCreated::Failed),
+                None => Err(NotCreated::Failed(ENODEV)),
+            });
         if let Err(error) = made {
             self.remove_device(&device);
             return Err(error);
@@ -215,8 +226,13 @@ impl Registry {
         let _scope = NoIoScope::enter();
         device.resource.add_volume(device.clone())?;
         let mut objects = self.objects.lock();
-        let at = objects.devices.partition_point(|other| other.minor < device.minor);
-        let taken = objects.devices.get(at).is_some_and(|other| other.minor == device.minor);
+        let at = objects
+            .devices
+            .partition_point(|other| other.minor < device.minor);
+        let taken = objects
+            .devices
+            .get(at)
+            .is_some_and(|other| other.minor == device.minor);
         if taken {
             return Err(NotCreated::Exists);
         }
@@ -227,10 +243,14 @@ impl Registry {
             .map_err(|_| NotCreated::Failed(ENOMEM))
     }
 
-    /// Takes a device out, which is Diskless and Secondary, and hides it from the system. May sleep.
+    /// Takes a device out, which is Diskless and Secondary, and hides it from the system. May
+    /// sleep.
     pub(crate) fn remove_device(&self, device: &Arc<Device>) {
         let mut objects = self.objects.lock();
-        let at = objects.devices.iter().position(|other| Arc::ptr_eq(other, device));
+        let at = objects
+            .devices
+            .iter()
+            .position(|other| Arc::ptr_eq(other, device));
         let removed = at.and_then(|at| objects.devices.remove(at).ok());
         drop(objects);
         drop(removed);
@@ -244,7 +264,9 @@ impl Registry {
     /// Removes everything, as when the module goes: nothing is configured or open then. May sleep.
     pub(crate) fn clear(&self) {
         while let Some(id) = self.next_resource(ResourceId(0)) {
-            let Some(resource) = self.resource(id) else { continue };
+            let Some(resource) = self.resource(id) else {
+                continue;
+            };
             let _admin = resource.admin.lock();
             while let Some(device) = resource.volume_at(0) {
                 self.remove_device(&device);

@@ -2,8 +2,9 @@
 
 //! Application requests: the objects behind the slots of the transfer log.
 //!
-//! A request's progress is one atomic word that the engine's `apply` changes; everything else it consists of is behind its own short
-//! lock. Whoever moves it along carries out the consequences, in the order the engine gives.
+//! A request's progress is one atomic word that the engine's `apply` changes; everything else it
+//! consists of is behind its own short lock. Whoever moves it along carries out the consequences,
+//! in the order the engine gives.
 
 use drbd_engine::{
     activity_log::Span,
@@ -50,7 +51,8 @@ use super::{
 pub(crate) struct Parts {
     /// The device it was submitted to.
     pub(crate) device: Arc<Device>,
-    /// The application's bio, until it ends. The sender takes it out while it sends and puts it back.
+    /// The application's bio, until it ends. The sender takes it out while it sends and puts it
+    /// back.
     pub(crate) master: Option<MasterBio>,
     /// What it does.
     pub(crate) operation: Operation,
@@ -58,9 +60,11 @@ pub(crate) struct Parts {
     pub(crate) sector: Sector,
     /// Its size; 0 for a flush.
     pub(crate) size_bytes: u32,
-    /// The disk, while its bio is there. Nothing that lasts until the peer has answered may keep a disk from being let go.
+    /// The disk, while its bio is there. Nothing that lasts until the peer has answered may keep a
+    /// disk from being let go.
     pub(crate) local: Option<LocalRef>,
-    /// The extents it holds in the activity log, and the attachment (`LocalDisk::id`) that they are of.
+    /// The extents it holds in the activity log, and the attachment (`LocalDisk::id`) that they are
+    /// of.
     pub(crate) extents: Option<(u64, Span)>,
     /// The range it has claimed.
     pub(crate) range: Option<Handle>,
@@ -123,7 +127,8 @@ impl RequestTable {
 }
 
 impl Request {
-    /// Begins a life: stores the parts, then the first word. The caller holds the log's lock and has just admitted the request.
+    /// Begins a life: stores the parts, then the first word. The caller holds the log's lock and
+    /// has just admitted the request.
     pub(crate) fn begin(&self, parts: Parts, state: RequestState) {
         *self.parts.lock() = Some(parts);
         self.state.store(state.0);
@@ -154,12 +159,14 @@ impl Request {
         !todo.has(Consequences::PROTOCOL_ERROR)
     }
 
-    /// Gives up the local part if this is a request of `device`: its disk does not answer, and the application is not to
-    /// wait for it any more. Any context.
+    /// Gives up the local part if this is a request of `device`: its disk does not answer, and the
+    /// application is not to wait for it any more. Any context.
     pub(crate) fn abort_local(&self, device: &Arc<Device>) {
         let parts = self.parts.lock();
         // As long as the lock is held, the slot stays with this request.
-        let Some(of_device) = (*parts).as_ref().filter(|parts| Arc::ptr_eq(&parts.device, device))
+        let Some(of_device) = (*parts)
+            .as_ref()
+            .filter(|parts| Arc::ptr_eq(&parts.device, device))
         else {
             return;
         };
@@ -238,7 +245,10 @@ impl Request {
 
     fn account_in_flight(&self, device: &Device, todo: Consequences) {
         let in_flight = &device.resource.connection.in_flight_sectors;
-        let sectors = || self.with(|parts| u64::from(parts.size_bytes >> 9)).unwrap_or(0);
+        let sectors = || {
+            self.with(|parts| u64::from(parts.size_bytes >> 9))
+                .unwrap_or(0)
+        };
         if todo.has(Consequences::ADD_IN_FLIGHT) {
             let sectors = sectors();
             in_flight.update(|sum| sum.saturating_add(sectors));
@@ -261,7 +271,11 @@ impl Request {
                 device.ranges_changed();
             }
         }
-        let result = if new.is_ok() { Ok(()) } else { Err(error.unwrap_or(EIO)) };
+        let result = if new.is_ok() {
+            Ok(())
+        } else {
+            Err(error.unwrap_or(EIO))
+        };
         if let Some(master) = master {
             master.end(result);
         }

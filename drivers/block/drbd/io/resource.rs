@@ -27,8 +27,7 @@ use drbd_sys::{
     wait::WaitQueue, //
 };
 use kernel::{
-    new_mutex,
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         Arc,
@@ -77,10 +76,12 @@ pub(crate) struct Resource {
     /// One command at a time.
     #[pin]
     pub(crate) admin: Mutex<()>,
-    /// The state of the connection and what the rules read beside the state words; serialises changes.
+    /// The state of the connection and what the rules read beside the state words; serialises
+    /// changes.
     #[pin]
     pub(crate) control: Mutex<Control>,
-    /// The volumes, in the order of their numbers; copies of `control`'s list for readers in any context.
+    /// The volumes, in the order of their numbers; copies of `control`'s list for readers in any
+    /// context.
     #[pin]
     volumes: SpinLockIrq<KVec<Arc<Device>>>,
     /// The connection to the peer.
@@ -150,15 +151,20 @@ impl Resource {
     /// The volume with this number. Any context.
     pub(crate) fn volume(&self, number: VolumeNr) -> Option<Arc<Device>> {
         let volumes = self.volumes.lock();
-        volumes.iter().find(|device| device.volume == number).cloned()
+        volumes
+            .iter()
+            .find(|device| device.volume == number)
+            .cloned()
     }
 
-    /// The volume at this place in the order of numbers, for loops over volumes that come and go. Any context.
+    /// The volume at this place in the order of numbers, for loops over volumes that come and go.
+    /// Any context.
     pub(crate) fn volume_at(&self, index: usize) -> Option<Arc<Device>> {
         self.volumes.lock().get(index).cloned()
     }
 
-    /// All volumes, in the order of their numbers. Each is looked up when it is its turn, so the caller may sleep in between.
+    /// All volumes, in the order of their numbers. Each is looked up when it is its turn, so the
+    /// caller may sleep in between.
     pub(crate) fn volumes(&self) -> impl Iterator<Item = Arc<Device>> + '_ {
         (0..).map_while(|index| self.volume_at(index))
     }
@@ -166,7 +172,11 @@ impl Resource {
     /// The lowest minor, which the threads are named after; 0 without volumes.
     pub(crate) fn lowest_minor(&self) -> Minor {
         let volumes = self.volumes.lock();
-        volumes.iter().map(|device| device.minor).min().unwrap_or_default()
+        volumes
+            .iter()
+            .map(|device| device.minor)
+            .min()
+            .unwrap_or_default()
     }
 
     /// Adds a volume. May sleep; the caller holds `admin`.
@@ -201,7 +211,9 @@ impl Resource {
     pub(crate) fn remove_volume(&self, device: &Device) {
         self.control.lock().remove_volume(device);
         let mut volumes = self.volumes.lock();
-        let at = volumes.iter().position(|other| core::ptr::eq(&**other, device));
+        let at = volumes
+            .iter()
+            .position(|other| core::ptr::eq(&**other, device));
         let removed = at.and_then(|at| volumes.remove(at).ok());
         drop(volumes);
         drop(removed);
@@ -224,7 +236,10 @@ impl Resource {
 
     /// Whether a device has a chore.
     pub(crate) fn any_device_chore(&self) -> bool {
-        self.volumes.lock().iter().any(|device| device.chores.load() != 0)
+        self.volumes
+            .lock()
+            .iter()
+            .any(|device| device.chores.load() != 0)
     }
 
     /// Tells the worker to look after something. Any context.
@@ -235,7 +250,8 @@ impl Resource {
 
     /// Gives the worker something to do. Any context.
     ///
-    /// The queue has room for every request there can be, so a refusal is a defect of this module, and said so in the log.
+    /// The queue has room for every request there can be, so a refusal is a defect of this module,
+    /// and said so in the log.
     pub(crate) fn give_work(&self, work: Work) {
         if self.work.push(work).is_err() {
             log!(Error, self, "work queue overflow");

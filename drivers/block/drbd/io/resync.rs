@@ -2,7 +2,8 @@
 
 //! Resync: starting it, asking for blocks, serving them, and ending it. The engine plans and paces.
 //!
-//! Both sides claim the exact range of blocks that travel, see `drbd_engine::range` for why. The worker drives the target.
+//! Both sides claim the exact range of blocks that travel, see `drbd_engine::range` for why. The
+//! worker drives the target.
 
 use drbd_engine::{
     bitmap::Run,
@@ -178,7 +179,8 @@ impl DirtyBits for Dirty<'_> {
     }
 }
 
-/// Does a device's chores that are about the resync; returns when to come again, in milliseconds. On the worker.
+/// Does a device's chores that are about the resync; returns when to come again, in milliseconds.
+/// On the worker.
 pub(crate) fn turn(device: &Arc<Device>, chores: u32, now_ns: u64) -> u32 {
     if chores & chore::START_SOURCE != 0 {
         start(device, Side::Source);
@@ -221,11 +223,17 @@ fn advance(device: &Arc<Device>, now_ns: u64) {
 
 /// Asks for as much as the controller grants.
 fn ask(device: &Arc<Device>, now_ns: u64) -> u32 {
-    let Some(local) = device.local() else { return u32::MAX };
+    let Some(local) = device.local() else {
+        return u32::MAX;
+    };
     let connection = &device.resource.connection;
-    let max_buffers = connection.config().map_or(0, |config| config.net.max_buffers);
+    let max_buffers = connection
+        .config()
+        .map_or(0, |config| config.net.max_buffers);
     let mut plan = device.plan.lock();
-    let Some(planner) = (*plan).as_mut() else { return u32::MAX };
+    let Some(planner) = (*plan).as_mut() else {
+        return u32::MAX;
+    };
     planner.begin_turn();
     loop {
         let granted = {
@@ -261,11 +269,11 @@ fn ask(device: &Arc<Device>, now_ns: u64) -> u32 {
 
 /// Claims a range and asks for it, or puts it off; whether to go on.
 fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: u64) -> bool {
-    let claimed = device.ranges.lock().try_insert(
-        RangeKind::ResyncRequest,
-        request.sector,
-        request.size,
-    );
+    let claimed =
+        device
+            .ranges
+            .lock()
+            .try_insert(RangeKind::ResyncRequest, request.sector, request.size);
     let range = match claimed {
         Ok(range) => range,
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
@@ -281,8 +289,16 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: 
     }
     device.counters.resync_pending.up();
     let thin = request.is_thin
-        && device.resource.connection.features().contains(Features::THIN_RESYNC);
-    let command = if thin { Command::RsThinRequest } else { Command::RsDataRequest };
+        && device
+            .resource
+            .connection
+            .features()
+            .contains(Features::THIN_RESYNC);
+    let command = if thin {
+        Command::RsThinRequest
+    } else {
+        Command::RsDataRequest
+    };
     let sent = sender::ask_for_blocks(
         &device.resource,
         device,
@@ -320,7 +336,9 @@ fn finish_if_done(device: &Arc<Device>) {
     let Some(local) = device.local() else { return };
     let set_bits = local.bitmap.set_bits();
     drop(local);
-    let Some(side) = Side::of(device.state().conn) else { return };
+    let Some(side) = Side::of(device.state().conn) else {
+        return;
+    };
     let failed = device.resync.lock().progress.failed_bits();
     let apv = device.resource.connection.version().number();
     if finishes_by_itself(side, apv, set_bits, failed) {
@@ -328,7 +346,8 @@ fn finish_if_done(device: &Arc<Device>) {
     }
 }
 
-/// Ends a resync: waits until the peer has seen our acks, settles the generations, goes back to Connected. May sleep.
+/// Ends a resync: waits until the peer has seen our acks, settles the generations, goes back to
+/// Connected. May sleep.
 pub(crate) fn finish(device: &Arc<Device>) {
     {
         let mut resync = device.resync.lock();
@@ -338,21 +357,43 @@ pub(crate) fn finish(device: &Arc<Device>) {
         resync.done = true;
     }
     let resource = &device.resource;
-    // Acks travel on the meta socket, the state on the data socket: the state must not overtake them.
+    // Acks travel on the meta socket, the state on the data socket: the state must not overtake
+    // them.
     if !resource.ping_peer() {
         return;
     }
     let old = device.state();
     let now_ns = monotonic_ns();
     let progress = device.resync.lock().progress;
-    let Some(finish) = decide_finish(old, progress.failed_bits(), 0) else { return };
+    let Some(finish) = decide_finish(old, progress.failed_bits(), 0) else {
+        return;
+    };
     log_done(device, &progress, now_ns);
-    if let Some(local) = device.local() {
-        settle_uuids(device, &local, finish.uuids, old.role.is_primary());
+    let local = device.local();
+    if let Some(local) = &local {
+        // The generation must not promise more than the disk holds.
+        if local.backing.flush_sync().is_err() {
+            device.resync.lock().done = false;
+            device.chore(chore::DISK_FAILED);
+            return;
+        }
     }
+    let peer = device.peer.lock().uuids;
+    let mut settled = None;
+    // Together with the state: who loses the peer in between must not find both generations equal and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
-        state.conn == old.conn
+        let goes_on = state.conn == old.conn;
+        if let (true, Some(local)) = (goes_on, &local) {
+            settled = settle_uuids(device, local, finish.uuids, peer, state.role.is_primary());
+        }
+        goes_on
     });
+    if let (Some(settled), Some(local)) = (settled, &local) {
+        remember_peer(device, settled);
+        log!(Info, device, "updated UUIDs {}", local.uuids_text());
+        let _ = local.sync(device);
+    }
+    drop(local);
     if changed.is_err() {
         device.resync.lock().done = false;
         return;
@@ -382,20 +423,26 @@ fn log_done(device: &Device, progress: &Progress, now_ns: u64) {
         rate
     );
     if progress.failed_bits() != 0 {
-        log!(Error, device, "            {} failed blocks", progress.failed_bits());
+        log!(
+            Error,
+            device,
+            "            {} failed blocks",
+            progress.failed_bits()
+        );
     }
 }
 
+/// Settles the generations in core; what they are now, if they changed. Does not sleep.
 fn settle_uuids(
     device: &Arc<Device>,
     local: &super::disk::LocalDisk,
     uuids: FinishUuids,
+    peer: Option<drbd_engine::wire::Uuids>,
     primary: bool,
-) {
+) -> Option<drbd_engine::meta::Uuids> {
     if uuids == FinishUuids::Keep {
-        return;
+        return None;
     }
-    let peer = device.peer.lock().uuids;
     let settled = local.change(device, |superblock| {
         match (uuids, peer) {
             (FinishUuids::AdoptPeer, Some(peer)) => {
@@ -410,15 +457,17 @@ fn settle_uuids(
         }
         superblock.uuids
     });
+    device.exposed_uuid.store(settled.current);
+    Some(settled)
+}
+
+/// The peer comes to the same generations by itself.
+fn remember_peer(device: &Arc<Device>, settled: drbd_engine::meta::Uuids) {
     if let Some(peer) = &mut device.peer.lock().uuids {
-        // The peer comes to the same by itself.
         peer.current = settled.current;
         peer.bitmap = settled.bitmap;
         peer.history = settled.history;
     }
-    device.exposed_uuid.store(settled.current);
-    log!(Info, device, "updated UUIDs {}", local.uuids_text());
-    let _ = local.sync(device);
 }
 
 /// Starts a resync. May sleep.
@@ -444,9 +493,15 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
     };
     prepare(device, side, set_bits);
     let wanted = Change::all(start.changed.new);
-    let changed = resource.change_state_if(device, wanted, How { flags: Flags::SOFT, verbose: true }, |now| {
-        now == state
-    });
+    let changed = resource.change_state_if(
+        device,
+        wanted,
+        How {
+            flags: Flags::SOFT,
+            verbose: true,
+        },
+        |now| now == state,
+    );
     if changed.is_err() {
         *device.plan.lock() = None;
         device.resync.lock().cancel();
@@ -474,11 +529,21 @@ fn run_before_helper(device: &Arc<Device>, side: Side) -> bool {
     match helper_verdict(side, status) {
         HelperVerdict::GoOn => true,
         HelperVerdict::GoOnWarned => {
-            log!(Warning, device, "{} handler returned 3, ignored. Old userland tools?", side.before_helper());
+            log!(
+                Warning,
+                device,
+                "{} handler returned 3, ignored. Old userland tools?",
+                side.before_helper()
+            );
             true
         }
         HelperVerdict::Disconnect => {
-            log!(Info, device, "{} handler dropped the connection", side.before_helper());
+            log!(
+                Info,
+                device,
+                "{} handler dropped the connection",
+                side.before_helper()
+            );
             false
         }
     }
@@ -491,7 +556,12 @@ fn prepare(device: &Arc<Device>, side: Side, set_bits: u64) {
     let pace = pace_of(&conf);
     if side == Side::Target {
         let version = device.resource.connection.version();
-        let thin = if device.resource.connection.features().contains(Features::THIN_RESYNC) {
+        let thin = if device
+            .resource
+            .connection
+            .features()
+            .contains(Features::THIN_RESYNC)
+        {
             conf.rs_discard_granularity
         } else {
             0
@@ -515,11 +585,14 @@ fn prepare(device: &Arc<Device>, side: Side, set_bits: u64) {
     });
 }
 
-/// The pace that the options ask for. Nobody who left them alone wants the narrow window of old defaults.
+/// The pace that the options ask for. Nobody who left them alone wants the narrow window of old
+/// defaults.
 fn pace_of(conf: &DiskConf) -> Pace {
     let default = DiskConf::DEFAULT;
     if conf.c_plan_ahead == 0 {
-        return Pace::Fixed { rate_kib: conf.resync_rate };
+        return Pace::Fixed {
+            rate_kib: conf.resync_rate,
+        };
     }
     let untouched = conf.c_plan_ahead == default.c_plan_ahead
         && conf.c_delay_target == default.c_delay_target
@@ -530,7 +603,9 @@ fn pace_of(conf: &DiskConf) -> Pace {
         return Pace::Auto { max_rate_kib: None };
     }
     let window = match conf.c_fill_target {
-        0 => Window::Delay { ns: u64::from(conf.c_delay_target).saturating_mul(TENTH_NS) },
+        0 => Window::Delay {
+            ns: u64::from(conf.c_delay_target).saturating_mul(TENTH_NS),
+        },
         sectors => Window::Fill(sectors),
     };
     Pace::Dynamic {
@@ -560,7 +635,9 @@ pub(crate) fn receive_sync_uuid(
         return Ok(());
     };
     let primary = device.state().role.is_primary();
-    local.change(device, |superblock| superblock.uuids.adopt_current(packet.0, primary));
+    local.change(device, |superblock| {
+        superblock.uuids.adopt_current(packet.0, primary)
+    });
     log!(Info, device, "updated sync uuid {}", local.uuids_text());
     let _ = local.sync(device);
     drop(local);
@@ -577,7 +654,11 @@ pub(crate) fn receive_request(
     let resource = &device.resource;
     let connection = &resource.connection;
     if device.state().disk != DiskState::UpToDate {
-        log!(Error, device, "Can not satisfy peer's read request, no local data.");
+        log!(
+            Error,
+            device,
+            "Can not satisfy peer's read request, no local data."
+        );
         let _ = resource.send_ack(
             device,
             Command::NegRsDReply,
@@ -601,9 +682,12 @@ pub(crate) fn receive_request(
         }
     };
     let thin = command == Command::RsThinRequest;
-    let Some(mut request) =
-        connection.take_request(device, Kind::ResyncRead { thin }, packet.sector, packet.size)
-    else {
+    let Some(mut request) = connection.take_request(
+        device,
+        Kind::ResyncRead { thin },
+        packet.sector,
+        packet.size,
+    ) else {
         device.ranges.lock().remove(range);
         return Err(ConnectionError);
     };
@@ -627,7 +711,10 @@ pub(crate) fn receive_request(
         return Ok(());
     };
     device.counters.unacked.up();
-    device.counters.read.add(u64::from(packet.size >> SECTOR_SHIFT));
+    device
+        .counters
+        .read
+        .add(u64::from(packet.size >> SECTOR_SHIFT));
     device.resync.lock().moved(packet.size);
     let backing = local.backing.clone();
     request.local = Some(local);
@@ -686,8 +773,14 @@ pub(crate) fn receive_reply(
         return Ok(());
     };
     device.counters.unacked.up();
-    device.counters.received.add(u64::from(size_bytes >> SECTOR_SHIFT));
-    device.counters.written.add(u64::from(size_bytes >> SECTOR_SHIFT));
+    device
+        .counters
+        .received
+        .add(u64::from(size_bytes >> SECTOR_SHIFT));
+    device
+        .counters
+        .written
+        .add(u64::from(size_bytes >> SECTOR_SHIFT));
     device.resync.lock().moved(size_bytes);
     let backing = local.backing.clone();
     request.local = Some(local);
@@ -733,9 +826,18 @@ fn claim_reply(
 ) -> Result<KBox<PeerRequest>, ConnectionError> {
     let connection = &device.resource.connection;
     device.counters.resync_pending.down();
-    let found = device.ranges.lock().find(RangeKind::ResyncRequest, sector, size_bytes);
+    let found = device
+        .ranges
+        .lock()
+        .find(RangeKind::ResyncRequest, sector, size_bytes);
     let Some(range) = found else {
-        log!(Error, device, "unexpected resync data at sector {}+{}", sector, size_bytes >> SECTOR_SHIFT);
+        log!(
+            Error,
+            device,
+            "unexpected resync data at sector {}+{}",
+            sector,
+            size_bytes >> SECTOR_SHIFT
+        );
         return Err(ConnectionError);
     };
     let mut promoted = false;
@@ -766,7 +868,8 @@ fn forget_asked(device: &Arc<Device>, size_bytes: u32) {
     device.chore(chore::RESYNC_TURN);
 }
 
-/// A resync write is on disk: settles the bitmap and acks it. On the asender, or the receiver for discards.
+/// A resync write is on disk: settles the bitmap and acks it. On the asender, or the receiver for
+/// discards.
 pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     let resource = &device.resource;
     let (sector, size_bytes) = (request.sector, request.size_bytes);
@@ -855,9 +958,12 @@ pub(crate) fn start_full_sync(device: &Arc<Device>, as_target: bool) {
     }
 }
 
-/// Marks everything out of sync, on disk too. A crash in the middle is remembered as a full sync to be done. May sleep.
+/// Marks everything out of sync, on disk too. A crash in the middle is remembered as a full sync to
+/// be done. May sleep.
 pub(crate) fn set_all_and_write(device: &Arc<Device>, why: &str) -> Result {
-    let Some(local) = device.local() else { return Err(ENODEV) };
+    let Some(local) = device.local() else {
+        return Err(ENODEV);
+    };
     local.change(device, |superblock| {
         superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC);
     });

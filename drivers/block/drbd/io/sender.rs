@@ -105,7 +105,8 @@ impl MetaChannel {
     }
 }
 
-/// A packet could not be sent: there is no connection (any more). What follows from that has been set in motion.
+/// A packet could not be sent: there is no connection (any more). What follows from that has been
+/// set in motion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotSent;
 
@@ -137,13 +138,19 @@ impl Resource {
         payload: &[u8],
     ) -> Result<(), NotSent> {
         let mut packet = [0u8; 64];
-        let used = self.put_header(volume, command, payload.len(), &mut packet).ok_or(NotSent)?;
+        let used = self
+            .put_header(volume, command, payload.len(), &mut packet)
+            .ok_or(NotSent)?;
         let rest = packet.get_mut(used..).ok_or(NotSent)?;
-        let total = copy(rest, payload).and_then(|len| used.checked_add(len)).ok_or(NotSent)?;
+        let total = copy(rest, payload)
+            .and_then(|len| used.checked_add(len))
+            .ok_or(NotSent)?;
         let packet = packet.get(..total).ok_or(NotSent)?;
         let mut meta = self.connection.meta.lock();
         let channel = (*meta).as_mut().ok_or(NotSent)?;
-        let sent = channel.sender.send(packet, SendOptions::default(), &mut |_| Stall::GiveUp);
+        let sent = channel
+            .sender
+            .send(packet, SendOptions::default(), &mut |_| Stall::GiveUp);
         drop(meta);
         self.judge_send(sent, "meta")
     }
@@ -180,7 +187,8 @@ impl Resource {
         copy(out, bytes.get(..size)?)
     }
 
-    /// Sends a packet: `fill` writes the fixed part, with the channel's hashes at hand; `body` follows.
+    /// Sends a packet: `fill` writes the fixed part, with the channel's hashes at hand; `body`
+    /// follows.
     fn send_on_data(
         &self,
         volume: VolumeNr,
@@ -219,7 +227,8 @@ impl Resource {
             Body::Lent(segments) => (segments, true),
         };
         let length = fixed.checked_add(segments.len_bytes()).ok_or(malformed)?;
-        self.put_header(volume, command, length, front).ok_or(malformed)?;
+        self.put_header(volume, command, length, front)
+            .ok_or(malformed)?;
         let total = header_size.checked_add(fixed).ok_or(malformed)?;
         let packet = channel.scratch.get(..total).ok_or(malformed)?;
         let options = SendOptions {
@@ -232,8 +241,11 @@ impl Resource {
         self.connection.set_congested(congested);
         let sent = channel
             .sender
-            .send_vectored(packet, segments, options, &mut |_| self.stalled(&mut ko_count));
-        // The link is congested while a send meets a full buffer, not for as long as nothing is sent.
+            .send_vectored(packet, segments, options, &mut |_| {
+                self.stalled(&mut ko_count)
+            });
+        // The link is congested while a send meets a full buffer, not for as long as nothing is
+        // sent.
         self.connection.set_congested(false);
         sent
     }
@@ -252,7 +264,9 @@ impl Resource {
     }
 
     fn ko_count(&self) -> u32 {
-        self.connection.config().map_or(0, |config| config.net.ko_count)
+        self.connection
+            .config()
+            .map_or(0, |config| config.net.ko_count)
     }
 
     /// A failed send costs the connection.
@@ -263,7 +277,13 @@ impl Resource {
             _ => ConnState::BrokenPipe,
         };
         if !self.connection.is_interrupted() {
-            log!(Error, self, "sending on the {} socket failed: {:?}", socket, error);
+            log!(
+                Error,
+                self,
+                "sending on the {} socket failed: {:?}",
+                socket,
+                error
+            );
         }
         self.lose_connection(conn);
         Err(NotSent)
@@ -287,7 +307,9 @@ fn append_digest(
     out: &mut [u8],
     used: usize,
 ) -> Option<usize> {
-    let Some(hash) = integrity else { return Some(used) };
+    let Some(hash) = integrity else {
+        return Some(used);
+    };
     let digest = hash.digest_segments(segments).ok()?;
     let added = copy(out.get_mut(used..)?, digest.as_bytes())?;
     used.checked_add(added)
@@ -311,10 +333,16 @@ pub(crate) fn drain(resource: &Arc<Resource>) {
         let cookie = log.cookie(index);
         let barrier = log.begin_send(index, now_ns);
         drop(log);
-        let Some(request) = resource.requests.get(index).cloned() else { return };
+        let Some(request) = resource.requests.get(index).cloned() else {
+            return;
+        };
         let sent = send_barrier_before(resource, barrier)
             .and_then(|()| send_request(resource, &request, part, cookie));
-        let event = if sent.is_ok() { Event::HandedOver } else { Event::NotSent };
+        let event = if sent.is_ok() {
+            Event::HandedOver
+        } else {
+            Event::NotSent
+        };
         request.happens(event);
         if sent.is_err() {
             cancel(resource, index);
@@ -326,10 +354,7 @@ fn cancel(resource: &Resource, index: Index) {
     resource.connection.log.lock().cancel_send(index);
 }
 
-fn send_barrier_before(
-    resource: &Resource,
-    barrier: Option<LogBarrier>,
-) -> Result<(), NotSent> {
+fn send_barrier_before(resource: &Resource, barrier: Option<LogBarrier>) -> Result<(), NotSent> {
     barrier.map_or(Ok(()), |barrier| send_barrier(resource, barrier))
 }
 
@@ -360,7 +385,10 @@ fn send_request(
         .with(|parts| Outgoing {
             device: parts.device.clone(),
             hold: parts.master.as_ref().map(|master| master.hold()),
-            flags: parts.master.as_ref().map_or(Flags::NONE, |master| master.flags()),
+            flags: parts
+                .master
+                .as_ref()
+                .map_or(Flags::NONE, |master| master.flags()),
             operation: parts.operation,
             sector: parts.sector,
             size_bytes: parts.size_bytes,
@@ -381,7 +409,11 @@ fn send_read(resource: &Resource, outgoing: &Outgoing, cookie: BlockId) -> Resul
         block_id: cookie,
         size: outgoing.size_bytes,
     };
-    resource.send_data(outgoing.device.volume, Command::DataRequest, &packet.encode())
+    resource.send_data(
+        outgoing.device.volume,
+        Command::DataRequest,
+        &packet.encode(),
+    )
 }
 
 fn send_out_of_sync(resource: &Resource, outgoing: &Outgoing) -> Result<(), NotSent> {
@@ -406,7 +438,10 @@ fn send_write(
         seq_num: device.next_packet_seq(),
         flags: write_flags(resource, outgoing, state),
     };
-    device.counters.sent.add(u64::from(outgoing.size_bytes >> 9));
+    device
+        .counters
+        .sent
+        .add(u64::from(outgoing.size_bytes >> 9));
     if outgoing.operation != Operation::Write {
         return send_trim(resource, outgoing, data);
     }
@@ -426,7 +461,11 @@ fn send_write(
 
 fn send_trim(resource: &Resource, outgoing: &Outgoing, data: Data) -> Result<(), NotSent> {
     let zeroes = data.flags.contains(DataFlags::ZEROES);
-    let command = if zeroes { Command::Zeroes } else { Command::Trim };
+    let command = if zeroes {
+        Command::Zeroes
+    } else {
+        Command::Trim
+    };
     let packet = Trim {
         data,
         size: outgoing.size_bytes,
@@ -492,7 +531,9 @@ pub(crate) fn finish_answer(resource: &Resource, request: KBox<PeerRequest>) {
 }
 
 fn answer_read(resource: &Resource, request: &PeerRequest) {
-    let Some(device) = &request.device else { return };
+    let Some(device) = &request.device else {
+        return;
+    };
     let sent = match (&request.buffer, request.result) {
         (Some(_), Ok(())) => send_reply(resource, device, request, Command::DataReply),
         _ => resource.send_ack(
@@ -508,7 +549,9 @@ fn answer_read(resource: &Resource, request: &PeerRequest) {
 }
 
 fn answer_resync(resource: &Resource, request: &PeerRequest, thin: bool) {
-    let Some(device) = &request.device else { return };
+    let Some(device) = &request.device else {
+        return;
+    };
     let sent = match (&request.buffer, request.result) {
         (Some(buffer), Ok(())) if thin && buffer.segments().is_zero() => {
             let packet = BlockDescriptor {

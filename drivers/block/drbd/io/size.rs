@@ -78,7 +78,8 @@ impl fmt::Display for HumanSize {
 ///
 /// # Errors
 ///
-/// `ETIMEDOUT` where application I/O does not end; those of the metadata device, which cost the disk.
+/// `ETIMEDOUT` where application I/O does not end; those of the metadata device, which cost the
+/// disk.
 pub(crate) fn resize(device: &Arc<Device>, size: Sector, assume_clean: bool) -> Result<Resized> {
     let Some(local) = device.local() else {
         adopt(device, size);
@@ -103,7 +104,13 @@ pub(crate) fn adopt(device: &Device, size: Sector) {
 /// Tells the system and the log.
 pub(super) fn show(device: &Device, size: Sector) {
     device.set_capacity(size.0);
-    log!(Info, device, "size = {} ({} KB)", HumanSize(size), size.0 >> 1);
+    log!(
+        Info,
+        device,
+        "size = {} ({} KB)",
+        HumanSize(size),
+        size.0 >> 1
+    );
 }
 
 /// Brings bitmap and super block to a new size. The caller holds back application I/O.
@@ -116,10 +123,19 @@ pub(super) fn store(
     assume_clean: bool,
 ) -> Result<Resized> {
     let agreed = local.last_agreed_size();
-    log!(Info, device, "drbd_bm_resize called with capacity == {}", size);
+    log!(
+        Info,
+        device,
+        "drbd_bm_resize called with capacity == {}",
+        size
+    );
     local.bitmap.resize(size, !assume_clean);
     let (bits, words, pages) = local.bitmap.dimensions();
-    log!(Info, device, "resync bitmap: bits={bits} words={words} pages={pages}");
+    log!(
+        Info,
+        device,
+        "resync bitmap: bits={bits} words={words} pages={pages}"
+    );
     if agreed != size {
         log!(Info, device, "Writing the whole bitmap, size changed");
         local.bitmap.write(device, local, Which::All)?;
@@ -200,9 +216,12 @@ impl PeerLimits {
     }
 }
 
-/// The largest request in bytes. What the peer was found to take is remembered, also in the metadata.
+/// The largest request in bytes. What the peer was found to take is remembered, also in the
+/// metadata.
 fn max_bio_bytes(device: &Arc<Device>, local: Option<&LocalRef>) -> u32 {
-    let stored = local.map_or(0, |local| local.peer_max_bio_bytes()).max(UNKNOWN_PEER_BIO_BYTES);
+    let stored = local
+        .map_or(0, |local| local.peer_max_bio_bytes())
+        .max(UNKNOWN_PEER_BIO_BYTES);
     let peer = if device.state().conn >= ConnState::WFReportParams {
         let announced = device.peer.lock().max_bio_bytes;
         sendable_bio_size(device.resource.connection.version(), announced)
@@ -244,7 +263,8 @@ fn set(
             limits.set_rotational(true);
         }
     }
-    // The peer can be sent zeroes whatever our disk announces, which can be written there one by one.
+    // The peer can be sent zeroes whatever our disk announces, which can be written there one by
+    // one.
     limits.set_write_zeroes(peer.write_zeroes_sectors);
     // The bytes of a write go to two places and must be the same in both.
     limits.set_stable_writes(true);

@@ -2,8 +2,9 @@
 
 //! Changes of state: the one place where a state word is stored.
 //!
-//! Lock order: `Resource::control`, then the transfer log. The engine judges a change and says what follows from it; this file stores
-//! it, carries out what must happen at once, and leaves the rest to the worker (`after.rs`), in order.
+//! Lock order: `Resource::control`, then the transfer log. The engine judges a change and says what
+//! follows from it; this file stores it, carries out what must happen at once, and leaves the rest
+//! to the worker (`after.rs`), in order.
 
 use drbd_engine::{
     config::{
@@ -63,7 +64,8 @@ pub(crate) struct Control {
     conn: ConnState,
     /// The connection has sent its state and waits for the peer's.
     state_sent: bool,
-    /// How often the connection was established; answers of helpers that were started before are void.
+    /// How often the connection was established; answers of helpers that were started before are
+    /// void.
     pub(crate) connect_count: u32,
     /// The resource's options.
     pub(crate) options: ResourceOptions,
@@ -108,7 +110,8 @@ impl Control {
 
     /// Forgets a volume.
     pub(crate) fn remove_volume(&mut self, device: &Device) {
-        self.volumes.retain(|volume| !core::ptr::eq(&*volume.device, device));
+        self.volumes
+            .retain(|volume| !core::ptr::eq(&*volume.device, device));
     }
 
     /// Remembers what attaching would have given without a peer.
@@ -122,8 +125,13 @@ impl Control {
 
     /// What was remembered by [`Self::set_negotiated`].
     pub(crate) fn negotiated(&self, device: &Device) -> (DiskState, DiskState) {
-        let found = self.volumes.iter().find(|volume| core::ptr::eq(&*volume.device, device));
-        found.map_or((DiskState::Diskless, DiskState::DUnknown), |volume| volume.negotiated)
+        let found = self
+            .volumes
+            .iter()
+            .find(|volume| core::ptr::eq(&*volume.device, device));
+        found.map_or((DiskState::Diskless, DiskState::DUnknown), |volume| {
+            volume.negotiated
+        })
     }
 
     /// Says that the own state was sent and the peer's is awaited.
@@ -158,7 +166,9 @@ impl Control {
         let device = &volume.device;
         let config = resource.connection.config();
         let local = device.local();
-        let fencing = local.as_deref().map_or(Fencing::DontCare, LocalDisk::fencing);
+        let fencing = local
+            .as_deref()
+            .map_or(Fencing::DontCare, LocalDisk::fencing);
         let current = local.as_deref().map(LocalDisk::current_uuid);
         Context {
             fencing,
@@ -166,7 +176,9 @@ impl Control {
                 config::OnNoData::IoError => OnNoData::IoError,
                 config::OnNoData::SuspendIo => OnNoData::SuspendIo,
             },
-            two_primaries: config.as_ref().is_some_and(|config| config.net.two_primaries),
+            two_primaries: config
+                .as_ref()
+                .is_some_and(|config| config.net.two_primaries),
             highest_peer_role: self.aggregate().highest_peer,
             open_count: device.open_count(),
             has_verify_alg: config
@@ -213,7 +225,10 @@ impl Resource {
     /// The facts the rules read about a volume.
     pub(crate) fn context_of(&self, device: &Device) -> Context {
         let control = self.control.lock();
-        let volume = control.volumes.iter().find(|volume| core::ptr::eq(&*volume.device, device));
+        let volume = control
+            .volumes
+            .iter()
+            .find(|volume| core::ptr::eq(&*volume.device, device));
         volume.map_or(Context::NEW, |volume| control.context(self, volume))
     }
 
@@ -231,7 +246,8 @@ impl Resource {
         self.change_state_if(device, request, how, |_| true)
     }
 
-    /// Like [`Self::change_state`], where `condition` holds for the present state; otherwise the state is in transition.
+    /// Like [`Self::change_state`], where `condition` holds for the present state; otherwise the
+    /// state is in transition.
     pub(crate) fn change_state_if(
         &self,
         device: &Arc<Device>,
@@ -240,8 +256,10 @@ impl Resource {
         condition: impl FnOnce(State) -> bool,
     ) -> Result<Success, StateError> {
         let mut control = self.control.lock();
-        let Some(volume) =
-            control.volumes.iter().find(|volume| Arc::ptr_eq(&volume.device, device))
+        let Some(volume) = control
+            .volumes
+            .iter()
+            .find(|volume| Arc::ptr_eq(&volume.device, device))
         else {
             return Err(StateError::Unknown);
         };
@@ -283,8 +301,8 @@ impl Resource {
         self.change_connection_if(request, how, |_| true)
     }
 
-    /// Like [`Self::change_connection`], where `condition` holds for the connection's present state;
-    /// otherwise it is in transition.
+    /// Like [`Self::change_connection`], where `condition` holds for the connection's present
+    /// state; otherwise it is in transition.
     pub(crate) fn change_connection_if(
         &self,
         request: Change,
@@ -297,12 +315,15 @@ impl Resource {
         }
         let mut changes = core::mem::take(&mut control.scratch);
         changes.clear();
-        for volume in control.volumes.iter() {
-            let change = VolumeChange::new(volume.device.state(), control.context(self, volume));
-            // Room was made when the volume was added.
-            if changes.push_within_capacity(change).is_err() {
-                return Err(StateError::Unknown);
-            }
+        // Room was made when the volumes were added.
+        let fits = control.volumes.iter().all(|volume| {
+            let old = volume.device.state();
+            let change = VolumeChange::new(old, control.context(self, volume));
+            changes.push_within_capacity(change).is_ok()
+        });
+        if !fits {
+            control.scratch = changes;
+            return Err(StateError::Unknown);
         }
         let answer = change_all(control.conn, &mut changes, request, how.flags);
         match answer {
@@ -325,8 +346,14 @@ impl Resource {
         let (old, new) = match changes.first() {
             Some(first) => (first.old, first.new),
             None => (
-                State { conn: control.conn, ..State::NEW },
-                State { conn: cstate, ..State::NEW },
+                State {
+                    conn: control.conn,
+                    ..State::NEW
+                },
+                State {
+                    conn: cstate,
+                    ..State::NEW
+                },
             ),
         };
         let common = Difference::in_fields(old, new, fields);
@@ -374,7 +401,11 @@ impl Resource {
             }
             let after = AfterConnection { old, new: cstate };
             if control.after_connection.push(after, GFP_KERNEL).is_err() {
-                log!(Error, self, "out of memory: a change of the connection has no effects");
+                log!(
+                    Error,
+                    self,
+                    "out of memory: a change of the connection has no effects"
+                );
             }
             self.chore(chore::AFTER_STATE);
             self.waiters.wake_all();
@@ -422,7 +453,9 @@ impl Resource {
         match effect {
             Immediate::ClearResyncDone => device.resync.lock().clear_done(),
             Immediate::CloseEpoch => {
-                device.mirror_generation.update(|generation| generation.wrapping_add(1));
+                device
+                    .mirror_generation
+                    .update(|generation| generation.wrapping_add(1));
                 self.connection.close_epoch();
             }
             Immediate::LogAttachedUuids => {
@@ -482,7 +515,11 @@ impl Resource {
             new,
         };
         if control.after.push(after, GFP_KERNEL).is_err() {
-            log!(Error, device, "out of memory: a state change has no deferred effects");
+            log!(
+                Error,
+                device,
+                "out of memory: a state change has no deferred effects"
+            );
         }
         self.chore(chore::AFTER_STATE);
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way of an application's bio into the driver: gate, activity log, range, transfer log, and then to the disk and the sender.
+//! The way of an application's bio into the driver: gate, activity log, range, transfer log, and
+//! then to the disk and the sender.
 //!
-//! The submitting task does all of it when nothing is in the way. Whatever must wait for a transaction, a range or a slot goes to the
-//! device's work item instead: the block layer holds back what a task submits until its `submit_bio` returns, so a task that waited
-//! in there could wait for itself.
+//! The submitting task does all of it when nothing is in the way. Whatever must wait for a
+//! transaction, a range or a slot goes to the device's work item instead: the block layer holds
+//! back what a task submits until its `submit_bio` returns, so a task that waited in there could
+//! wait for itself.
 
 use drbd_engine::{
     activity_log::{
@@ -46,8 +48,7 @@ use drbd_sys::{
     log, //
 };
 use kernel::{
-    impl_has_work,
-    new_mutex,
+    impl_has_work, new_mutex,
     prelude::*,
     sync::{
         Arc,
@@ -199,7 +200,8 @@ impl WorkItem for Device {
 }
 
 impl Device {
-    /// Counts a bio in, once the device may take it. May sleep unless `nowait`, in which case it answers whether it could.
+    /// Counts a bio in, once the device may take it. May sleep unless `nowait`, in which case it
+    /// answers whether it could.
     fn enter(&self, nowait: bool) -> bool {
         loop {
             self.counters.application_bios.up();
@@ -218,7 +220,9 @@ impl Device {
         let state = self.state();
         let connection = &self.resource.connection;
         let limit = u32::try_from(DELAYED_BIOS_MAX).unwrap_or(u32::MAX);
-        let max_bios = connection.config().map_or(limit, |config| config.net.max_buffers);
+        let max_bios = connection
+            .config()
+            .map_or(limit, |config| config.net.max_buffers);
         let bios = self.counters.application_bios.get();
         may_admit(&Admission {
             copies: copies(state),
@@ -282,7 +286,8 @@ impl Device {
         self.chore(chore::RESYNC_TURN);
     }
 
-    /// Takes a bio as far as it goes; hands it back with what is in the way. Does not sleep for I/O.
+    /// Takes a bio as far as it goes; hands it back with what is in the way. Does not sleep for
+    /// I/O.
     fn attempt(self: &Arc<Self>, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
         if bio.changes_data() {
             if let Err(obstacle) = self.get_extents(&mut bio) {
@@ -298,7 +303,11 @@ impl Device {
     /// References the extents if all are hot, or if nothing needs to be remembered.
     fn get_extents(self: &Arc<Self>, bio: &mut Bio) -> Result<(), Obstacle> {
         if bio.extents.is_some() {
-            return if bio.after_commit { Err(Obstacle::ActivityLog) } else { Ok(()) };
+            return if bio.after_commit {
+                Err(Obstacle::ActivityLog)
+            } else {
+                Ok(())
+            };
         }
         let Some((local, span)) = self.extents_of(bio) else {
             return Ok(());
@@ -345,12 +354,16 @@ impl Device {
             Some(_) => None,
             None => self.local(),
         };
-        // The clone needs memory and the master, so it is made before the lock and before the master moves.
+        // The clone needs memory and the master, so it is made before the lock and before the
+        // master moves.
         let backing = match &bio.extents {
             Some((reference, _)) => Some(&reference.backing),
             None => local.as_ref().map(|local| &local.backing),
         };
-        let clone = match backing.map(|backing| backing.clone_bio(&bio.master)).transpose() {
+        let clone = match backing
+            .map(|backing| backing.clone_bio(&bio.master))
+            .transpose()
+        {
             Ok(clone) => clone,
             Err(error) => {
                 self.give_back(bio.extents, bio.range);
@@ -373,7 +386,10 @@ impl Device {
                 return Ok(());
             }
         };
-        let plan = Plan { local: plan.local && clone.is_some(), ..plan };
+        let plan = Plan {
+            local: plan.local && clone.is_some(),
+            ..plan
+        };
         if !plan.local && !plan.remote {
             drop(log);
             self.fail(bio);
@@ -478,9 +494,9 @@ impl Device {
 
     fn local_bitmap_set(&self, bio: &Bio) -> u64 {
         let size_bytes = bio.master.size_bytes();
-        bio.extents
-            .as_ref()
-            .map_or(0, |(local, _)| local.bitmap.set_out_of_sync(bio.sector(), size_bytes))
+        bio.extents.as_ref().map_or(0, |(local, _)| {
+            local.bitmap.set_out_of_sync(bio.sector(), size_bytes)
+        })
     }
 
     fn route_read(self: &Arc<Self>, bio: &Bio, copies: Copies) -> Route<Plan> {
@@ -540,7 +556,9 @@ impl Device {
         let mut waiting = self.delayed.waiting.lock();
         loop {
             while waiting.len() < waiting.capacity() {
-                let Some(bio) = self.delayed.arrivals.pop() else { break };
+                let Some(bio) = self.delayed.arrivals.pop() else {
+                    break;
+                };
                 if let Err(error) = waiting.push_within_capacity(bio) {
                     drop(error);
                     break;
@@ -554,7 +572,8 @@ impl Device {
         }
     }
 
-    /// Reserves extents for the waiting writes and writes the transaction they need; whether there was one.
+    /// Reserves extents for the waiting writes and writes the transaction they need; whether there
+    /// was one.
     fn commit_extents(self: &Arc<Self>, waiting: &mut KVVec<Bio>) -> bool {
         let Some(local) = self.local() else {
             for bio in waiting.iter_mut() {
@@ -568,7 +587,9 @@ impl Device {
             if bio.extents.is_some() || !bio.changes_data() {
                 continue;
             }
-            let Some((reference, span)) = self.extents_of(bio) else { continue };
+            let Some((reference, span)) = self.extents_of(bio) else {
+                continue;
+            };
             let answer = local.activity_log.lock().reserve(span);
             match answer {
                 Reserve::Hot | Reserve::AfterCommit => {
@@ -581,7 +602,8 @@ impl Device {
             }
         }
         let written = local.write_transaction(self);
-        if let Ok(true) = written {
+        // Where there was nothing left to write somebody else has written it.
+        if written.is_ok() {
             for bio in waiting.iter_mut() {
                 bio.after_commit = false;
             }
@@ -594,7 +616,9 @@ impl Device {
         let mut served = false;
         let mut index = 0usize;
         while index < waiting.len() {
-            let Ok(bio) = waiting.remove(index) else { break };
+            let Ok(bio) = waiting.remove(index) else {
+                break;
+            };
             match self.attempt(bio) {
                 Ok(()) => {
                     served = true;

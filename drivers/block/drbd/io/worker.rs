@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The thread `drbdN_worker`: sends what is queued, and does what other threads and interrupts leave for it.
+//! The thread `drbdN_worker`: sends what is queued, and does what other threads and interrupts
+//! leave for it.
 
 use drbd_engine::state::{
     ConnState,
@@ -33,7 +34,8 @@ use super::{
 
 /// What the worker looks after: bits of [`Resource::chores`] and [`Device::chores`].
 ///
-/// A chore says that something may be due; looking finds out what. Setting one twice is setting it once.
+/// A chore says that something may be due; looking finds out what. Setting one twice is setting it
+/// once.
 pub(crate) mod chore {
     /// Resource: state changes have deferred effects.
     pub(crate) const AFTER_STATE: u32 = 1 << 0;
@@ -143,7 +145,11 @@ fn run(resource: &Arc<Resource>, context: &kthread::Context) {
             break;
         }
         resource.worker_wait.wait_until_timeout(
-            || resource.has_chores() || !resource.work.is_empty() || (context.should_stop() && !stop),
+            || {
+                resource.has_chores()
+                    || !resource.work.is_empty()
+                    || (context.should_stop() && !stop)
+            },
             deadline_ms,
         );
     }

@@ -92,11 +92,13 @@ fn show_device(
         minor: device.minor,
         previous,
         state,
-        protocol: connection.config().map(|config| match config.net.wire_protocol {
-            drbd_engine::config::Protocol::A => 'A',
-            drbd_engine::config::Protocol::B => 'B',
-            drbd_engine::config::Protocol::C => 'C',
-        }),
+        protocol: connection
+            .config()
+            .map(|config| match config.net.wire_protocol {
+                drbd_engine::config::Protocol::A => 'A',
+                drbd_engine::config::Protocol::B => 'B',
+                drbd_engine::config::Protocol::C => 'C',
+            }),
         congestion: is_congested.then_some(Congestion('n')),
         is_activity_log_suspended: device.flags.any(flag::ACTIVITY_LOG_SUSPENDED),
         counters: &counters,
@@ -115,8 +117,8 @@ fn counters(device: &Arc<Device>) -> Counters {
     let counters = &device.counters;
     let local = device.local();
     let epochs = device.resource.connection.epochs.lock().open();
-    let pending = gauge(&counters.application_pending)
-        .saturating_add(gauge(&counters.resync_pending));
+    let pending =
+        gauge(&counters.application_pending).saturating_add(gauge(&counters.resync_pending));
     Counters {
         sent_sectors: counters.sent.get(),
         received_sectors: counters.received.get(),

@@ -26,9 +26,11 @@ use crate::io::{
     resync, //
 };
 
-/// Acks and frees every request of the peer that ended, then acks the epochs that are complete. May sleep.
+/// Acks and frees every request of the peer that ended, then acks the epochs that are complete. May
+/// sleep.
 ///
-/// On the asender while the connection lasts, on the receiver when it cleans up; then nothing is sent.
+/// On the asender while the connection lasts, on the receiver when it cleans up; then nothing is
+/// sent.
 pub(in crate::io) fn settle_done(resource: &Arc<Resource>) {
     while let Some(request) = resource.connection.done.pop() {
         settle(resource, request);

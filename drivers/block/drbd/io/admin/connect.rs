@@ -55,7 +55,10 @@ const PROTOCOL_UPDATE: u32 = 100;
 /// The resource whose connection is configured so. May sleep.
 pub(super) fn find(registry: &Registry, matches: impl Fn(&Config) -> bool) -> Option<ResourceId> {
     registry.id_where(|resource| {
-        resource.connection.config().is_some_and(|config| matches(&config))
+        resource
+            .connection
+            .config()
+            .is_some_and(|config| matches(&config))
     })
 }
 
@@ -67,8 +70,14 @@ pub(super) fn other_uses(
 ) -> bool {
     let except = registry.resource(except);
     let found = registry.id_where(|resource| {
-        let is_excepted = except.as_ref().is_some_and(|except| core::ptr::eq(&**except, resource));
-        !is_excepted && resource.connection.config().is_some_and(|config| matches(&config))
+        let is_excepted = except
+            .as_ref()
+            .is_some_and(|except| core::ptr::eq(&**except, resource));
+        !is_excepted
+            && resource
+                .connection
+                .config()
+                .is_some_and(|config| matches(&config))
     });
     found.is_some()
 }
@@ -113,11 +122,15 @@ fn claim_addresses(
     resource: &Arc<Resource>,
     config: &Arc<Config>,
 ) -> Result<(), RetCode> {
-    let id = registry.id_of(resource).ok_or(RetCode::RESOURCE_NOT_KNOWN)?;
+    let id = registry
+        .id_of(resource)
+        .ok_or(RetCode::RESOURCE_NOT_KNOWN)?;
     resource.connection.set_config(Some(config.clone()));
     let taken = if other_uses(registry, id, |other| other.my_address == config.my_address) {
         RetCode::LOCAL_ADDRESS
-    } else if other_uses(registry, id, |other| other.peer_address == config.peer_address) {
+    } else if other_uses(registry, id, |other| {
+        other.peer_address == config.peer_address
+    }) {
         RetCode::PEER_ADDRESS
     } else {
         return Ok(());
@@ -176,8 +189,10 @@ fn check(net: &NetConf, info: &mut InfoText) -> Result<(), RetCode> {
         with_name(name, |name| Hash::new(name).map(|_| ())).map_err(|_| code)?;
     }
     let secret = net.shared_secret.as_bytes();
-    with_name(net.cram_hmac_alg.as_bytes(), |name| Hmac::new(name, secret).map(|_| ()))
-        .map_err(|_| RetCode::AUTH_ALG)
+    with_name(net.cram_hmac_alg.as_bytes(), |name| {
+        Hmac::new(name, secret).map(|_| ())
+    })
+    .map_err(|_| RetCode::AUTH_ALG)
 }
 
 /// CHG_NET_OPTS.
@@ -237,7 +252,8 @@ pub(super) fn disconnect(resource: &Arc<Resource>, force: bool) -> Outcome {
 
 const DISCONNECT: Change = Change::conn(ConnState::Disconnecting);
 
-/// Takes leave of the peer; where that is not possible as it is, one of the data is declared outdated.
+/// Takes leave of the peer; where that is not possible as it is, one of the data is declared
+/// outdated.
 fn disconnect_gracefully(resource: &Arc<Resource>) -> Result<Success, StateError> {
     match resource.request_connection(DISCONNECT, How::QUIET) {
         // A Primary may go if the peer is outdated by it.

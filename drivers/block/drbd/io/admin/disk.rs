@@ -57,8 +57,7 @@ pub(super) fn change_options(
         let text = format_args!("al-extents can only change while the disk is detached");
         return Err(info.say(RetCode::INVALID_REQUEST, text));
     }
-    conf.rs_discard_granularity =
-        attach::discard_granularity(device, &local.backing, &conf);
+    conf.rs_discard_granularity = attach::discard_granularity(device, &local.backing, &conf);
     let keeps_log = conf.al_updates;
     let conf = Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
     local.set_conf(conf.clone());
@@ -116,7 +115,9 @@ fn still_in_use(info: &mut InfoText) -> RetCode {
 /// OUTDATE.
 pub(super) fn outdate(device: &Arc<Device>) -> Outcome {
     let change = Change::disk(DiskState::Outdated);
-    let success = device.resource.request_state(device, change, How::VERBOSE)?;
+    let success = device
+        .resource
+        .request_state(device, change, How::VERBOSE)?;
     device.resource.flush_worker();
     Ok(success.into())
 }

@@ -140,7 +140,11 @@ pub(super) fn resource_options(
 
 /// The option cpu-mask; `None` for no restriction.
 fn parse_cpu_mask(options: &ResourceOptions) -> Result<Option<CpuMask>, RetCode> {
-    let Some(digits) = options.cpu_mask.as_str().filter(|digits| !digits.is_empty()) else {
+    let Some(digits) = options
+        .cpu_mask
+        .as_str()
+        .filter(|digits| !digits.is_empty())
+    else {
         return Ok(None);
     };
     let digits = CString::try_from_fmt(format_args!("{digits}")).map_err(|_| RetCode::NO_MEMORY)?;

@@ -52,7 +52,11 @@ pub(super) fn promote(device: &Arc<Device>, force: bool) -> Outcome {
         None => return Ok(RetCode::NOTHING_TO_DO),
     };
     if forced {
-        log!(Warning, device, "Forced to consider local data as UpToDate!");
+        log!(
+            Warning,
+            device,
+            "Forced to consider local data as UpToDate!"
+        );
     }
     wait_for_answers(device);
     forget_discard_my_data(resource)?;
@@ -151,7 +155,10 @@ fn fence_peer(
 /// Whoever becomes Primary wants its own data from now on.
 fn forget_discard_my_data(resource: &Resource) -> Result<(), RetCode> {
     let connection = &resource.connection;
-    let Some(config) = connection.config().filter(|config| config.net.discard_my_data) else {
+    let Some(config) = connection
+        .config()
+        .filter(|config| config.net.discard_my_data)
+    else {
         return Ok(());
     };
     let mut net = config.net.clone();

@@ -178,7 +178,9 @@ fn describe_disk(device: &Arc<Device>, into: &mut DeviceSnapshot) {
     } = uuids;
     let status = &mut into.status;
     // Four UUIDs fit as they fill the field.
-    let _ = status.uuids.set(&bytes_of([current, bitmap, first, second]));
+    let _ = status
+        .uuids
+        .set(&bytes_of([current, bitmap, first, second]));
     status.disk_flags = flags.0;
     status.bits_total = local.bitmap.bits();
     status.bits_out_of_sync = bits_set;
@@ -186,7 +188,9 @@ fn describe_disk(device: &Arc<Device>, into: &mut DeviceSnapshot) {
     let statistics = &mut into.statistics;
     statistics.current_uuid = current;
     statistics.disk_flags = flags.0;
-    let _ = statistics.history_uuids.set(&bytes_of([first, second, 0, 0]));
+    let _ = statistics
+        .history_uuids
+        .set(&bytes_of([first, second, 0, 0]));
 
     let peer = &mut into.peer_statistics;
     peer.out_of_sync = sectors_of(bits_set);
@@ -217,7 +221,9 @@ pub(super) fn timeout_type(registry: &Registry, minor: Minor) -> u32 {
     const DEFAULT: u32 = 0;
     const DEGRADED: u32 = 1;
     const PEER_OUTDATED: u32 = 2;
-    let Some(device) = registry.device(minor) else { return DEFAULT };
+    let Some(device) = registry.device(minor) else {
+        return DEFAULT;
+    };
     if device.state().pdsk == DiskState::Outdated {
         PEER_OUTDATED
     } else if device.flags.any(flag::USE_DEGR_WFC_TIMEOUT) {

@@ -82,13 +82,19 @@ pub(super) fn invalidate_peer(device: &Arc<Device>) -> Outcome {
 /// PAUSE_SYNC and RESUME_SYNC.
 pub(super) fn pause(device: &Arc<Device>, paused: bool) -> Outcome {
     let change = Change::user_isp(paused);
-    Ok(device.resource.request_state(device, change, How::VERBOSE)?.into())
+    Ok(device
+        .resource
+        .request_state(device, change, How::VERBOSE)?
+        .into())
 }
 
 /// SUSPEND_IO.
 pub(super) fn suspend_io(device: &Arc<Device>) -> Outcome {
     let change = Change::susp(true);
-    Ok(device.resource.request_state(device, change, How::VERBOSE)?.into())
+    Ok(device
+        .resource
+        .request_state(device, change, How::VERBOSE)?
+        .into())
 }
 
 /// RESUME_IO.
@@ -97,7 +103,9 @@ pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
     if device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0 {
         begin_generation(device);
     }
-    let change = Change::susp(false).with_susp_nod(false).with_susp_fen(false);
+    let change = Change::susp(false)
+        .with_susp_nod(false)
+        .with_susp_fen(false);
     let success = resource.request_state(device, change, How::VERBOSE)?;
     if device.state().conn < ConnState::Connected {
         resource.fail_for_lost_connection();
@@ -144,7 +152,8 @@ pub(super) fn new_current_uuid(
     local.change(device, |superblock| superblock.uuids.set_bitmap(0));
     after::new_current_uuid(device);
     if clear_bitmap {
-        // What is written from now on is known by the bitmap alone, which a crash does not spare without the log.
+        // What is written from now on is known by the bitmap alone, which a crash does not spare
+        // without the log.
         let before = device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
         if before & flag::ACTIVITY_LOG_SUSPENDED != 0 {
             log!(Info, device, "Resumed AL updates");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The first packets on the data socket: what both can speak, and whether the peer is who it says (Spec §1.4, §1.5).
+//! The first packets on the data socket: what both can speak, and whether the peer is who it says
+//! (Spec §1.4, §1.5).
 
 use drbd_engine::{
     handshake::{

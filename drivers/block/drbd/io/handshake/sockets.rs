@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding a pair of sockets: calls the peer and waits for its calls, as the engine's search says (Spec §1.3, steps 1 to 3).
+//! Finding a pair of sockets: calls the peer and waits for its calls, as the engine's search says
+//! (Spec §1.3, steps 1 to 3).
 
 use drbd_engine::{
     handshake::sockets::{

@@ -185,7 +185,8 @@ impl Receiver {
         connection.asender_wait.wake_all();
     }
 
-    /// Takes everything a write needs but its data; `None` where it was answered without being written.
+    /// Takes everything a write needs but its data; `None` where it was answered without being
+    /// written.
     fn admit(
         &mut self,
         device: &Arc<Device>,
@@ -296,7 +297,8 @@ impl Receiver {
         config.is_some_and(|config| config.net.two_primaries)
     }
 
-    /// The node that decides conflicts must have seen the acks that the peer sent before this write.
+    /// The node that decides conflicts must have seen the acks that the peer sent before this
+    /// write.
     fn await_sequence(&self, device: &Arc<Device>, seq: u32) -> Result<(), ConnectionError> {
         let connection = &self.resource.connection;
         if !self.has_two_primaries() || !connection.flags.any(flag::RESOLVE_CONFLICTS) {
@@ -331,7 +333,8 @@ impl Receiver {
         request.flags = DataFlags(request.flags.0 & !DataFlags::MAY_SET_IN_SYNC.0);
     }
 
-    /// References the extents of a write in the activity log; `None` where the disk or the connection goes.
+    /// References the extents of a write in the activity log; `None` where the disk or the
+    /// connection goes.
     fn hold_extents(
         &self,
         device: &Arc<Device>,
@@ -416,7 +419,8 @@ fn zero(local: &LocalDisk, sector: u64, sectors: u32, unmap: bool) -> Result {
     local.backing.zero_sync(sector, u64::from(sectors), unmap)
 }
 
-/// Discards so that the range reads as zeroes on every node: what the device would leave as it is at the edges is written.
+/// Discards so that the range reads as zeroes on every node: what the device would leave as it is
+/// at the edges is written.
 fn discard_as_zeroes(local: &LocalDisk, sector: Sector, size: u32) -> Result {
     let backing = &local.backing;
     let sectors = sectors_of(size);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The peer's reads and its answers to ours; what belongs to a resync is handed on (Spec §1.19, §1.20).
+//! The peer's reads and its answers to ours; what belongs to a resync is handed on (Spec §1.19,
+//! §1.20).
 
 use drbd_engine::{
     request::Event,

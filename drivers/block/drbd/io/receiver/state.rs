@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The peer's state, its generations, and the changes that it asks us to agree to (Spec §1.13, §1.23).
+//! The peer's state, its generations, and the changes that it asks us to agree to (Spec §1.13,
+//! §1.23).
 
 use drbd_engine::{
     handshake::peer_state::{
@@ -275,7 +276,8 @@ impl Receiver {
         Ok(Step::Done)
     }
 
-    /// A peer that was restarted lost what it had been sent: it must not be taken for the one before.
+    /// A peer that was restarted lost what it had been sent: it must not be taken for the one
+    /// before.
     fn abort_frozen(&self, device: &Arc<Device>) {
         log!(
             Error,

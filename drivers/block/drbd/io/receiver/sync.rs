@@ -66,7 +66,8 @@ impl<'a> Handshake<'a> {
         Self { device, proposal }
     }
 
-    /// The volume's next connection state; `None` where the nodes cannot go together. May sleep, for helpers too.
+    /// The volume's next connection state; `None` where the nodes cannot go together. May sleep,
+    /// for helpers too.
     pub(super) fn run(&self) -> Option<ConnState> {
         let device = self.device;
         let local = device.local()?;

@@ -70,6 +70,7 @@ def write_image(target: Path, ground: Ground, *, module: str, tools: str, bench:
                 if not source.exists():
                     raise GroundError(f"build/bin/{program} is missing; run: make tools")
                 archive.file(f"usr/sbin/{program}", source.read_bytes(), 0o755)
+            archive.file("etc/init.d/drbd", (CHECKOUT / "tools/init/drbd").read_bytes(), 0o755)
         elif tools != "stock":
             raise ValueError(f"tools is {tools!r}, must be 'ours' or 'stock'")
         for path, content in files.items():

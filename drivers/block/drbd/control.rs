@@ -2,12 +2,13 @@
 
 //! Commands, dumps and events: what the tools and the kernel tell each other (spec §3).
 //!
-//! A request goes one way: bytes → [`request`] finds the objects it names → [`command`] reads its options,
-//! checks them and calls the data path through [`backend::Backend`] → the reply's bytes. [`dump`] streams
-//! the objects, [`event`] announces what happens to them; both write the messages of [`message`].
+//! A request goes one way: bytes → [`request`] finds the objects it names → [`command`] reads its
+//! options, checks them and calls the data path through [`backend::Backend`] → the reply's bytes.
+//! [`dump`] streams the objects, [`event`] announces what happens to them; both write the messages
+//! of [`message`].
 //!
-//! All of this is free of kernel interfaces and runs in the host's tests as it is; `netlink` alone ties it
-//! to the generic netlink family.
+//! All of this is free of kernel interfaces and runs in the host's tests as it is; `netlink` alone
+//! ties it to the generic netlink family.
 
 pub(crate) mod backend;
 pub(crate) mod command;

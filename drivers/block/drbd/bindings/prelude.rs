@@ -33,4 +33,3 @@ pub struct shash_desc {
 pub struct drbd_shim_sock_hook {
     _opaque: [u8; 0],
 }
-

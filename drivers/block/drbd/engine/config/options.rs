@@ -74,7 +74,8 @@ settings! {
             Field::choice("fencing",
                 &[Some("dont-care"), Some("resource-only"), Some("resource-and-stonith")]);
         /// Fixed resync speed if c-plan-ahead is 0, and the speed to start with otherwise.
-        8 resync_rate: u32 = 250, Field::u32("resync-rate", 1, RATE_MAX).kibi().unit("bytes/second");
+        8 resync_rate: u32 = 250,
+            Field::u32("resync-rate", 1, RATE_MAX).kibi().unit("bytes/second");
         /// Resync only after the resync of this minor; -1 for no dependency.
         9 resync_after: i32 = -1, Field::i32("resync-after", -1, 1_048_575);
         /// Size of the activity log: how many 4 MiB extents may be written to at a time.
@@ -85,7 +86,8 @@ settings! {
         /// Delay that the controller aims for if c-fill-target is 0.
         12 c_delay_target: u32 = 10, Field::u32("c-delay-target", 1, 100).unit(DECISECONDS);
         /// Resync data in flight that the controller aims for.
-        13 c_fill_target: u32 = 100, Field::u32("c-fill-target", 0, 1 << 20).sectors().unit("bytes");
+        13 c_fill_target: u32 = 100,
+            Field::u32("c-fill-target", 0, 1 << 20).sectors().unit("bytes");
         /// Highest resync speed.
         14 c_max_rate: u32 = 102_400,
             Field::u32("c-max-rate", 250, RATE_MAX).kibi().unit("bytes/second");
@@ -135,7 +137,8 @@ settings! {
         3 integrity_alg: Text<NAME_LENGTH_MAX> = Text::EMPTY,
             Field::text("data-integrity-alg", NAME_LENGTH_MAX);
         /// Digest for online verify; empty for no online verify.
-        4 verify_alg: Text<NAME_LENGTH_MAX> = Text::EMPTY, Field::text("verify-alg", NAME_LENGTH_MAX);
+        4 verify_alg: Text<NAME_LENGTH_MAX> = Text::EMPTY,
+            Field::text("verify-alg", NAME_LENGTH_MAX);
         /// Digest for resyncs that send only what differs; empty for none.
         5 csums_alg: Text<NAME_LENGTH_MAX> = Text::EMPTY, Field::text("csums-alg", NAME_LENGTH_MAX);
         /// When a write is reported as done.
@@ -189,7 +192,8 @@ settings! {
             ]);
         /// What a full send queue does under protocol A.
         21 on_congestion: OnCongestion = OnCongestion::Block,
-            Field::choice("on-congestion", &[Some("block"), Some("pull-ahead"), Some("disconnect")]);
+            Field::choice("on-congestion",
+                &[Some("block"), Some("pull-ahead"), Some("disconnect")]);
         /// Data in flight that counts as congestion; 0 for no limit.
         22 cong_fill: u32 = 0, Field::u32("congestion-fill", 0, 20_971_520).sectors().unit("bytes");
         /// Active extents that count as congestion.

@@ -6,7 +6,9 @@
 //! tools.
 
 macro_rules! values {
-    ($(#[$doc:meta])* $name:ident, $mask:literal { $($(#[$variant_doc:meta])* $variant:ident = $value:literal $text:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $mask:literal {
+        $($(#[$variant_doc:meta])* $variant:ident = $value:literal $text:literal,)*
+    }) => {
         $(#[$doc])*
         ///
         /// The order of the values is the order the rules compare by.

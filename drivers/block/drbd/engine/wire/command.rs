@@ -24,7 +24,10 @@ pub enum Scope {
 }
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $sockets:ident, $since:literal;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident = $number:literal, $name:literal, $sockets:ident, $since:literal;
+    )*) => {
         /// A command of the wire protocol.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u16)]

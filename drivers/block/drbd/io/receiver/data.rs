@@ -72,6 +72,7 @@ enum Claim {
 
 impl Receiver {
     /// P_DATA.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn data(
         &mut self,
         device: &Arc<Device>,
@@ -107,6 +108,7 @@ impl Receiver {
     }
 
     /// P_TRIM and P_ZEROES.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn discard(
         &mut self,
         device: &Arc<Device>,

@@ -122,6 +122,7 @@ impl Receiver {
     }
 
     /// P_SYNC_PARAM and P_SYNC_PARAM89.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn sync_param(
         &mut self,
         device: &Arc<Device>,
@@ -178,6 +179,7 @@ impl Receiver {
     }
 
     /// P_SIZES.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn sizes(
         &mut self,
         device: &Arc<Device>,

@@ -69,6 +69,7 @@ enum Step {
 
 impl Receiver {
     /// P_UUIDS.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn uuids(
         &mut self,
         device: &Arc<Device>,
@@ -137,6 +138,7 @@ impl Receiver {
     }
 
     /// P_STATE.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn state(
         &mut self,
         device: &Arc<Device>,
@@ -299,6 +301,7 @@ impl Receiver {
     }
 
     /// P_STATE_CHG_REQ.
+    #[inline(never)] // Keeps its frame off the stack of the other packets.
     pub(super) fn state_request(
         &mut self,
         device: &Arc<Device>,

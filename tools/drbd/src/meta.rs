@@ -10,6 +10,9 @@ pub mod recover;
 pub mod signature;
 pub mod store;
 
+#[cfg(test)]
+mod tests;
+
 use crate::arguments::{unknown, Arguments, Word};
 use crate::failure::{Failure, Outcome};
 use crate::generation::{parse_hex, size_text, Generation};

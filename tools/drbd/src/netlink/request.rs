@@ -5,7 +5,7 @@
 use super::message::{GENERIC_HEADER_SIZE, GENL_CONTROL, NETLINK_HEADER_SIZE};
 use super::write_attributes;
 use crate::failure::Outcome;
-use drbd_engine::config::attr::{Writer, FLAG_NESTED};
+use drbd_engine::config::attr::{Attributes, Writer, FLAG_NESTED};
 use drbd_engine::config::command::{Command, Usage, FAMILY_NAME, FAMILY_VERSION};
 use drbd_engine::config::context::NO_MINOR;
 use drbd_engine::config::{Context, UserHeader, Value};
@@ -13,6 +13,8 @@ use drbd_engine::config::{Context, UserHeader, Value};
 const FLAG_REQUEST: u16 = 1;
 const FLAG_DUMP: u16 = 0x300;
 
+/// Room for a context: a name and two addresses.
+const CONTEXT_SIZE_MAX: usize = 1024;
 const CONTROL_GET_FAMILY: u8 = 3;
 const CONTROL_VERSION: u8 = 2;
 const CONTROL_FAMILY_NAME: u16 = 2;
@@ -110,7 +112,7 @@ impl Request {
                 resource_name: Some(&name),
                 ..Context::default()
             };
-            context.encode(writer);
+            encode_nested(&context, writer);
         })
     }
 
@@ -125,7 +127,7 @@ impl Request {
                 peer_address: Some(&peer),
                 ..Context::default()
             };
-            context.encode(writer);
+            encode_nested(&context, writer);
         })
     }
 
@@ -177,10 +179,26 @@ impl Request {
     }
 }
 
+/// Writes a context with the flag for nested attributes. Drivers leave it away in what they send, but
+/// want to see it in requests.
+fn encode_nested(context: &Context<'_>, writer: &mut Writer<'_>) {
+    let mut buffer = [0; CONTEXT_SIZE_MAX];
+    let mut plain = Writer::new(&mut buffer);
+    context.encode(&mut plain);
+    let Some(attribute) = plain
+        .finish()
+        .ok()
+        .and_then(|bytes| Attributes::new(bytes).next())
+    else {
+        return;
+    };
+    writer.put_bytes(attribute.number | FLAG_NESTED, attribute.payload);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drbd_engine::config::attr::Attributes;
+    use drbd_engine::config::context::ATTRIBUTE_CONTEXT;
     use drbd_engine::config::{NetConf, Settings};
 
     #[test]
@@ -215,5 +233,8 @@ mod tests {
             .find(8)
             .unwrap();
         assert_eq!(timeout.as_u32(), Some(70));
+        let context = attributes.find(ATTRIBUTE_CONTEXT).unwrap();
+        let kind = u16::from_ne_bytes([context.raw[2], context.raw[3]]);
+        assert_eq!(kind, ATTRIBUTE_CONTEXT | FLAG_NESTED);
     }
 }

@@ -133,8 +133,9 @@ impl Listener {
         }
         let new = properties(key.kind, message);
         let old = match kind {
-            NotificationKind::Change => self.known.get(&key),
-            _ => None,
+            NotificationKind::Create => None,
+            // An event may have told about an object before the initial state came to it.
+            _ => self.known.get(&key),
         };
         for property in self.worth_telling(old, &new) {
             line.push_str(&format!(" {}:{}", property.name, property.value));

@@ -24,6 +24,8 @@ pub const OPTIONS: &[Field] = &[
 
 /// Columns that statistics fill before they go on in the next line.
 const LINE_COLUMNS: usize = 80;
+/// How much further right a line goes on.
+const CONTINUATION_INDENT: usize = 4;
 const RESOURCE_NOT_KNOWN_EXIT: u8 = 10;
 
 /// Prints the state of all resources, or of one.
@@ -125,67 +127,58 @@ fn value<'a>(properties: &'a [Property], name: &str) -> &'a str {
 
 fn resource_text(name: &str, message: &Message, style: &Style) -> String {
     let properties = properties(Kind::Resource, message);
-    let role = value(&properties, "role");
-    let mut text = format!("{name} role:{}", style.role(role));
+    let mut lines = Lines::new(0, name.to_owned());
+    lines.item("role", &style.role(value(&properties, "role")));
     let suspended = value(&properties, "suspended");
     if style.verbose || suspended != "no" {
-        text.push_str(&format!(" suspended:{suspended}"));
+        lines.item("suspended", suspended);
     }
-    text.push('\n');
     if style.statistics {
-        let ordering = value(&properties, "write-ordering");
-        text.push_str(&format!("    write-ordering:{ordering}\n"));
+        lines.break_line();
+        lines.statistics(&properties);
     }
-    text
+    lines.end()
 }
 
 fn device_text(message: &Message, single: bool, style: &Style) -> String {
     let properties = properties(Kind::Device, message);
     let key = Key::of(Kind::Device, message);
-    let mut text = String::from(" ");
+    let mut lines = Lines::new(2, String::new());
     let volume = key.volume.unwrap_or(0);
     if style.verbose || !single || volume != 0 {
-        text.push_str(&format!(" volume:{volume}"));
-        if style.verbose {
-            text.push_str(&format!(" minor:{}", key.minor.unwrap_or(0)));
-        }
+        lines.item("volume", &volume.to_string());
     }
-    text.push_str(&format!(
-        " disk:{}",
-        style.own_disk(value(&properties, "disk"))
-    ));
+    if style.verbose {
+        lines.item("minor", &key.minor.unwrap_or(0).to_string());
+    }
+    lines.item("disk", &style.disk(value(&properties, "disk"), true));
     let blocked = value(&properties, "blocked");
-    if !style.statistics && blocked != "no" {
-        text.push_str(&format!(" blocked:{blocked}"));
+    if !style.statistics && (style.verbose || blocked != "no") {
+        lines.item("blocked", blocked);
     }
-    text.push('\n');
-    // A device without a disk has no statistics worth a line.
-    if style.statistics && message.settings::<DeviceStatistics>().is_some() {
-        text.push_str(&wrapped(6, statistics_of(&properties)));
+    if style.statistics {
+        lines.break_line();
+        lines.statistics(&properties);
     }
-    text
+    lines.end()
 }
 
 fn connection_text(message: &Message, style: &Style) -> String {
     let properties = properties(Kind::Connection, message);
-    let state = value(&properties, "connection");
     let connected = connection_state(message) >= Some(ConnState::WFReportParams);
-    let mut text = String::from("  peer");
+    let mut lines = Lines::new(2, "peer".to_owned());
     if style.verbose || !connected {
-        text.push_str(&format!(
-            " connection:{}",
-            style.connection(state, connected)
-        ));
+        let state = value(&properties, "connection");
+        lines.item("connection", &style.connection(state, connected));
     }
     if style.verbose || connected {
-        text.push_str(&format!(" role:{}", style.role(value(&properties, "role"))));
+        lines.item("role", &style.role(value(&properties, "role")));
     }
     let congested = value(&properties, "congested");
     if style.verbose || style.statistics || congested == "yes" {
-        text.push_str(&format!(" congested:{congested}"));
+        lines.item("congested", congested);
     }
-    text.push('\n');
-    text
+    lines.end()
 }
 
 fn connection_state(message: &Message) -> Option<ConnState> {
@@ -204,24 +197,25 @@ fn peer_device_text(message: &Message, devices: &[Message], single: bool, style:
     if quiet && !style.verbose {
         return String::new();
     }
-    let mut text = String::from("   ");
+    let mut lines = Lines::new(4, String::new());
     let volume = key.volume.unwrap_or(0);
     if style.verbose || !single || volume != 0 {
-        text.push_str(&format!(" volume:{volume}"));
+        lines.item("volume", &volume.to_string());
     }
-    text.push_str(&format!(" replication:{}", style.replication(replication)));
-    text.push_str(&format!(" peer-disk:{}", style.peer_disk(disk)));
-    if let (true, Some(done)) = (state.is_some_and(is_syncing), done(message, &key, devices)) {
-        text.push_str(&format!(" done:{done}"));
+    let syncing = state.is_some_and(is_syncing);
+    lines.item("replication", &style.replication(replication, syncing));
+    lines.item("peer-disk", &style.disk(disk, false));
+    if let (true, Some(done)) = (syncing, done(message, &key, devices)) {
+        lines.item("done", &done);
     }
-    text.push('\n');
     if style.verbose || style.statistics || paused != "no" {
-        text.push_str(&format!("        resync-suspended:{paused}\n"));
+        lines.item("resync-suspended", paused);
     }
     if style.statistics {
-        text.push_str(&wrapped(8, statistics_of(&properties)));
+        lines.break_line();
+        lines.statistics(&properties);
     }
-    text
+    lines.end()
 }
 
 fn is_syncing(state: ConnState) -> bool {
@@ -240,39 +234,68 @@ fn done(message: &Message, key: &Key, devices: &[Message]) -> Option<String> {
     Some(format!("{}.{:02}", hundredths / 100, hundredths % 100))
 }
 
-fn statistics_of(properties: &[Property]) -> Vec<String> {
-    let statistics = properties
-        .iter()
-        .filter(|property| property.sort != Sort::State);
-    statistics
-        .map(|property| format!("{}:{}", property.name, property.value))
-        .collect()
+/// The line about an object, which goes on further right where it gets too long.
+struct Lines {
+    text: String,
+    indent: usize,
+    column: usize,
+    begins_line: bool,
 }
 
-/// Words in lines that begin with `indent` blanks.
-fn wrapped(indent: usize, words: Vec<String>) -> String {
-    let mut text = " ".repeat(indent);
-    let mut column = indent;
-    for (index, word) in words.iter().enumerate() {
-        let wraps = column.saturating_add(word.len()).saturating_add(1) > LINE_COLUMNS;
-        if index > 0 && wraps {
-            text.push('\n');
-            text.push_str(&" ".repeat(indent));
-            column = indent;
-        } else if index > 0 {
-            text.push(' ');
-            column = column.saturating_add(1);
+impl Lines {
+    /// Begins with `indent` blanks and a name, which may be empty.
+    fn new(indent: usize, name: String) -> Self {
+        let text = format!("{}{name}", " ".repeat(indent));
+        Self {
+            column: text.len(),
+            begins_line: name.is_empty(),
+            indent: indent.saturating_add(CONTINUATION_INDENT),
+            text,
         }
-        text.push_str(word);
-        column = column.saturating_add(word.len());
     }
-    text.push('\n');
-    text
+
+    /// Appends `name:value`.
+    fn item(&mut self, name: &str, value: &str) {
+        let item = format!("{name}:{value}");
+        let end = self.column.saturating_add(item.len()).saturating_add(1);
+        if !self.begins_line && end > LINE_COLUMNS {
+            self.break_line();
+        }
+        if !self.begins_line {
+            self.text.push(' ');
+            self.column = self.column.saturating_add(1);
+        }
+        self.text.push_str(&item);
+        self.column = self.column.saturating_add(item.len());
+        self.begins_line = false;
+    }
+
+    fn break_line(&mut self) {
+        self.text.push('\n');
+        self.text.push_str(&" ".repeat(self.indent));
+        self.column = self.indent;
+        self.begins_line = true;
+    }
+
+    fn statistics(&mut self, properties: &[Property]) {
+        let statistics = properties
+            .iter()
+            .filter(|property| property.sort != Sort::State);
+        for property in statistics {
+            self.item(property.name, &property.value);
+        }
+    }
+
+    fn end(mut self) -> String {
+        self.text.push('\n');
+        self.text
+    }
 }
 
-const GREEN: &str = "32";
 const RED: &str = "31";
+const GREEN: &str = "32";
 const YELLOW: &str = "33";
+const CYAN: &str = "36";
 
 impl Style {
     fn paint(&self, color: &str, bold: bool, text: &str) -> String {
@@ -285,19 +308,12 @@ impl Style {
 
     fn role(&self, role: &str) -> String {
         match role {
-            "Primary" => self.paint(GREEN, true, role),
+            "Primary" => self.paint(CYAN, true, role),
             _ => role.to_owned(),
         }
     }
 
-    fn own_disk(&self, disk: &str) -> String {
-        self.disk(disk, true)
-    }
-
-    fn peer_disk(&self, disk: &str) -> String {
-        self.disk(disk, false)
-    }
-
+    /// This node's disks stand out from the peer's.
     fn disk(&self, disk: &str, own: bool) -> String {
         match disk {
             "UpToDate" => self.paint(GREEN, own, disk),
@@ -314,8 +330,12 @@ impl Style {
         }
     }
 
-    fn replication(&self, state: &str) -> String {
-        state.to_owned()
+    fn replication(&self, state: &str, syncing: bool) -> String {
+        if syncing {
+            self.paint(RED, false, state)
+        } else {
+            state.to_owned()
+        }
     }
 }
 
@@ -323,16 +343,30 @@ impl Style {
 mod tests {
     use super::*;
 
+    fn lines(indent: usize, items: &str) -> String {
+        let mut lines = Lines::new(indent, String::new());
+        for item in items.split(' ') {
+            let (name, value) = item.split_once(':').unwrap();
+            lines.item(name, value);
+        }
+        lines.end()
+    }
+
     #[test]
-    fn statistics_go_on_in_the_next_line_after_eighty_columns() {
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let line = "size:16344 read:16420 written:2436 al-writes:11 bm-writes:0 upper-pending:0";
+    fn a_line_goes_on_in_the_next_after_eighty_columns() {
         assert_eq!(
-            wrapped(6, words(line)),
-            "      size:16344 read:16420 written:2436 al-writes:11 bm-writes:0\n      \
+            lines(
+                6,
+                "size:16344 read:16420 written:2436 al-writes:11 bm-writes:0 upper-pending:0"
+            ),
+            "      size:16344 read:16420 written:2436 al-writes:11 bm-writes:0\n          \
              upper-pending:0\n"
         );
-        let line = "size:65496 read:0 written:0 al-writes:8 bm-writes:0 upper-pending:0";
-        assert_eq!(wrapped(6, words(line)).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_line_of_79_columns_is_left_in_one_piece() {
+        let items = "volume:0 replication:Established peer-disk:Inconsistent resync-suspended:no";
+        assert_eq!(lines(4, items), format!("    {items}\n"));
     }
 }

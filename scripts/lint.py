@@ -23,7 +23,7 @@ STACK_FRAME_MAX_BYTES = 1408
 SPDX = "SPDX-License-Identifier: GPL-2.0"
 SPDX_EXEMPT = re.compile(
     r"(^COPYING$|\.lock$|\.(bin|pcap|hex|snap|txt|img|gz|json|md|proptest-regressions)$"
-    r"|/tests/[^.]+\.(conf|message|expected)$"
+    r"|/tests/.+\.(conf|message|expected)$"
     r"|/(data|vectors|recordings|corpus|captures)/)"
 )
 SOURCE = re.compile(r"\.(rs|c|h|py|sh)$")

@@ -29,7 +29,6 @@ use kernel::{
 };
 
 use super::{
-    bitmap::Which,
     device::Device,
     receiver::ConnectionError,
     resync,
@@ -142,10 +141,6 @@ fn complete(device: &Arc<Device>) -> Result<(), ConnectionError> {
     match device.state().conn {
         ConnState::WFBitMapT => {
             send(device, "send_bitmap (WFBitMapT)").map_err(|_| ConnectionError)?;
-            // The source forgets a block as soon as it is written here. What a power cut takes back again must be known here.
-            if let Some(local) = device.local() {
-                local.bitmap.write(device, &local, Which::Dirty).map_err(|_| ConnectionError)?;
-            }
             let change = Change::conn(ConnState::WFSyncUUID);
             let changed = device.resource.change_state(device, change, How::VERBOSE);
             changed.map(|_| ()).map_err(|_| ConnectionError)

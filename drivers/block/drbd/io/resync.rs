@@ -640,6 +640,12 @@ pub(crate) fn receive_sync_uuid(
     });
     log!(Info, device, "updated sync uuid {}", local.uuids_text());
     let _ = local.sync(device);
+    // The source forgets a block as soon as it is written here. What a power cut takes back again must be known here, and now all that
+    // the source called out of sync has arrived.
+    local
+        .bitmap
+        .write(device, &local, Which::Dirty)
+        .map_err(|_| ConnectionError)?;
     drop(local);
     start(device, Side::Target);
     Ok(())

@@ -140,14 +140,11 @@ impl Receiver {
             self.disconnect()
         })?;
         self.adopt_hashes(device, &adoption)?;
-        if let Some(local) = device.local() {
-            let conf = Arc::new(with_rates((*local.conf()).clone(), &adoption), GFP_KERNEL);
-            local.set_conf(conf.map_err(|_| ConnectionError)?);
-        }
-        Ok(())
+        adopt_rates(device, &adoption)
     }
 
     /// Hashes that the peer changed while connected.
+    #[inline(never)] // All net options are on its stack.
     fn adopt_hashes(&self, device: &Device, adoption: &Adoption) -> Result<(), ConnectionError> {
         let config = self.resource.connection.config().ok_or(ConnectionError)?;
         let mut net = config.net.clone();
@@ -351,6 +348,16 @@ fn take_over(net: &mut NetConf, adopted: &Protocol) {
         }
     }
     net.two_primaries = adopted.two_primaries != 0;
+}
+
+/// The resync rates of the peer, which hold from now on.
+#[inline(never)] // All disk options are on its stack.
+fn adopt_rates(device: &Arc<Device>, adoption: &Adoption) -> Result<(), ConnectionError> {
+    if let Some(local) = device.local() {
+        let conf = Arc::new(with_rates((*local.conf()).clone(), adoption), GFP_KERNEL);
+        local.set_conf(conf.map_err(|_| ConnectionError)?);
+    }
+    Ok(())
 }
 
 /// The last node that sends its rates wins.

@@ -59,6 +59,16 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message as it would have been received.
+    #[cfg(test)]
+    pub(crate) fn for_test(command: u8, sequence: u32, payload: &[u8]) -> Self {
+        Self {
+            sequence,
+            command,
+            payload: payload.to_vec(),
+        }
+    }
+
     /// The family's header; all zeroes if the message is too short for one.
     pub fn header(&self) -> UserHeader {
         UserHeader::split(&self.payload)

@@ -204,3 +204,132 @@ pub fn dump(driver: &mut Driver, command: Command, filter: &Filter) -> Outcome<V
         _ => request,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drbd_engine::config::attr::Writer;
+    use drbd_engine::config::context::NO_MINOR;
+    use drbd_engine::config::field::Secrets;
+    use drbd_engine::config::info::ConnectionInfo;
+    use drbd_engine::config::{Context, Settings, UserHeader};
+
+    /// What a C driver sent to GET_INITIAL_STATE: messages with their length in front.
+    const RECORDED: &[u8] = include_bytes!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/engine/data/netlink-initial-state.bin"
+    ));
+
+    fn recorded() -> Vec<Message> {
+        let mut rest = RECORDED;
+        let mut messages = Vec::new();
+        while let Some((length, tail)) = rest.split_first_chunk() {
+            let (message, tail) = tail.split_at(u32::from_le_bytes(*length) as usize);
+            messages.push(Message::for_test(message[0], 0, &message[4..]));
+            rest = tail;
+        }
+        messages
+    }
+
+    fn listener(statistics: bool) -> Listener {
+        Listener {
+            filter: Filter::All,
+            statistics,
+            timestamps: false,
+            known: BTreeMap::new(),
+            stamp: None,
+            last_sequence: None,
+        }
+    }
+
+    fn connection_change(sequence: u32, state: u32) -> Message {
+        let mut buffer = [0; 256];
+        let mut writer = Writer::new(&mut buffer);
+        UserHeader::reply(NO_MINOR, 101).encode(&mut writer);
+        let context = Context {
+            resource_name: Some(b"r0"),
+            peer_address: Some(&[2; 16]),
+            ..Context::default()
+        };
+        context.encode(&mut writer);
+        let kind = NotificationKind::Change.number();
+        NotificationHeader { kind }.encode(&mut writer, Secrets::Blank);
+        let info = ConnectionInfo {
+            connection_state: state,
+            role: 2,
+        };
+        info.encode(&mut writer, Secrets::Blank);
+        let command = Command::ConnectionState.number();
+        Message::for_test(command, sequence, writer.finish().unwrap())
+    }
+
+    #[test]
+    fn the_recorded_initial_state_is_told_as_stock_drbdsetup_tells_it() {
+        let mut listener = listener(false);
+        let lines = recorded()
+            .iter()
+            .filter_map(|message| listener.line(message))
+            .collect::<Vec<_>>();
+        assert_eq!(
+            lines,
+            [
+                "exists resource name:r0 role:Secondary suspended:no",
+                "exists connection name:r0 peer-node-id:0 conn-name:peer \
+                 connection:Connected role:Secondary",
+                "exists device name:r0 volume:0 minor:2 disk:UpToDate",
+                "exists peer-device name:r0 peer-node-id:0 conn-name:peer volume:0 \
+                 replication:Established peer-disk:UpToDate resync-suspended:no",
+                "exists -",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_change_tells_what_changed_and_nothing_else() {
+        let mut listener = listener(true);
+        let object = "change connection name:r0 peer-node-id:0 conn-name:peer";
+        let mut line =
+            |sequence, state| listener.line(&connection_change(sequence, state)).unwrap();
+        let first = line(1, 8);
+        assert_eq!(
+            first,
+            format!("{object} connection:Connecting role:Secondary congested:no")
+        );
+        assert_eq!(line(2, 2), format!("{object} connection:Unconnected"));
+        assert_eq!(line(3, 2), object);
+    }
+
+    #[test]
+    fn lost_notifications_are_counted() {
+        let mut listener = listener(false);
+        listener.line(&connection_change(u32::MAX, 8)).unwrap();
+        let line = listener.line(&connection_change(3, 8)).unwrap();
+        assert!(line.starts_with("- skipped 3\n"), "{line}");
+    }
+
+    #[test]
+    fn other_resources_are_not_told_about() {
+        let mut listener = Listener {
+            filter: Filter::Resource("r1".to_owned()),
+            ..listener(false)
+        };
+        assert_eq!(listener.line(&connection_change(1, 8)), None);
+    }
+
+    #[test]
+    fn one_change_of_several_objects_has_one_time_stamp() {
+        let mut listener = Listener {
+            timestamps: true,
+            ..listener(false)
+        };
+        let lines = recorded()
+            .iter()
+            .filter_map(|message| listener.line(message))
+            .collect::<Vec<_>>();
+        let stamps: Vec<_> = lines.iter().map(|line| line.split(' ').next()).collect();
+        assert!(
+            stamps[..4].iter().all(|stamp| *stamp == stamps[0]),
+            "{lines:?}"
+        );
+    }
+}

@@ -163,6 +163,31 @@ fn section<S: Settings>(
 mod tests {
     use super::*;
 
+    /// The reply of a C driver to GET_STATUS: one volume, connected.
+    const RECORDED: &[u8] = include_bytes!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/engine/data/netlink-status.bin"
+    ));
+    /// What stock drbdsetup shows of it.
+    const SHOWN: &str = include_str!("../../tests/data/status.show");
+
+    #[test]
+    fn a_recorded_configuration_is_shown_as_stock_drbdsetup_shows_it() {
+        let message = Message::for_test(Command::GetStatus.number(), 1, RECORDED);
+        assert_eq!(shown_all(&[message], false), SHOWN);
+    }
+
+    #[test]
+    fn with_defaults_every_option_is_shown() {
+        let message = Message::for_test(Command::GetStatus.number(), 1, RECORDED);
+        let text = shown_all(&[message], true);
+        for number in NET_ORDER {
+            let field = NetConf::field(*number).unwrap();
+            assert_eq!(text.contains(field.name), !field.argument, "{}", field.name);
+        }
+        assert!(text.contains("        timeout         \t60; # 1/10 seconds, default\n"));
+    }
+
     #[test]
     fn every_option_has_its_place_in_the_order() {
         fn missing<S: Settings>(order: &[u16]) -> Vec<&'static str> {

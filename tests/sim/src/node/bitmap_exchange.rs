@@ -8,7 +8,6 @@ use drbd_engine::bitmap::transfer::{Packet as Filled, Receiver, Sender, MAX_PACK
 use drbd_engine::meta::MdFlags;
 use drbd_engine::state::{Change as Request, ConnState};
 
-use super::disk::Which;
 use super::receiver::Dropped;
 use super::{resync, Node};
 use crate::packet::Packet;
@@ -73,10 +72,6 @@ pub(crate) async fn receive(
     match node.state().conn {
         ConnState::WFBitMapT => {
             send(node).await?;
-            // The source forgets a block when it is written here. What a power cut takes back must be remembered here.
-            if let Some(local) = node.local() {
-                local.write_bitmap(node, Which::Dirty).await;
-            }
             let change = Request::conn(ConnState::WFSyncUUID);
             node.change_state(change, Node::SOFT)
                 .map(|_| ())

@@ -323,6 +323,9 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
     local.change(|superblock| superblock.uuids.adopt_current(uuid, primary));
     node.tell(|| format!("updated sync uuid {}", local.uuids_text()));
     local.sync(node).await;
+    // The source forgets a block when it is written here. What a power cut takes back must be remembered here; now all that the
+    // source said is out of sync has arrived.
+    local.write_bitmap(node, Which::Dirty).await;
     drop(local);
     start(node, Side::Target).await;
     Ok(())

@@ -675,17 +675,14 @@ pub(crate) fn receive_request(
         return Ok(());
     }
     throttle(device);
-    let range = loop {
-        let mut answer = None;
-        connection.receiver_wait.wait_until(|| {
-            let mut ranges = device.ranges.lock();
-            answer = Some(ranges.try_insert(RangeKind::ResyncRead, packet.sector, packet.size));
-            matches!(answer, Some(Ok(_) | Err(Refusal::Malformed))) || connection.is_interrupted()
-        });
-        match answer {
-            Some(Ok(range)) => break range,
-            _ => return Err(ConnectionError),
-        }
+    let mut claimed = None;
+    connection.receiver_wait.wait_until(|| {
+        let mut ranges = device.ranges.lock();
+        claimed = Some(ranges.try_insert(RangeKind::ResyncRead, packet.sector, packet.size));
+        matches!(claimed, Some(Ok(_) | Err(Refusal::Malformed))) || connection.is_interrupted()
+    });
+    let Some(Ok(range)) = claimed else {
+        return Err(ConnectionError);
     };
     let thin = command == Command::RsThinRequest;
     let Some(mut request) = connection.take_request(

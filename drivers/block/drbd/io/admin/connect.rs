@@ -289,5 +289,5 @@ fn with_name(name: &[u8], act: impl FnOnce(&CStr) -> Result) -> Result {
         return Ok(());
     }
     let shown = Lossy(name);
-    act(&*CString::try_from_fmt(format_args!("{shown}"))?)
+    act(&CString::try_from_fmt(format_args!("{shown}"))?)
 }

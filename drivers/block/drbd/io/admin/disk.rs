@@ -21,7 +21,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use super::Outcome;
+use super::{
+    has_disk,
+    Outcome, //
+};
 use crate::{
     control::backend::InfoText,
     io::{
@@ -81,6 +84,9 @@ pub(super) fn change_options(
 /// DETACH.
 pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> Outcome {
     let resource = &device.resource;
+    if !has_disk(device) {
+        return Err(RetCode::IS_DISKLESS);
+    }
     let change = Change::disk(DiskState::Failed);
     if force {
         device.flags.set(flag::FORCE_DETACH);

@@ -40,6 +40,6 @@ canaries! {
     a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite within 150,
     an_ack_before_the_write_is_found: AckBeforeWrite within 600,
     a_lost_connection_that_is_forgotten_is_found: LostConnectionForgotten within 20,
-    reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync within 100,
+    reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync within 300,
     a_crash_that_is_forgotten_is_found: CrashForgotten within 300,
 }

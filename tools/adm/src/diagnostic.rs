@@ -11,7 +11,7 @@ pub(crate) struct Diagnostic {
     message: String,
     label: String,
     help: Vec<String>,
-    related: Option<(Span, String)>,
+    related: Option<Box<(Span, String)>>,
 }
 
 impl Diagnostic {
@@ -52,7 +52,7 @@ impl Diagnostic {
 
     /// Points to another place that has to do with it.
     pub(crate) fn related(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.related = Some((span, text.into()));
+        self.related = Some(Box::new((span, text.into())));
         self
     }
 
@@ -74,7 +74,7 @@ impl Diagnostic {
             text.push_str(help);
             text.push('\n');
         }
-        if let Some((span, note)) = &self.related {
+        if let Some((span, note)) = self.related.as_deref() {
             text.push_str(&format!("  = note: {}: {note}\n", place(sources, *span)));
         }
         text

@@ -91,7 +91,7 @@ fn volume(entry: &Statement) -> Option<RunningVolume> {
     for entry in entry.body.as_deref()? {
         let words = || entry.arguments.iter().map(|word| word.text.clone());
         match (entry.head.text.as_str(), entry.body.as_deref()) {
-            ("device", None) => volume.minor = words().last()?.parse().ok()?,
+            ("device", None) => volume.minor = entry.arguments.last()?.text.parse().ok()?,
             ("disk", None) => volume.disk = words().next(),
             ("disk", Some(body)) => volume.options = options(body),
             ("meta-disk", None) => {

@@ -9,6 +9,8 @@ use crate::selection::Site;
 use crate::world::World;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::process::Child;
 use std::sync::mpsc;
 use std::thread;
@@ -147,7 +149,7 @@ fn banner(sites: &[Site<'_>]) -> String {
     )
 }
 
-/// Where the admin sits: the terminal, or the console if a script runs without one.
+/// Where the admin sits: at input and output, or at the console if a script runs without them.
 struct Console {
     out: Box<dyn Write>,
     input: Option<Box<dyn BufRead + Send>>,
@@ -156,13 +158,13 @@ struct Console {
 
 impl Console {
     fn open() -> Self {
-        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let device = || {
             let write = File::options().write(true).open("/dev/console").ok()?;
             let read = File::open("/dev/console").ok()?;
             Some((write, read))
         };
-        match if terminal { None } else { device() } {
+        match if is_nobody_there() { device() } else { None } {
             Some((write, read)) if write.is_terminal() => Self {
                 out: Box::new(write),
                 input: Some(Box::new(BufReader::new(read))),
@@ -171,7 +173,7 @@ impl Console {
             _ => Self {
                 out: Box::new(std::io::stdout()),
                 input: Some(Box::new(BufReader::new(std::io::stdin()))),
-                is_terminal: terminal,
+                is_terminal,
             },
         }
     }
@@ -205,4 +207,16 @@ impl Console {
         }
         receiver
     }
+}
+
+/// Whether the input is a device that nobody types at, such as `/dev/null`, as it is at boot. A pipe
+/// has somebody at its other end.
+fn is_nobody_there() -> bool {
+    let stdin = std::io::stdin();
+    let metadata = stdin
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .and_then(|f| f.metadata());
+    !stdin.is_terminal() && metadata.map_or(true, |data| data.file_type().is_char_device())
 }

@@ -29,7 +29,7 @@ impl Arguments {
     }
 
     /// The next word. What follows `--` are arguments.
-    pub fn next(&mut self) -> Outcome<Option<Word>> {
+    pub fn next_word(&mut self) -> Outcome<Option<Word>> {
         Ok(match self.parser.next().map_err(unusable)? {
             None => None,
             Some(Arg::Short(letter)) => Some(Word::Option(letter.to_string())),
@@ -76,13 +76,13 @@ mod tests {
         let mut arguments = Arguments::new(words.map(OsString::from));
         let option = |name: &str| Some(Word::Option(name.to_owned()));
         let argument = |word: &str| Some(Word::Argument(word.to_owned()));
-        assert_eq!(arguments.next().unwrap(), argument("primary"));
-        assert_eq!(arguments.next().unwrap(), option("f"));
+        assert_eq!(arguments.next_word().unwrap(), argument("primary"));
+        assert_eq!(arguments.next_word().unwrap(), option("f"));
         assert_eq!(arguments.joined_value(), None);
-        assert_eq!(arguments.next().unwrap(), argument("0"));
-        assert_eq!(arguments.next().unwrap(), option("size"));
+        assert_eq!(arguments.next_word().unwrap(), argument("0"));
+        assert_eq!(arguments.next_word().unwrap(), option("size"));
         assert_eq!(arguments.value().unwrap(), "3");
-        assert_eq!(arguments.next().unwrap(), argument("-x"));
-        assert_eq!(arguments.next().unwrap(), None);
+        assert_eq!(arguments.next_word().unwrap(), argument("-x"));
+        assert_eq!(arguments.next_word().unwrap(), None);
     }
 }

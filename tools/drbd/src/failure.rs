@@ -44,7 +44,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Output could not be written. Nobody reads it any more where the pipe is closed, so nothing is said.
+/// Output could not be written. Nobody reads it any more where the pipe is closed, so nothing is
+/// said.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

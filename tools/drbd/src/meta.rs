@@ -199,7 +199,7 @@ fn parse(arguments: Vec<OsString>) -> Outcome<(Options, Vec<String>)> {
     };
     let mut words = Vec::new();
     let mut arguments = Arguments::new(arguments);
-    while let Some(word) = arguments.next()? {
+    while let Some(word) = arguments.next_word()? {
         match word {
             Word::Argument(word) => words.push(word),
             Word::Option(option) => options.take(&option, &mut arguments)?,

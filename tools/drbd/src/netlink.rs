@@ -111,7 +111,8 @@ impl Driver {
             .map_err(|_| Failure::new(20, "unable to join drbd events multicast group"))
     }
 
-    /// Sends a request whose answers the caller takes with [`Driver::next`]; returns its sequence number.
+    /// Sends a request whose answers the caller takes with [`Driver::next`]; returns its sequence
+    /// number.
     pub fn send(&mut self, request: &Request) -> Outcome<u32> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.bytes(self.family.id, self.sequence)?;

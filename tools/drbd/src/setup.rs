@@ -200,7 +200,7 @@ fn find(name: &str) -> Option<&'static Command> {
     help::COMMANDS.iter().find(|command| command.name == name)
 }
 
-fn read<'a>(command: &'a Command, words: Vec<OsString>) -> Outcome<Call<'a>> {
+fn read(command: &Command, words: Vec<OsString>) -> Outcome<Call<'_>> {
     let mut call = Call {
         command,
         arguments: Vec::new(),
@@ -209,7 +209,7 @@ fn read<'a>(command: &'a Command, words: Vec<OsString>) -> Outcome<Call<'a>> {
     };
     let fields = command.fields();
     let mut arguments = Arguments::new(words);
-    while let Some(word) = arguments.next()? {
+    while let Some(word) = arguments.next_word()? {
         match word {
             Word::Argument(argument) => call.arguments.push(argument),
             Word::Option(name) if name == "set-defaults" && command.sets_defaults() => {
@@ -286,7 +286,8 @@ impl Command {
     }
 }
 
-/// Opens the conversation with the driver, unless there is no driver: then there is nothing to show.
+/// Opens the conversation with the driver, unless there is no driver: then there is nothing to
+/// show.
 pub fn driver_if_loaded() -> Outcome<Option<Driver>> {
     if crate::netlink::is_loaded() {
         Driver::open().map(Some)

@@ -135,7 +135,8 @@ mod tests {
         assert_eq!(
             bitmap_text(0, &words),
             format!(
-                "   # at 0kB\n    36 times {zero}\n    {zero} {zero} 0x0000000000000005; {zero}\n    \
+                "   # at 0kB\n    36 times {zero}\n    \
+                 {zero} {zero} 0x0000000000000005; {zero}\n    \
                  8 times 0xFFFFFFFFFFFFFFFF;\n    {seven}\n    {seven}\n"
             )
         );

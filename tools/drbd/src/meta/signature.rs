@@ -156,7 +156,10 @@ fn partitions(head: Head<'_>) -> Option<Found> {
 mod tests {
     use super::*;
 
-    fn head(parts: &[(usize, &[u8])]) -> Vec<u8> {
+    /// Bytes at an offset.
+    type Part<'a> = (usize, &'a [u8]);
+
+    fn head(parts: &[Part<'_>]) -> Vec<u8> {
         let mut head = vec![0; HEAD_PAGES * 4096];
         for (offset, bytes) in parts {
             head[*offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -173,14 +176,14 @@ mod tests {
 
     #[test]
     fn an_ext_filesystem_tells_its_generation_and_size() {
-        let superblock: &[(usize, &[u8])] = &[
+        let superblock: &[Part<'_>] = &[
             (1024 + 4, &20u32.to_le_bytes()),
             (1024 + 24, &2u32.to_le_bytes()),
             (1024 + 56, &[0x53, 0xef]),
         ];
-        let journal: &[(usize, &[u8])] = &[(1024 + 92, &[4])];
-        let extents: &[(usize, &[u8])] = &[(1024 + 96, &[0x40])];
-        let named = |parts: &[&[(usize, &[u8])]]| identify(&head(&parts.concat())).unwrap();
+        let journal: &[Part<'_>] = &[(1024 + 92, &[4])];
+        let extents: &[Part<'_>] = &[(1024 + 96, &[0x40])];
+        let named = |parts: &[&[Part<'_>]]| identify(&head(&parts.concat())).unwrap();
         assert_eq!(named(&[superblock]).name, "ext2 filesystem");
         assert_eq!(named(&[superblock, journal]).name, "ext3 filesystem");
         assert_eq!(
@@ -192,15 +195,14 @@ mod tests {
 
     #[test]
     fn a_size_that_makes_no_sense_counts_as_unknown() {
-        let parts: &[(usize, &[u8])] =
-            &[(0, b"XFSB\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")];
+        let parts: &[Part<'_>] = &[(0, b"XFSB\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")];
         let found = identify(&head(parts)).unwrap();
         assert_eq!((found.name, found.used_bytes), ("xfs filesystem", None));
     }
 
     #[test]
     fn other_owners_are_recognised() {
-        let cases: &[(&str, &[(usize, &[u8])])] = &[
+        let cases: &[(&str, &[Part<'_>])] = &[
             ("swap space signature", &[(4086, b"SWAPSPACE2")]),
             ("LUKS encrypted volume", &[(0, b"LUKS\xba\xbe")]),
             ("linux raid member", &[(4096, &[0xfc, 0x4e, 0x2b, 0xa9])]),

@@ -41,7 +41,8 @@ pub struct Store {
 impl Store {
     /// Opens a block device for this program alone.
     ///
-    /// Where somebody else has it already, the admin is asked, unless `force` says yes. In a dry run
+    /// Where somebody else has it already, the admin is asked, unless `force` says yes. In a dry
+    /// run
     /// writes are told instead of done.
     pub fn open(path: &str, force: bool, dry_run: bool) -> Outcome<Self> {
         let exclusive = OFlags::EXCL;

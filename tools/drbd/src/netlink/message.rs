@@ -114,7 +114,8 @@ impl Message {
         for inner in attribute.nested() {
             if let Some(field) = S::field(inner.number) {
                 if let Some(value) = field.decode(&inner) {
-                    // A value that does not fit leaves the default, which is the best guess there is.
+                    // A value that does not fit leaves the default, which is the best guess there
+                    // is.
                     let _ = settings.store(inner.number, value);
                 }
             }

@@ -179,7 +179,8 @@ impl Request {
     }
 }
 
-/// Writes a context with the flag for nested attributes. Drivers leave it away in what they send, but
+/// Writes a context with the flag for nested attributes. Drivers leave it away in what they send,
+/// but
 /// want to see it in requests.
 fn encode_nested(context: &Context<'_>, writer: &mut Writer<'_>) {
     let mut buffer = [0; CONTEXT_SIZE_MAX];

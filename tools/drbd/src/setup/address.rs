@@ -12,7 +12,8 @@ const DEFAULT_PORT: u16 = 7788;
 const FAMILY_INET: u16 = 2;
 const FAMILY_INET6: u16 = 10;
 
-/// Reads `[ipv4:|ipv6:]ADDRESS[:PORT]`; an IPv6 address stands in brackets. A host name is looked up.
+/// Reads `[ipv4:|ipv6:]ADDRESS[:PORT]`; an IPv6 address stands in brackets. A host name is looked
+/// up.
 pub fn parse(text: &str) -> Outcome<SocketAddr> {
     let (family, rest) = match text.split_once(':') {
         Some((family @ ("ipv4" | "ipv6"), rest)) => (Some(family), rest),

@@ -183,11 +183,12 @@ pub fn overview() -> String {
          Device is usually /dev/drbdX or /dev/drbd/X.\n\nCommands are:\n",
     );
     for row in COMMANDS.chunks(3) {
-        let names: String = row
-            .iter()
-            .map(|command| format!("{:<20}", command.name))
-            .collect();
-        text.push_str(&format!("    {}\n", names.trim_end()));
+        let mut line = String::from("   ");
+        for command in row {
+            line.push_str(&format!(" {:<19}", command.name));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     text.push_str("\nTo get more details about a command issue 'drbdsetup help cmd'.\n");
     text

@@ -92,6 +92,9 @@ fn after_volume(resource: &Arc<Resource>, after: &After) {
     for effect in effects_after(after.old, after.new, &context).iter() {
         carry_out_deferred(resource, device, effect, after.old, after.new);
     }
+    if after.holds_writes {
+        device.open_gate();
+    }
 }
 
 fn carry_out_deferred(

@@ -362,7 +362,8 @@ impl LocalDisk {
             return Ok(false);
         };
         let written = if self.conf().al_updates {
-            self.write_evicted(device, &mut meta.page)
+            self.flush_evicted_data()
+                .and_then(|()| self.write_evicted(device, &mut meta.page))
                 .and_then(|()| self.write_block(device, &mut meta.activity_log, transaction))
         } else {
             Ok(())
@@ -375,6 +376,18 @@ impl LocalDisk {
         drop(activity_log);
         drop(meta);
         self.judge_metadata(device, written).map(|()| true)
+    }
+
+    /// The data of extents that leave the log must not be in a cache any more: after a power cut
+    /// nothing would tell that it is missing. The flush of the metadata does that where both are on
+    /// one device.
+    fn flush_evicted_data(&self) -> Result {
+        let is_internal = self.layout.placement().is_internal();
+        let evicts = self.activity_log.lock().evicted().next().is_some();
+        if is_internal || !evicts || !self.backing.has_write_cache() {
+            return Ok(());
+        }
+        self.backing.flush_sync()
     }
 
     /// What the bitmap says of extents that leave the log must be on disk before the log forgets

@@ -509,12 +509,24 @@ impl Resource {
     }
 
     fn defer(&self, control: &mut Control, device: &Arc<Device>, old: State, new: State) {
+        // A Primary that lost its peer begins a generation of its own. A write that is told done
+        // before that is on disk would be of the generation that both nodes know.
+        let holds_writes = new.role.is_primary()
+            && old.conn >= ConnState::Connected
+            && new.conn < ConnState::Connected;
+        if holds_writes {
+            device.close_gate();
+        }
         let after = After {
             device: device.clone(),
             old,
             new,
+            holds_writes,
         };
         if control.after.push(after, GFP_KERNEL).is_err() {
+            if holds_writes {
+                device.open_gate();
+            }
             log!(
                 Error,
                 device,

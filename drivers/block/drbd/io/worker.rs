@@ -75,6 +75,8 @@ pub(crate) struct After {
     pub(crate) old: State,
     /// The state after.
     pub(crate) new: State,
+    /// New writes wait until the effects are carried out.
+    pub(crate) holds_writes: bool,
 }
 
 /// A change of the connection's state whose deferred effects are due.

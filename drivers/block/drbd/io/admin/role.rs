@@ -45,6 +45,15 @@ const PING_TIMEOUT_DS: u32 = 5;
 
 /// PRIMARY.
 pub(super) fn promote(device: &Arc<Device>, force: bool) -> Outcome {
+    // Whoever opens the device the moment it is Primary must not write before the new generation
+    // is on disk.
+    device.close_gate();
+    let outcome = promote_held(device, force);
+    device.open_gate();
+    outcome
+}
+
+fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
     let resource = &device.resource;
     ping(resource);
     let forced = match request_primary(device, force)? {

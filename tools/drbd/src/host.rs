@@ -5,7 +5,7 @@
 use crate::failure::{Failure, Outcome};
 use rustix::fs::{fcntl_lock, FlockOperation};
 use rustix::io::Errno;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -77,38 +77,6 @@ impl MinorLock {
             Err(error) => Err(Failure::new(20, format!("lock on {path}: {error}"))),
         }
     }
-}
-
-/// Keeps a note of the device that a minor's internal metadata were last seen on.
-///
-/// The note helps to find the metadata again after the device was resized while it was not in use;
-/// a note that cannot be kept is no failure.
-pub fn remember_backing_device(minor: u32, size: u64, path: &str, uuid: u64) {
-    let mut note = format!("{size}\t{path}\n");
-    if uuid != 0 {
-        note.push_str(&format!("uuid:\t{uuid:016X}\n"));
-    }
-    if let Err(error) = fs::write(note_path(minor), note) {
-        eprintln!("{}: {error}", note_path(minor));
-    }
-}
-
-/// The device UUID in the note about a minor, or 0.
-pub fn remembered_uuid(minor: u32) -> u64 {
-    let note = fs::read_to_string(note_path(minor)).unwrap_or_default();
-    let uuid = note.lines().find_map(|line| line.strip_prefix("uuid:"));
-    uuid.and_then(|uuid| u64::from_str_radix(uuid.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
-/// Drops the note about a minor.
-pub fn forget_backing_device(minor: u32) {
-    // There may be none.
-    let _ = fs::remove_file(note_path(minor));
-}
-
-fn note_path(minor: u32) -> String {
-    format!("/var/lib/drbd/drbd-minor-{minor}.lkbd")
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod host;
 pub mod kernel;
 pub mod meta;
 pub mod netlink;
+pub mod note;
 pub mod numbers;
 pub mod setup;
 pub mod terminal;

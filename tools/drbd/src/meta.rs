@@ -7,6 +7,7 @@ pub mod area;
 pub mod create;
 pub mod dump;
 pub mod recover;
+pub mod relocate;
 pub mod signature;
 pub mod store;
 
@@ -17,6 +18,7 @@ use crate::arguments::{unknown, Arguments, Word};
 use crate::failure::{Failure, Outcome};
 use crate::generation::{parse_hex, size_text, Generation};
 use crate::host::{self, MinorLock};
+use crate::note::Note;
 use crate::{kernel, numbers, terminal};
 use area::Area;
 use create::InitializeBitmap;
@@ -36,6 +38,7 @@ COMMANDS:
   show-gi
   dump-md
   apply-al
+  check-resize
   wipe-md
   outdate
   invalidate
@@ -83,6 +86,7 @@ const COMMANDS: &[(&str, Access, usize, Run)] = &[
     ("show-gi", Access::Reads, 0, show_gi),
     ("dump-md", Access::Reads, 0, dump_md),
     ("apply-al", Access::Changes, 0, apply_al),
+    ("check-resize", Access::Changes, 0, check_resize),
     ("wipe-md", Access::Changes, 0, wipe_md),
     ("outdate", Access::Changes, 0, outdate),
     ("invalidate", Access::Changes, 0, invalidate),
@@ -103,6 +107,12 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// The metadata where they belong, moved there if the device grew.
+    fn load_relocated(self) -> Outcome<Area> {
+        let note = self.minor.and_then(Note::read);
+        relocate::load(self.store, self.placement, note.as_ref(), self.options)
+    }
+
     fn load(self) -> Outcome<Area> {
         Area::load(self.store, self.placement).map_err(|(_, failure)| failure)
     }
@@ -302,8 +312,15 @@ fn dump_md(subject: Subject<'_>) -> Outcome {
 
 fn apply_al(subject: Subject<'_>) -> Outcome {
     let (minor, verbose) = (subject.minor, subject.options.verbose);
-    let mut area = subject.load()?;
+    let mut area = subject.load_relocated()?;
     recover::apply(&mut area, verbose)?;
+    remember(minor, &area);
+    Ok(())
+}
+
+fn check_resize(subject: Subject<'_>) -> Outcome {
+    let minor = subject.minor;
+    let area = subject.load_relocated()?;
     remember(minor, &area);
     Ok(())
 }
@@ -326,7 +343,7 @@ fn wipe_md(subject: Subject<'_>) -> Outcome {
     area.store().write(sector, &[Page::ZERO], "super block")?;
     area.store().flush()?;
     if let Some(minor) = minor {
-        host::forget_backing_device(minor);
+        Note::remove(minor);
     }
     println!("DRBD meta data block successfully wiped out.");
     Ok(())
@@ -405,8 +422,12 @@ fn create_md(subject: Subject<'_>) -> Outcome {
 fn remember(minor: Option<u32>, area: &Area) {
     if let (Some(minor), true) = (minor, area.placement().is_internal()) {
         if !area.store().dry_run() {
-            let (size, path) = (area.store().size(), area.store().path());
-            host::remember_backing_device(minor, size, path, area.superblock.device_uuid);
+            let note = Note {
+                size: area.store().size(),
+                path: area.store().path().to_owned(),
+                uuid: area.superblock.device_uuid,
+            };
+            note.write(minor);
         }
     }
 }

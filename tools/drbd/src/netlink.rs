@@ -90,6 +90,9 @@ impl Driver {
     }
 
     /// Sends a request for a stream of messages and returns them.
+    ///
+    /// A message that says that the request failed is the last one that is looked at: the C driver
+    /// repeats it for ever.
     pub fn dump(&mut self, request: &Request) -> Outcome<Vec<Message>> {
         let sequence = self.send(request)?;
         let mut messages = Vec::new();
@@ -97,11 +100,25 @@ impl Driver {
             match self.receive_until(Instant::now() + REPLY_TIMEOUT)? {
                 None => return Err(Failure::new(20, "timed out waiting for reply")),
                 Some(received) if received.sequence() != sequence => {}
-                Some(Received::Message(message)) => messages.push(message),
+                Some(Received::Message(message)) => {
+                    let failed = !message.ret_code().is_success();
+                    messages.push(message);
+                    if failed {
+                        self.reconnect()?;
+                        return Ok(messages);
+                    }
+                }
                 Some(Received::Error { error, .. }) => return Err(refused(error)),
                 Some(Received::Done { .. }) => return Ok(messages),
             }
         }
+    }
+
+    /// Leaves behind whatever the kernel still has to say to the old socket.
+    fn reconnect(&mut self) -> Outcome {
+        self.socket = open_socket()?;
+        self.pending.clear();
+        Ok(())
     }
 
     /// Joins the group that the driver sends its events to.
@@ -192,12 +209,15 @@ fn refused(error: i32) -> Failure {
     Failure::new(20, format!("received netlink error reply: {reason}"))
 }
 
-fn open_socket() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_GENERIC)?;
-    socket.bind_auto()?;
-    // A smaller buffer loses events earlier, which is noticed by their sequence numbers.
-    let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
-    Ok(socket)
+fn open_socket() -> Outcome<Socket> {
+    let open = || -> io::Result<Socket> {
+        let mut socket = Socket::new(NETLINK_GENERIC)?;
+        socket.bind_auto()?;
+        // A smaller buffer loses events earlier, which is noticed by their sequence numbers.
+        let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
+        Ok(socket)
+    };
+    open().map_err(|error| Failure::new(20, format!("error creating netlink socket: {error}")))
 }
 
 /// Waits until the socket has something, or the time is over.
@@ -254,11 +274,25 @@ fn failure_text(code: RetCode, reply: &Message, subject: &str) -> String {
         102.. => format!("{subject}: Failure: ({}) {code}", code.0),
         _ => format!("{subject}: State change failed: ({}) {code}", code.0),
     };
+    text.push_str(hint(code));
     if let Some(info) = reply.info_text() {
         text.push_str("\nadditional info from kernel:\n");
         text.push_str(info.trim_end());
     }
     text
+}
+
+/// What the admin can do about a failure.
+fn hint(code: RetCode) -> &'static str {
+    match code {
+        RetCode::META_INVALID => {
+            "\n\n\t==> Use 'drbdadm create-md res' to initialize meta-data area. <=="
+        }
+        RetCode::AUTH_ALG | RetCode::INTEGRITY_ALG | RetCode::CSUMS_ALG | RetCode::VERIFY_ALG => {
+            " (Maybe you need to modprobe it, or modprobe hmac?)"
+        }
+        _ => "",
+    }
 }
 
 /// Writes attributes into a buffer of growing size until they fit.

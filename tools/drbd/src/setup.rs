@@ -185,8 +185,11 @@ fn device_behind_command(words: &mut [OsString]) {
     let [_, device, command, ..] = words else {
         return;
     };
-    let is_known = |word: &OsString| word.to_str().is_some_and(|name| find(name).is_some());
-    if !is_known(device) && is_known(command) {
+    let is_device = device
+        .to_str()
+        .is_some_and(|name| host::minor(name).is_some());
+    let is_command = command.to_str().is_some_and(|name| find(name).is_some());
+    if is_device && is_command {
         std::mem::swap(device, command);
     }
 }

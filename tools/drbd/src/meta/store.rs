@@ -80,6 +80,11 @@ impl Store {
         })
     }
 
+    /// The same device, taken for one that ends at `size` bytes.
+    pub fn with_size(self, size: u64) -> Self {
+        Self { size, ..self }
+    }
+
     /// The device's path as the admin gave it.
     pub fn path(&self) -> &str {
         &self.path

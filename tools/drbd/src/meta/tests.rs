@@ -3,9 +3,10 @@
 //! Whole commands on files that stand for devices: fresh ones, and one that a C driver used.
 
 use super::area::Area;
-use super::store::Store;
-use super::{create, dump, recover, Given, Options};
+use super::store::{Page, Store};
+use super::{create, dump, recover, relocate, Given, Options};
 use crate::failure::Outcome;
+use crate::note::Note;
 use drbd_engine::activity_log::block::{self, BLOCK_SIZE};
 use drbd_engine::meta::superblock::Magic;
 use drbd_engine::meta::{MdFlags, Placement};
@@ -266,6 +267,55 @@ fn sector_83(extent: u32) -> [u8; 512] {
         .flat_map(|word: &u32| word.to_be_bytes())
         .collect();
     bytes.try_into().unwrap()
+}
+
+#[test]
+fn metadata_of_a_device_that_grew_move_to_its_end_with_their_bitmap() {
+    let disk = Disk::with_end(16 * MIB, AFTER_DOWN);
+    let mut old = disk.load().unwrap();
+    recover::apply(&mut old, false).unwrap();
+    let mut bits = vec![Page::ZERO];
+    bits[0].0[5] = 0x81;
+    old.write_bitmap(0, &bits).unwrap();
+    disk.file().set_len(200 * MIB).unwrap();
+    let note = Note {
+        size: 16 * MIB,
+        path: String::new(),
+        uuid: old.superblock.device_uuid,
+    };
+    let load = |note| relocate::load(disk.store(), Placement::Internal, note, &options(false));
+    assert_eq!(load(None).unwrap_err().exit(), 1);
+    load(Some(&note)).unwrap();
+    let new = disk.load().unwrap();
+    assert_eq!(new.superblock.uuids, old.superblock.uuids);
+    assert_eq!(
+        new.superblock.last_agreed_size,
+        old.superblock.last_agreed_size
+    );
+    new.read_bitmap(0, &mut bits).unwrap();
+    assert_eq!(bits[0].0[5], 0x81);
+    let left = Area::load(disk.store().with_size(16 * MIB), Placement::Internal);
+    assert!(left.is_err(), "the old super block is still there");
+}
+
+#[test]
+fn metadata_of_another_device_are_not_moved() {
+    let disk = Disk::with_end(16 * MIB, AFTER_DOWN);
+    disk.file().set_len(200 * MIB).unwrap();
+    let note = Note {
+        size: 16 * MIB,
+        path: String::new(),
+        uuid: 1,
+    };
+    let before = disk.bytes();
+    let loaded = relocate::load(
+        disk.store(),
+        Placement::Internal,
+        Some(&note),
+        &options(false),
+    );
+    assert_eq!(loaded.unwrap_err().exit(), 1);
+    assert!(disk.bytes() == before);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::failure::{Failure, Outcome};
 use crate::generation::Generation;
 use crate::host;
 use crate::netlink::{check, Driver, Message, Request};
+use crate::note::Note;
 use drbd_engine::config::command::Command;
 use drbd_engine::config::context::NO_MINOR;
 use drbd_engine::config::info::StateInfo;
@@ -204,6 +205,7 @@ pub fn check_resize(call: &Call<'_>) -> Outcome {
         let text = format!("Can not open device '{path}': {}", host::reason(&error));
         Failure::new(20, text)
     })?;
-    host::remember_backing_device(minor, size, &path, host::remembered_uuid(minor));
+    let uuid = Note::read(minor).map_or(0, |note| note.uuid);
+    Note { size, path, uuid }.write(minor);
     Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A disk with a volatile write cache. A power cut loses or keeps what was not flushed, sector by sector, in any order.
+//! A disk with a volatile write cache. A power cut loses or keeps what was not flushed, sector by
+//! sector, in any order.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -83,7 +84,8 @@ impl Drive {
         self.sim.between(10 * US, self.speed.io_ns) + flush_ns
     }
 
-    /// Writes. With `durable` what completed before is flushed first, and the write itself is durable at its end.
+    /// Writes. With `durable` what completed before is flushed first, and the write itself is
+    /// durable at its end.
     pub fn write(
         self: &Rc<Self>,
         owner: Owner,

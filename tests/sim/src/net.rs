@@ -133,13 +133,16 @@ impl Session {
     }
 }
 
+/// Where a node that looks for its peer is told of the session.
+type Offer = Rc<RefCell<Option<Rc<Session>>>>;
+
 /// The wire.
 pub struct Net {
     sim: Rc<Sim>,
     latency_ns: u64,
     up: [Cell<bool>; 2],
     /// Who looks for the peer, and where it is to be told.
-    offers: RefCell<[Option<Rc<RefCell<Option<Rc<Session>>>>>; 2]>,
+    offers: RefCell<[Option<Offer>; 2]>,
     session: RefCell<Option<Rc<Session>>>,
 }
 

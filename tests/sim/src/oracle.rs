@@ -2,8 +2,9 @@
 
 //! The judge: what the application was told, and so what it may read on either node from then on.
 //!
-//! For every node there is a view: for each sector the writes that may be found there. A write that was told done supersedes those
-//! before it. A power cut takes that back where the write was not flushed. A resync that ends makes the target's view the source's.
+//! For every node there is a view: for each sector the writes that may be found there. A write that
+//! was told done supersedes those before it. A power cut takes that back where the write was not
+//! flushed. A resync that ends makes the target's view the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -375,8 +376,9 @@ impl Oracle {
 
     /// The handshake decided what a node does next.
     ///
-    /// `missed_finish`: this node never heard of the end of a resync as source. Since its bitmap UUID was set it began no new
-    /// generation when it lost the peer, so 8.4 peers cannot tell what it wrote from then on from what came before.
+    /// `missed_finish`: this node never heard of the end of a resync as source. Since its bitmap
+    /// UUID was set it began no new generation when it lost the peer, so 8.4 peers cannot tell what
+    /// it wrote from then on from what came before.
     pub fn decided(&mut self, node: usize, conn: ConnState, verdict: i32, missed_finish: bool) {
         let told =
             |alone: &BTreeSet<u64>| format!("{:?}", alone.iter().take(5).collect::<Vec<_>>());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the nodes say to each other. The bytes are the codec's business and tested there; here packets travel as they are.
+//! What the nodes say to each other. The bytes are the codec's business and tested there; here
+//! packets travel as they are.
 
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::types::{BlockId, Sector};

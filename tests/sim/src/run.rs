@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One run: two nodes, an application, an admin, and fate; then peace, and the question whether all is well.
+//! One run: two nodes, an application, an admin, and fate; then peace, and the question whether all
+//! is well.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -2,8 +2,9 @@
 
 //! Virtual time, threads and interrupts of both nodes: one random but reproducible order.
 //!
-//! A kernel thread of the module is a future here, so it reads as in the module and can be stopped at any place where it waits. A
-//! completion in interrupt context is an event with a time. While some thread can go on time stands still; which goes on is drawn.
+//! A kernel thread of the module is a future here, so it reads as in the module and can be stopped
+//! at any place where it waits. A completion in interrupt context is an event with a time. While
+//! some thread can go on time stands still; which goes on is drawn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -112,7 +113,7 @@ impl Sim {
 
     /// A random number of 64 bits.
     pub fn random(&self) -> u64 {
-        self.rng.borrow_mut().next()
+        self.rng.borrow_mut().draw()
     }
 
     /// Adds a line to the story.
@@ -150,7 +151,8 @@ impl Sim {
 
     /// Ends all threads and events of an owner, wherever they are.
     pub fn kill(&self, owner: Owner) {
-        // What a thread holds may look at this machine when it is dropped, so no borrow lasts until then.
+        // What a thread holds may look at this machine when it is dropped, so no borrow lasts until
+        // then.
         for list in [&self.tasks, &self.spawned] {
             let (dead, alive): (Vec<Task>, Vec<Task>) = list
                 .take()

@@ -15,7 +15,8 @@ pub struct Story {
     lines: RefCell<VecDeque<String>>,
     /// Whether lines are also printed at once.
     aloud: bool,
-    /// Whether lines are kept at all: a run over many seeds keeps none, and a failing seed is run again.
+    /// Whether lines are kept at all: a run over many seeds keeps none, and a failing seed is run
+    /// again.
     kept: bool,
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the admin's tools do to the metadata of a disk that is not attached, and what an observer reads in them.
+//! What the admin's tools do to the metadata of a disk that is not attached, and what an observer
+//! reads in them.
 
 use std::rc::Rc;
 
@@ -104,7 +105,8 @@ pub fn read_bitmap_page(meta: &Drive, config: &Config, page: u64) -> Page {
         .map_or([0; 4096], |sector| read_block(meta, sector))
 }
 
-/// The extents that the activity log on disk calls hot; none where it was never written since it was initialised.
+/// The extents that the activity log on disk calls hot; none where it was never written since it
+/// was initialised.
 pub fn hot_extents(meta: &Drive, config: &Config) -> Vec<ExtentNr> {
     let layout = layout(config);
     let mut table = vec![0; TABLE_SIZE];
@@ -129,7 +131,8 @@ pub fn hot_extents(meta: &Drive, config: &Config) -> Vec<ExtentNr> {
     }
 }
 
-/// `drbdmeta apply-al`: what was hot is out of sync; the log is empty and the metadata clean afterwards.
+/// `drbdmeta apply-al`: what was hot is out of sync; the log is empty and the metadata clean
+/// afterwards.
 pub fn apply_activity_log(meta: &Rc<Drive>, config: &Config) {
     let layout = layout(config);
     let Some(mut superblock) = read_superblock(meta, config) else {

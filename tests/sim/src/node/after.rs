@@ -129,7 +129,8 @@ async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
     node.sim.touch();
 }
 
-/// Lets a failed disk go, once nothing refers to it: to wait for that here would hold up what ends the requests that do.
+/// Lets a failed disk go, once nothing refers to it: to wait for that here would hold up what ends
+/// the requests that do.
 pub(crate) async fn go_diskless(node: &Rc<Node>) {
     if node.state().disk != DiskState::Failed {
         return;

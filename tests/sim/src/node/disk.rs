@@ -205,7 +205,8 @@ impl LocalDisk {
         };
         let pages: Vec<u64> = self.activity_log.borrow().evicted_pages().collect();
         if !pages.is_empty() && !Rc::ptr_eq(&self.data, &self.meta) {
-            // What the log is about to forget must be on stable storage; a flush of the metadata does not reach it.
+            // What the log is about to forget must be on stable storage; a flush of the metadata
+            // does not reach it.
             self.flush_data(node).await;
         }
         if !node.config.has(Canary::BitmapAfterActivityLog) {
@@ -285,7 +286,8 @@ impl LocalDisk {
         let mut content = [0; 4096];
         self.view(node).export_page(page, &mut content);
         if cleared {
-            // What the page no longer says must be on stable storage; what is cleared from now on is not in it.
+            // What the page no longer says must be on stable storage; what is cleared from now on
+            // is not in it.
             self.flush_data(node).await;
         }
         if let Some(sector) = self.layout.bitmap_page(page) {

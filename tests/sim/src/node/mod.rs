@@ -2,7 +2,8 @@
 
 //! One node: the module's shell in miniature, around the real engine. One resource, one volume.
 //!
-//! Each file stands for the file of that name in `drivers/block/drbd/io/` and keeps its order of calls; that order is what is tested.
+//! Each file stands for the file of that name in `drivers/block/drbd/io/` and keeps its order of
+//! calls; that order is what is tested.
 
 pub mod acks;
 pub mod admin;

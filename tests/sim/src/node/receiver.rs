@@ -223,7 +223,8 @@ async fn claim(node: &Rc<Node>, request: &mut PeerRequest, kind: RangeKind) -> R
     }
 }
 
-/// This node has the only copy: what is written is out of sync, and the activity log must know of it before.
+/// This node has the only copy: what is written is out of sync, and the activity log must know of
+/// it before.
 async fn remember_for_diskless_peer(node: &Rc<Node>, request: &mut PeerRequest) {
     let Blocks { sector, size_bytes } = request.blocks;
     request.flags.may_set_in_sync = false;

@@ -213,7 +213,8 @@ pub(crate) async fn finish(node: &Rc<Node>) {
         // The generation must not say more than the disk holds.
         local.flush_data(node).await;
     }
-    // Generation and state change together: who loses the peer in between must not be told that both are equal.
+    // Generation and state change together: who loses the peer in between must not be told that
+    // both are equal.
     let changed = node.change_state_if(finish.change, Node::SOFT, |state| {
         let goes_on = state.conn == old.conn;
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
@@ -323,8 +324,8 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
     local.change(|superblock| superblock.uuids.adopt_current(uuid, primary));
     node.tell(|| format!("updated sync uuid {}", local.uuids_text()));
     local.sync(node).await;
-    // The source forgets a block when it is written here. What a power cut takes back must be remembered here; now all that the
-    // source said is out of sync has arrived.
+    // The source forgets a block when it is written here. What a power cut takes back must be
+    // remembered here; now all that the source said is out of sync has arrived.
     local.write_bitmap(node, Which::Dirty).await;
     drop(local);
     start(node, Side::Target).await;

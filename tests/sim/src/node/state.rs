@@ -149,7 +149,8 @@ impl Node {
         }
     }
 
-    /// Leaves the rest to the worker. What is written alone must belong to a generation of its own, so writes wait for that.
+    /// Leaves the rest to the worker. What is written alone must belong to a generation of its own,
+    /// so writes wait for that.
     fn defer(&self, old: State, new: State) {
         let effects = effects_after(old, new, &self.after_context(new));
         let holds_writes = effects.contains(Deferred::NewCurrentUuid);

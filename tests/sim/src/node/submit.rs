@@ -90,7 +90,8 @@ pub struct Ended {
 }
 
 impl Node {
-    /// Submits an application's bio and waits until the node takes it; its end is told by [`Master::ended`].
+    /// Submits an application's bio and waits until the node takes it; its end is told by
+    /// [`Master::ended`].
     pub async fn submit(
         self: &Rc<Self>,
         number: u64,

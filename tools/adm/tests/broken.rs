@@ -130,7 +130,7 @@ fn config_like() -> impl Strategy<Value = String> {
     prop::collection::vec((prop::sample::select(words.to_vec()), any::<bool>()), 0..60).prop_map(
         |list| {
             list.iter()
-                .map(|(word, blank)| format!("{word}{}", if *blank { " " } else { "" }))
+                .flat_map(|(word, blank)| [*word, if *blank { " " } else { "" }])
                 .collect()
         },
     )

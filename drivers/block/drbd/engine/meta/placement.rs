@@ -119,6 +119,14 @@ impl Layout {
                 ring: stored.ring,
             },
         )?;
+        // The area of internal metadata is what lies between the data and the end, so one of the
+        // two fields is damaged if they disagree. Read elsewhere, the bitmap would hide what is
+        // out of sync.
+        let begin = i64::from(stored.bitmap_offset_sectors).unsigned_abs();
+        let area = u64::from(stored.md_size_sectors);
+        if placement.is_internal() && area != begin.saturating_add(BLOCK_SECTORS) {
+            return Err(MetaError::AreaSize(area));
+        }
         // A size below one sector of bitmap needs none: the divisions are those of the driver.
         let need = stored.last_agreed_size.0.saturating_add(7) / 8 / 8 / 512;
         if layout.bitmap_sectors < need {
@@ -509,6 +517,8 @@ mod tests {
             ),
             (|s| s.md_size_sectors = 32776, MetaError::AreaSize(32776)),
             (|s| s.md_size_sectors = 88, MetaError::AreaSize(88)),
+            (|s| s.md_size_sectors = 72, MetaError::AreaSize(72)),
+            (|s| s.bitmap_offset_sectors = -80, MetaError::AreaSize(80)),
             (
                 |s| s.last_agreed_size = Sector(9 * 32768),
                 MetaError::BitmapTooSmall { have: 8, need: 9 },

@@ -16,7 +16,7 @@ DRIVER = "drivers/block/drbd/"
 
 LINE_MAX_COLUMNS = 100
 # What no line break helps: tables in documentation, and texts, which are kept whole to be found.
-UNBREAKABLE = re.compile(r"^\s*(//[/!] \||.*\"[^\"]{60,}\")")
+UNBREAKABLE = re.compile(r"^\s*(//[/!] \||.*\"[^\"]{60,}(\"|\\$))")
 # A third less than C code may have in this kernel: attaching and connecting carry all options.
 STACK_FRAME_MAX_BYTES = 1408
 

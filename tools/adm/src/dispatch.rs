@@ -26,7 +26,8 @@ const CONFIG_FILES: [&str; 5] = [
 ];
 /// What the module prepares for if nobody says how many minors there will be.
 const MINOR_COUNT_DEFAULT: u32 = 32;
-/// drbdsetup's codes for: no disk to show, no such minor, no disk, no module. Then drbdmeta is asked.
+/// drbdsetup's codes for: no disk to show, no such minor, no disk, no module. Then drbdmeta is
+/// asked.
 const NOT_ATTACHED: [i32; 4] = [1, 10, 16, 20];
 
 /// Runs the command that was asked for.

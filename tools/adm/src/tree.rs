@@ -2,8 +2,8 @@
 
 //! The shape of a configuration file: statements that end with `;` and sections in braces.
 //!
-//! The shape knows no keywords. That keeps reading total and simple, and what a keyword means is the
-//! business of [`crate::reader`]. The answer of `drbdsetup show` has the same shape.
+//! The shape knows no keywords. That keeps reading total and simple, and what a keyword means is
+//! the business of [`crate::reader`]. The answer of `drbdsetup show` has the same shape.
 
 use crate::diagnostic::Diagnostic;
 use crate::source::{SourceId, Span};

@@ -193,7 +193,8 @@ impl Console {
         }
     }
 
-    /// Lines that the admin types. Reading blocks, so it has a thread, which the program's end ends.
+    /// Lines that the admin types. Reading blocks, so it has a thread, which the program's end
+    /// ends.
     fn listen(&mut self) -> mpsc::Receiver<String> {
         let (sender, receiver) = mpsc::channel();
         if let Some(input) = self.input.take() {
@@ -209,8 +210,8 @@ impl Console {
     }
 }
 
-/// Whether the input is a device that nobody types at, such as `/dev/null`, as it is at boot. A pipe
-/// has somebody at its other end.
+/// Whether the input is a device that nobody types at, such as `/dev/null`, as it is at boot. A
+/// pipe has somebody at its other end.
 fn is_nobody_there() -> bool {
     let stdin = std::io::stdin();
     let metadata = stdin

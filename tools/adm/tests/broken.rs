@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Broken configurations: each has one message with its place, the exit code 10, and changes nothing.
+//! Broken configurations: each has one message with its place, the exit code 10, and changes
+//! nothing.
 //!
 //! `DRBD_RECORD=1 cargo test --test broken` writes the messages anew; read them before committing.
 

@@ -2,9 +2,9 @@
 
 //! Notes about where a minor's internal metadata were last seen.
 //!
-//! Internal metadata lie at the end of their device. When the device was resized while it was not in
-//! use, they are not at its end any more; the note says where the end was. The files are those of
-//! drbd-utils: `size<TAB>path`, and if the device has a UUID, `uuid:<TAB>uuid`.
+//! Internal metadata lie at the end of their device. When the device was resized while it was not
+//! in use, they are not at its end any more; the note says where the end was. The files are those
+//! of drbd-utils: `size<TAB>path`, and if the device has a UUID, `uuid:<TAB>uuid`.
 
 use std::fs;
 

@@ -45,7 +45,8 @@ impl Resource {
         self.close_sockets(asender);
         self.wait_for_peer_requests();
         self.connection.epochs.lock().reset();
-        // A write is told done as this node's alone only after that is a generation of its own on disk.
+        // A write is told done as this node's alone only after that is a generation of its own on
+        // disk.
         self.flush_worker();
         self.end_pending_requests();
         for device in self.volumes() {

@@ -380,7 +380,8 @@ pub(crate) fn finish(device: &Arc<Device>) {
     }
     let peer = device.peer.lock().uuids;
     let mut settled = None;
-    // Together with the state: who loses the peer in between must not find both generations equal and write on.
+    // Together with the state: who loses the peer in between must not find both generations equal
+    // and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
         let goes_on = state.conn == old.conn;
         if let (true, Some(local)) = (goes_on, &local) {
@@ -640,8 +641,8 @@ pub(crate) fn receive_sync_uuid(
     });
     log!(Info, device, "updated sync uuid {}", local.uuids_text());
     let _ = local.sync(device);
-    // The source forgets a block as soon as it is written here. What a power cut takes back again must be known here, and now all that
-    // the source called out of sync has arrived.
+    // The source forgets a block as soon as it is written here. What a power cut takes back again
+    // must be known here, and now all that the source called out of sync has arrived.
     local
         .bitmap
         .write(device, &local, Which::Dirty)

@@ -34,7 +34,8 @@ const SYNCER_KEPT: [&str; 11] = [
 ];
 
 impl Reader<'_> {
-    /// Reads a section with options, `syncer`, or `protocol`; false if the statement is none of them.
+    /// Reads a section with options, `syncer`, or `protocol`; false if the statement is none of
+    /// them.
     pub(super) fn option_section(
         &mut self,
         statement: &Statement,

@@ -476,7 +476,8 @@ proptest! {
                 *byte = (noise >> 56) as u8;
             }
             if kind % 2 == 0 {
-                block[..16].copy_from_slice(&[0x69, 0xcb, 0x65, 0xa2, 0, 0, 0, kind, 0, 0, 0, 0, 0, 0, 0, 9]);
+                let head = [0x69, 0xcb, 0x65, 0xa2, 0, 0, 0, kind, 0, 0, 0, 0, 0, 0, 0, 9];
+                block[..16].copy_from_slice(&head);
                 block::seal(block, crc32c);
             }
         }

@@ -396,7 +396,8 @@ proptest! {
                     let first = (from as usize..model.len()).find(|&bit| model[bit]);
                     let run = first.filter(|_| max != 0).map(|first| Run {
                         first: BitNr(first as u64),
-                        bits: (model[first..].iter().take_while(|&&set| set).count() as u64).min(max),
+                        bits: max
+                            .min(model[first..].iter().take_while(|&&set| set).count() as u64),
                     });
                     prop_assert_eq!(bitmap.next_run(BitNr(from), max), run);
                 }
@@ -430,7 +431,10 @@ proptest! {
     #[test]
     fn arbitrary_packets_are_refused_or_stay_within_the_volume(
         capacity in 1..40_000u64,
-        packets in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 1..20),
+        packets in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)),
+            1..20,
+        ),
     ) {
         let capacity = Sector(capacity);
         let words = words(capacity);

@@ -258,7 +258,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_decodes_encodes_to_the_same_fields(mut bytes in prop::collection::vec(any::<u8>(), 96)) {
+        fn what_decodes_encodes_to_the_same_fields(
+            mut bytes in prop::collection::vec(any::<u8>(), 96),
+        ) {
             bytes[60..64].copy_from_slice(&MAGIC_84_UNCLEAN.to_be_bytes());
             bytes[80..84].copy_from_slice(&4096u32.to_be_bytes());
             bytes[88..96].copy_from_slice(&[0, 0, 0, 2, 0, 0, 0, 9]);

@@ -550,7 +550,9 @@ mod tests {
         }
 
         #[test]
-        fn converting_connection_states_known_to_both_sides_twice_gives_them_back(index in 0usize..4) {
+        fn converting_connection_states_known_to_both_sides_twice_gives_them_back(
+            index in 0usize..4,
+        ) {
             let both = [
                 ConnState::WFReportParams,
                 ConnState::Connected,

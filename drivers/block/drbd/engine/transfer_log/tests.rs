@@ -342,7 +342,9 @@ fn step(log: &mut Log, model: &mut Model, (choice, argument): (u8, u8)) {
 
 proptest! {
     #[test]
-    fn the_log_does_what_a_list_would(steps in prop::collection::vec((0_u8..11, any::<u8>()), 1..400)) {
+    fn the_log_does_what_a_list_would(
+        steps in prop::collection::vec((0_u8..11, any::<u8>()), 1..400),
+    ) {
         let mut log = log(12, 3);
         let mut model = Model { epoch: 1, ..Model::default() };
         for it in steps {

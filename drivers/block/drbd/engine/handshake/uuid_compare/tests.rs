@@ -459,7 +459,10 @@ proptest! {
             ..facts(first, second)
         };
         let (one, other) = (uuid_compare(&facts), uuid_compare(&mirrored(&facts)));
-        prop_assert!(agree(one.verdict, other.verdict), "{one} here, {other} there: {first} {second}");
+        prop_assert!(
+            agree(one.verdict, other.verdict),
+            "{one} here, {other} there: {first} {second}"
+        );
     }
 
     #[test]

@@ -315,7 +315,10 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::with_cases(4000) })]
+    #![proptest_config(ProptestConfig {
+        max_global_rejects: 100_000,
+        ..ProptestConfig::with_cases(4000)
+    })]
 
     // Not after the first: a resync that continues, or a negotiation that is lost, shows earlier
     // rules a new state.

@@ -8,15 +8,12 @@ use super::Options;
 use crate::failure::{Failure, Outcome};
 use drbd_engine::meta::superblock::Magic;
 use drbd_engine::types::Sector;
-use std::fmt::Write as _;
 use std::io::Write;
 
 /// Words that a line shows.
 const LINE_WORDS: usize = 4;
 /// Words after which a line says where in the volume it is.
 const MARK_WORDS: u64 = 32;
-/// Equal words that are worth a repeat count.
-const MIN_REPEAT: usize = 8;
 /// KiB of storage that a word of the bitmap stands for.
 const WORD_KIB: u64 = 256;
 
@@ -31,13 +28,17 @@ pub fn dump(area: &Area, options: &Options, out: &mut impl Write) -> Outcome {
     }
     out.write_all(head(area, options, unclean).as_bytes())?;
     let mut bits_set = 0u64;
-    area.for_each_bitmap_chunk(|first, pages| {
-        let words = words_of(pages);
-        let set = words.iter().map(|word| u64::from(word.count_ones()));
-        bits_set = bits_set.saturating_add(set.sum());
-        out.write_all(bitmap_text(first, &words).as_bytes())?;
-        Ok(())
+    let mut lines = BitmapLines::default();
+    area.for_each_bitmap_chunk(|_, pages| {
+        for line in lines_of(pages) {
+            let set = line.iter().map(|word| u64::from(word.count_ones()));
+            bits_set = bits_set.saturating_add(set.sum());
+            lines.add(line);
+        }
+        Ok(out.write_all(lines.take().as_bytes())?)
     })?;
+    lines.end_run();
+    out.write_all(lines.take().as_bytes())?;
     write!(out, "}}\n# bits-set {bits_set};\n")?;
     Ok(())
 }
@@ -80,49 +81,85 @@ fn head(area: &Area, options: &Options, unclean: bool) -> String {
     )
 }
 
-fn words_of(pages: &[Page]) -> Vec<u64> {
-    let chunks = pages.iter().flat_map(|page| page.0.chunks_exact(8));
-    chunks
-        .filter_map(|chunk| chunk.try_into().ok().map(u64::from_le_bytes))
-        .collect()
+/// Four words of the bitmap.
+type Line = [u64; LINE_WORDS];
+
+fn lines_of(pages: &[Page]) -> impl Iterator<Item = Line> + '_ {
+    let words = pages.iter().flat_map(|page| page.0.chunks_exact(8));
+    let mut words = words.filter_map(|word| word.try_into().ok().map(u64::from_le_bytes));
+    std::iter::from_fn(move || {
+        let mut line = [0; LINE_WORDS];
+        for word in &mut line {
+            *word = words.next()?;
+        }
+        Some(line)
+    })
 }
 
-/// Lines of four words, or a count of repeated words of zeroes or ones.
-fn bitmap_text(first_page: u64, words: &[u64]) -> String {
-    let mut text = String::new();
-    let mut rest = words;
-    let mut word = first_page.saturating_mul(512);
-    while let Some(&value) = rest.first() {
-        if word % MARK_WORDS == 0 {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "   # at {}kB", word.saturating_mul(WORD_KIB));
+/// The bitmap as text: lines of four words, or a count where zeroes or ones go on for longer.
+#[derive(Debug, Default)]
+struct BitmapLines {
+    text: String,
+    /// How many words are in the text.
+    words: u64,
+    /// Equal lines that are not in the text yet.
+    run: Option<(Line, u64)>,
+}
+
+impl BitmapLines {
+    fn add(&mut self, line: Line) {
+        match &mut self.run {
+            Some((repeated, count)) if *repeated == line => {
+                *count = count.saturating_add(1);
+                return;
+            }
+            _ => self.end_run(),
         }
-        let equal = match value {
-            0 | u64::MAX => rest.iter().take_while(|other| **other == value).count(),
-            _ => 0,
-        };
-        let repeat = equal - equal % LINE_WORDS;
-        let taken = if repeat >= MIN_REPEAT {
-            let _ = writeln!(text, "    {repeat} times 0x{value:016X};");
-            repeat
+        if line == [0; LINE_WORDS] || line == [u64::MAX; LINE_WORDS] {
+            self.run = Some((line, 1));
         } else {
-            let line: Vec<_> = rest
-                .iter()
-                .take(LINE_WORDS)
-                .map(|word| format!("0x{word:016X};"))
-                .collect();
-            let _ = writeln!(text, "    {}", line.join(" "));
-            line.len()
-        };
-        rest = rest.get(taken..).unwrap_or_default();
-        word = word.saturating_add(u64::try_from(taken).unwrap_or(0));
+            self.write(line, 1);
+        }
     }
-    text
+
+    fn end_run(&mut self) {
+        if let Some((line, count)) = self.run.take() {
+            self.write(line, count);
+        }
+    }
+
+    fn write(&mut self, line: Line, count: u64) {
+        if self.words % MARK_WORDS == 0 {
+            let kib = self.words.saturating_mul(WORD_KIB);
+            self.text.push_str(&format!("   # at {kib}kB\n"));
+        }
+        let words = count.saturating_mul(LINE_WORDS as u64);
+        let [first, second, third, fourth] = line;
+        self.text.push_str(&match count {
+            1 => format!("    0x{first:016X}; 0x{second:016X}; 0x{third:016X}; 0x{fourth:016X};\n"),
+            _ => format!("    {words} times 0x{first:016X};\n"),
+        });
+        self.words = self.words.saturating_add(words);
+    }
+
+    /// The text so far.
+    fn take(&mut self) -> String {
+        std::mem::take(&mut self.text)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(words: &[u64]) -> String {
+        let mut lines = BitmapLines::default();
+        for line in words.chunks_exact(LINE_WORDS) {
+            lines.add(line.try_into().unwrap());
+        }
+        lines.end_run();
+        lines.take()
+    }
 
     #[test]
     fn long_runs_of_zeroes_and_ones_are_counted_and_others_are_written_out() {
@@ -130,22 +167,24 @@ mod tests {
         words[38] = 5;
         words.extend([u64::MAX; 8]);
         words.extend([7; 8]);
+        words.extend([0; 4]);
         let zero = "0x0000000000000000;";
         let seven = ["0x0000000000000007;"; 4].join(" ");
         assert_eq!(
-            bitmap_text(0, &words),
+            shown(&words),
             format!(
                 "   # at 0kB\n    36 times {zero}\n    \
                  {zero} {zero} 0x0000000000000005; {zero}\n    \
-                 8 times 0xFFFFFFFFFFFFFFFF;\n    {seven}\n    {seven}\n"
+                 8 times 0xFFFFFFFFFFFFFFFF;\n    {seven}\n    {seven}\n    \
+                 {zero} {zero} {zero} {zero}\n"
             )
         );
     }
 
     #[test]
     fn every_thirty_second_word_says_where_it_is() {
-        let text = bitmap_text(1, &[1; 64]);
+        let text = shown(&[1; 64]);
         let marks: Vec<_> = text.lines().filter(|line| line.contains('#')).collect();
-        assert_eq!(marks, ["   # at 131072kB", "   # at 139264kB"]);
+        assert_eq!(marks, ["   # at 0kB", "   # at 8192kB"]);
     }
 }

@@ -43,6 +43,9 @@ impl Resource {
         // Refused where something else was the reason.
         let _ = self.change_connection(Change::conn(ConnState::NetworkFailure), quiet);
         self.close_sockets(asender);
+        // An attempt may have failed between sending the state and reporting it; the next one must
+        // not be refused for that.
+        self.control.lock().clear_state_sent();
         self.wait_for_peer_requests();
         self.connection.epochs.lock().reset();
         // A write is told done as this node's alone only after that is a generation of its own on

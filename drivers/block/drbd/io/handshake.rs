@@ -298,7 +298,12 @@ fn introduce(resource: &Arc<Resource>, config: &Config, version: Version) -> Res
         } else {
             device.flags.clear(flag::DISCARD_MY_DATA);
         }
-        greet(&device)?;
+        if greet(&device).is_err() {
+            // A peer that refuses us closes at once. What it said before is still to be read, and
+            // tells the admin why; then the receiver finds the end.
+            connection.interrupt();
+            break;
+        }
     }
     Ok(())
 }

@@ -372,15 +372,18 @@ impl Resource {
     /// The sockets are of no use any more, for the reason that `why` names. May sleep.
     ///
     /// Nothing happens where the connection is going down already, or is not established yet:
-    /// then the receiver deals with it.
+    /// then the receiver deals with it. That the nodes do not go together counts also on the way
+    /// down: whichever node sees it first closes the sockets on the other.
     pub(crate) fn lose_connection(&self, why: ConnState) {
         let how = How {
             flags: Flags::HARD,
             verbose: false,
         };
-        let established = |conn| conn >= ConnState::WFReportParams;
+        let is_final = why == ConnState::Disconnecting;
+        let counts =
+            |conn: ConnState| conn >= ConnState::WFReportParams || (is_final && conn.is_failure());
         // Refused where another was quicker.
-        let _ = self.change_connection_if(Change::conn(why), how, established);
+        let _ = self.change_connection_if(Change::conn(why), how, counts);
     }
 
     fn store_all(&self, control: &mut Control, changes: &[VolumeChange], cstate: ConnState) {

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Load, use, unload, twenty times: nothing stays behind, on neither side."""
+
+import pytest
+
+from scenario import node_pair
+from scenario import life
+
+WARM_UP_ROUNDS = 3
+ROUNDS = 20
+# What caches and the allocators' own slack may gain over all rounds; a leak of one page in each
+# shows in slab or vmalloc, which are watched apart.
+FREE_SLACK_KIB = 4096
+KERNEL_SLACK_KIB = 512
+
+ROUND = """
+set -e
+modprobe drbd
+drbdadm up r0
+for _ in $(seq 300); do
+    grep -q 'cs:Connected .*ds:UpToDate/UpToDate' /proc/drbd && break
+    sleep 0.1
+done
+drbdadm primary r0
+yes round | dd of=/dev/drbd0 bs=64k count=16 iflag=fullblock oflag=direct conv=notrunc,fsync status=none
+drbdadm secondary r0
+drbdadm down r0
+rmmod drbd
+"""
+
+MEMORY = """
+sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1; echo 3 > /proc/sys/vm/drop_caches
+awk '/^(MemFree|SUnreclaim|VmallocUsed|Percpu|KernelStack):/ { print $1, $2 }' /proc/meminfo
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes(module_lab, flavour):
+    nodes = node_pair(module_lab, flavour, life.conf(), disks=["16M"])
+    life.bring_up(nodes)
+    life.first_sync(*nodes)
+    t, _ = nodes
+    t.secondary()
+    t.down()
+    t.run("rmmod drbd")
+    return nodes
+
+
+def memory(node) -> dict[str, int]:
+    """KiB by kind, without caches."""
+    lines = node.run(MEMORY).out.split("\n")
+    return {name.rstrip(":"): int(value) for name, value in (line.split() for line in lines if line)}
+
+
+def nothing_is_left(node):
+    """No trace of a driver that is not loaded."""
+    assert node.run("ls /sys/module | grep -x drbd", check=False).code == 1
+    assert node.run("grep -w drbd /proc/devices", check=False).code == 1
+    assert node.run("cat /proc/[0-9]*/comm | grep '^drbd[0-9_]'", check=False).code == 1
+    assert node.run("cat /proc/[0-9]*/comm | grep -i 'R-drbd'", check=False).code == 1
+    assert node.run("grep '\\[drbd\\]' /proc/vmallocinfo", check=False).code == 1
+    assert node.run("ls /sys/kernel/slab 2>/dev/null | grep drbd", check=False).code == 1
+    assert node.run("ls /proc/drbd /sys/block/drbd0 2>/dev/null", check=False).out == ""
+    assert node.run("ls /dev/drbd0 2>/dev/null", check=False).out == ""
+    # The backing device is nobody's any more.
+    node.run("blockdev --rereadpt /dev/vda")
+
+
+def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    change = {name: after[name] - before[name] for name in before}
+    return {"free": -change.pop("MemFree"), "kernel": sum(change.values()), **change}
+
+
+def test_twenty_rounds_leave_nothing_behind(nodes):
+    t, shentar = nodes
+    for _ in range(WARM_UP_ROUNDS):
+        t.run(ROUND)
+    before = {node: memory(node) for node in nodes}
+    for _ in range(ROUNDS):
+        t.run(ROUND, timeout_s=180)
+    nothing_is_left(t)
+    for node in nodes:
+        growth = grown(before[node], memory(node))
+        assert growth["kernel"] <= KERNEL_SLACK_KIB, f"{node.name} {growth}"
+        assert growth["free"] <= FREE_SLACK_KIB, f"{node.name} {growth}"
+
+
+def test_a_module_in_use_is_not_unloaded(nodes):
+    _, shentar = nodes
+    result = shentar.run("rmmod drbd", check=False)
+    assert result.code != 0
+    assert "is in use" in result.err
+    shentar.down()
+    shentar.run("rmmod drbd")
+    nothing_is_left(shentar)
+
+
+def test_a_loaded_module_answers_while_it_has_no_resource(nodes):
+    t, _ = nodes
+    t.run("modprobe drbd")
+    assert "cs:" not in t.run("cat /proc/drbd").out
+    assert t.run("drbdsetup show").out.strip() == ""
+    t.run("rmmod drbd")
+    nothing_is_left(t)

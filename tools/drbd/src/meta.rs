@@ -362,7 +362,8 @@ fn outdate(subject: Subject<'_>) -> Outcome {
 fn invalidate(subject: Subject<'_>) -> Outcome {
     let mut area = subject.load()?;
     let gone = MdFlags::CONSISTENT.with(MdFlags::WAS_UP_TO_DATE);
-    area.superblock.flags = area.superblock.flags.without(gone);
+    let flags = area.superblock.flags.without(gone);
+    area.superblock.flags = flags.with(MdFlags::FULL_SYNC);
     area.save()
 }
 

@@ -11,13 +11,10 @@ use drbd_engine::activity_log::recovery::{
     hot, replay_83, replay_84, sectors_83, Format, Found, ReplayError, Replayed, SECTOR_83_SIZE,
     TABLE_SIZE,
 };
-use drbd_engine::bitmap::bits_for;
 use drbd_engine::meta::superblock::Magic;
 use drbd_engine::meta::MdFlags;
 use std::collections::BTreeSet;
 
-/// Bits of one activity log extent.
-const EXTENT_BITS: u64 = 1024;
 /// Bytes of bitmap of one activity log extent.
 const EXTENT_BYTES: usize = 128;
 /// Extents that one page of bitmap covers.
@@ -118,43 +115,37 @@ impl Log {
 }
 
 /// Sets the bits of these extents in the bitmap on disk. Returns how many were not set before.
+///
+/// Extents are marked as a whole, also where the volume ends within one: drivers clear what lies
+/// beyond its end when they read the bitmap.
 fn mark(area: &Area, extents: &BTreeSet<u32>) -> Outcome<u64> {
-    let bits = bits_for(area.superblock.last_agreed_size);
     let mut added = 0u64;
     let mut rest = extents.iter().copied().peekable();
     while let Some(&first) = rest.peek() {
-        if u64::from(first).saturating_mul(EXTENT_BITS) >= bits {
+        let number = first / EXTENTS_PER_PAGE;
+        if u64::from(number) >= area.bitmap_pages() {
             let text = format!("extent {first} beyond end of bitmap!");
             return Err(Failure::new(10, text));
         }
-        let number = first / EXTENTS_PER_PAGE;
-        let mut page = [Page::ZERO];
-        area.read_bitmap(u64::from(number), &mut page)?;
+        let mut pages = [Page::ZERO];
+        area.read_bitmap(u64::from(number), &mut pages)?;
+        let [page] = &mut pages;
         while let Some(extent) = rest.next_if(|extent| extent / EXTENTS_PER_PAGE == number) {
-            added = added.saturating_add(mark_extent(&mut page[0], extent, bits));
+            added = added.saturating_add(mark_extent(page, extent));
         }
-        area.write_bitmap(u64::from(number), &page)?;
+        area.write_bitmap(u64::from(number), &pages)?;
     }
     Ok(added)
 }
 
-/// Sets the bits of one extent in its page, but none beyond the volume's end.
-fn mark_extent(page: &mut Page, extent: u32, bits: u64) -> u64 {
-    let start = usize::try_from(extent % EXTENTS_PER_PAGE).unwrap_or(0) * EXTENT_BYTES;
-    let first_bit = u64::from(extent).saturating_mul(EXTENT_BITS);
-    let bytes = page.0.get_mut(start..).unwrap_or_default();
-    let bit_numbers = (first_bit..bits).step_by(8);
-    bytes
-        .iter_mut()
-        .take(EXTENT_BYTES)
-        .zip(bit_numbers)
-        .fold(0, |added, (byte, bit)| {
-            let mask = match bits.saturating_sub(bit) {
-                left @ 0..=7 => (1u8 << left).wrapping_sub(1),
-                _ => 0xff,
-            };
-            let new = mask & !*byte;
-            *byte |= mask;
-            added + u64::from(new.count_ones())
-        })
+fn mark_extent(page: &mut Page, extent: u32) -> u64 {
+    let place = usize::try_from(extent % EXTENTS_PER_PAGE).unwrap_or(0);
+    let bits = page
+        .0
+        .chunks_exact_mut(EXTENT_BYTES)
+        .nth(place)
+        .unwrap_or_default();
+    let added = bits.iter().map(|byte| u64::from(byte.count_zeros())).sum();
+    bits.fill(0xff);
+    added
 }

@@ -232,17 +232,8 @@ fn without_a_usable_log_a_crashed_primary_is_refused_and_a_secondary_is_not() {
 }
 
 #[test]
-fn the_log_of_an_8_3_driver_is_applied_to_the_last_bit() {
-    let disk = Disk::new(16 * MIB);
-    let mut area = disk.create(Placement::Internal, &options(false)).unwrap();
-    area.superblock.last_agreed_size = area.layout().usable();
-    area.superblock.flags = MdFlags::CONSISTENT.with(MdFlags::PRIMARY_IND);
-    area.superblock.al_extents = 127;
-    area.save().unwrap();
-    let mut log = vec![0; 8 * BLOCK_SIZE];
-    let sector = sector_83(3);
-    log[512..1024].copy_from_slice(&sector);
-    disk.write(area.layout().activity_log().bytes().unwrap(), &log);
+fn the_log_of_an_8_3_driver_is_applied() {
+    let disk = crashed_83_primary(3);
     recover::apply(&mut disk.load().unwrap(), false).unwrap();
     let area = disk.load().unwrap();
     assert_eq!(area.superblock.magic, Magic::Clean);
@@ -253,8 +244,28 @@ fn the_log_of_an_8_3_driver_is_applied_to_the_last_bit() {
         Ok(())
     })
     .unwrap();
-    // The extent from 12 MiB on, but nothing beyond the end of the data.
-    assert_eq!(u64::from(set), area.layout().usable().0 / 8 - 3 * 1024);
+    assert_eq!(set, 1024);
+}
+
+#[test]
+fn an_extent_that_the_bitmap_does_not_have_is_refused() {
+    let disk = crashed_83_primary(32);
+    let refused = recover::apply(&mut disk.load().unwrap(), false);
+    assert_eq!(refused.unwrap_err().exit(), 10);
+}
+
+/// A volume of 16 MiB whose Primary crashed while it wrote to this extent of 4 MiB.
+fn crashed_83_primary(extent: u32) -> Disk {
+    let disk = Disk::new(16 * MIB);
+    let mut area = disk.create(Placement::Internal, &options(false)).unwrap();
+    area.superblock.last_agreed_size = area.layout().usable();
+    area.superblock.flags = MdFlags::CONSISTENT.with(MdFlags::PRIMARY_IND);
+    area.superblock.al_extents = 127;
+    area.save().unwrap();
+    let mut log = vec![0; 8 * BLOCK_SIZE];
+    log[512..1024].copy_from_slice(&sector_83(extent));
+    disk.write(area.layout().activity_log().bytes().unwrap(), &log);
+    disk
 }
 
 /// A sector of an 8.3 activity log that says that slot 0 holds this extent.

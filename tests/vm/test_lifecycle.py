@@ -22,7 +22,8 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 drbdadm primary r0
-yes round | dd of=/dev/drbd0 bs=64k count=16 iflag=fullblock oflag=direct conv=notrunc,fsync status=none
+yes round | dd of=/dev/drbd0 bs=64k count=16 iflag=fullblock oflag=direct \
+    conv=notrunc,fsync status=none
 drbdadm secondary r0
 drbdadm down r0
 rmmod drbd
@@ -49,7 +50,8 @@ def nodes(module_lab, flavour):
 def memory(node) -> dict[str, int]:
     """KiB by kind, without caches."""
     lines = node.run(MEMORY).out.split("\n")
-    return {name.rstrip(":"): int(value) for name, value in (line.split() for line in lines if line)}
+    pairs = (line.split() for line in lines if line)
+    return {name.rstrip(":"): int(value) for name, value in pairs}
 
 
 def nothing_is_left(node):

@@ -83,10 +83,17 @@ class Lab:
 
     def guest(self, name: str, *, module: str = "ours", tools: str = "ours",
               disks: list[str] = (), files: dict | None = None, bench: bool = False,
-              memory_mib: int = 512, processors: int = 2, options: list[str] = (),
+              memory_mib: int = 512, processors: int | None = None, options: list[str] = (),
               wire: Wire | None = None, capture: bool = False,
               hosts: dict[str, str] | None = None, address: str | None = None) -> Guest:
-        """A guest that is switched off. `disks` are sizes ("64M"); they appear as vda, vdb, …"""
+        """A guest that is switched off. `disks` are sizes ("64M"); they appear as vda, vdb, …
+
+        An emulated guest has one processor unless told otherwise: the emulator at times runs
+        stale code on one processor after the kernel has patched it on another (`Oops: int3` in
+        an untainted kernel, mostly while it boots).
+        """
+        if processors is None:
+            processors = 1 if self._accelerator == "tcg" else 2
         number = len(self.guests) + 1
         address = address or f"192.0.2.{number}"
         directory = self.directory / f"{number}"

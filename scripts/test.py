@@ -78,14 +78,17 @@ def pytest(command: list[str]) -> Count:
     return count
 
 
+PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/vm/pytest.ini"]
+
 STEPS = {
     "environment": (as_one, ["make", "--no-print-directory", "prepare"]),
     "module": (as_one, ["make", "--no-print-directory", "ko"]),
     "tools": (as_one, ["make", "--no-print-directory", "tools"]),
     "lint": (as_one, ["make", "--no-print-directory", "-k", "lint"]),
     "host": (cargo, ["make", "--no-print-directory", "-k", "host-test"]),
-    "vm": (pytest, [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c",
-                    "tests/vm/pytest.ini", "tests/vm"]),
+    "vm": (pytest, [*PYTEST, "tests/vm"]),
+    # The manual once more, with our own programs in place of drbd-utils.
+    "vm-own-tools": (pytest, [*PYTEST, "tests/vm/test_walkthrough.py", "--tools", "ours"]),
 }
 
 

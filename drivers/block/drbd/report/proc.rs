@@ -8,7 +8,6 @@ use drbd_engine::{
     epoch,
     report::{
         progress::Position,
-        Congestion,
         Counters,
         Details,
         LruStatistics,
@@ -41,7 +40,6 @@ use kernel::{
 };
 
 use crate::io::{
-    connection::flag as connection_flag,
     device::{
         flag,
         Device,
@@ -87,7 +85,6 @@ fn show_device(
     let level = params::proc_details();
     let counters = counters(device);
     let progress = progress(device, state, level);
-    let is_congested = connection.flags.any(connection_flag::CONGESTED);
     let text = MinorText {
         minor: device.minor,
         previous,
@@ -99,7 +96,9 @@ fn show_device(
                 drbd_engine::config::Protocol::B => 'B',
                 drbd_engine::config::Protocol::C => 'C',
             }),
-        congestion: is_congested.then_some(Congestion('n')),
+        // The kernel tells no driver about congestion any more, and the C driver shows none; a busy
+        // link is in the connection's statistics.
+        congestion: None,
         is_activity_log_suspended: device.flags.any(flag::ACTIVITY_LOG_SUSPENDED),
         counters: &counters,
         write_ordering: match connection.ordering() {

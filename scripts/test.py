@@ -87,8 +87,6 @@ STEPS = {
     "lint": (as_one, ["make", "--no-print-directory", "-k", "lint"]),
     "host": (cargo, ["make", "--no-print-directory", "-k", "host-test"]),
     "vm": (pytest, [*PYTEST, "tests/vm"]),
-    # The manual once more, with our own programs in place of drbd-utils.
-    "vm-own-tools": (pytest, [*PYTEST, "tests/vm/test_walkthrough.py", "--tools", "ours"]),
 }
 
 

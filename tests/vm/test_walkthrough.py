@@ -9,7 +9,7 @@ from scenario.story import Story
 
 @pytest.fixture(scope="module")
 def machines(module_lab, flavour):
-    return walkthrough.machines(module_lab, flavour, "256M")
+    return walkthrough.machines(module_lab, flavour, "512M")
 
 
 @pytest.mark.parametrize("step", walkthrough.STEPS, ids=lambda step: step.__name__)

@@ -59,7 +59,11 @@ def test_writes_during_a_resync_reach_both_sides(nodes):
     shentar.run("drbdadm invalidate r0")
     t.wait_state("cs:SyncSource")
     # The beginning is synced by now, the end not yet.
-    t.guest.wait_until("cat /proc/drbd", r"sync'ed: *[1-9]\d?\.")
+    left = t.size_bytes() // 1024
+    while left > t.size_bytes() // 1024 - 1024:
+        minor = t.state()
+        assert minor.connection == "SyncSource", "the resync was over before the writes"
+        left = minor.left_kib
     t.write("early", 0, 512)
     t.write("late", t.size_bytes() // 1024 - 512, 512)
     assert t.state().connection == "SyncSource", "the resync was over before the writes"
@@ -111,7 +115,8 @@ def test_a_broken_resync_goes_on_where_it_was(nodes, module_lab):
     t.write("broken", 0, 16 * 1024)
     module_lab.plug_wire()
     t.wait_state("cs:SyncSource")
-    t.guest.wait_until("cat /proc/drbd", r"sync'ed: *[1-9]\d\.")
+    # The percentage is too coarse here: at 4096 bits nothing done reads 20.0% (see progress.rs).
+    t.guest.wait_until("cat /proc/drbd", r"\((?!16384)\d+/16384\)K")
     life.lose_sight(module_lab, nodes)
     left = t.state().oos_kib
     assert 0 < left < 16 * 1024

@@ -17,8 +17,8 @@ _SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
 _live: list["Lab"] = []
 
-# Labs of other processes that may run beside this one. Emulated guests need a processor each.
-_SIDE_BY_SIDE = max(1, (os.cpu_count() or 1) // 2)
+# Labs of all processes that may run side by side. Emulated guests need a processor each.
+_SIDE_BY_SIDE = int(os.environ.get("DRBDVM_SIDE_BY_SIDE", 0)) or max(1, (os.cpu_count() or 1) // 2)
 
 
 class _Place:

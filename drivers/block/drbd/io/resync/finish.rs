@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A resync ends: the peer has seen our acks, the generations are settled, the state goes back.
+
+use drbd_engine::{
+    resync::Progress,
+    state::resync::{
+        finish as decide_finish,
+        finishes_by_itself,
+        FinishUuids,
+        Side, //
+    },
+    timer::SECOND_NS, //
+};
+use drbd_sys::{
+    log,
+    time::monotonic_ns, //
+};
+use kernel::sync::Arc;
+
+use crate::io::{
+    device::{
+        flag,
+        Device, //
+    },
+    helper,
+    state::How,
+    worker::chore, //
+};
+
+pub(super) fn finish_if_done(device: &Arc<Device>) {
+    let Some(local) = device.local() else { return };
+    let set_bits = local.bitmap.set_bits();
+    drop(local);
+    let Some(side) = Side::of(device.state().conn) else {
+        return;
+    };
+    let failed = device.resync.lock().progress.failed_bits();
+    let apv = device.resource.connection.version().number();
+    if finishes_by_itself(side, apv, set_bits, failed) {
+        finish(device);
+    }
+}
+
+/// Ends a resync: waits until the peer has seen our acks, settles the generations, goes back to
+/// Connected. May sleep.
+pub(crate) fn finish(device: &Arc<Device>) {
+    {
+        let mut resync = device.resync.lock();
+        if resync.done {
+            return;
+        }
+        resync.done = true;
+    }
+    let resource = &device.resource;
+    // Acks travel on the meta socket, the state on the data socket: the state must not overtake
+    // them.
+    if !resource.ping_peer() {
+        return;
+    }
+    let old = device.state();
+    let now_ns = monotonic_ns();
+    let progress = device.resync.lock().progress;
+    let Some(finish) = decide_finish(old, progress.failed_bits(), 0) else {
+        return;
+    };
+    log_done(device, &progress, now_ns);
+    let local = device.local();
+    if let Some(local) = &local {
+        // The generation must not promise more than the disk holds.
+        if local.backing.flush_sync().is_err() {
+            device.resync.lock().done = false;
+            device.chore(chore::DISK_FAILED);
+            return;
+        }
+    }
+    let peer = device.peer.lock().uuids;
+    let mut settled = None;
+    // Together with the state: who loses the peer in between must not find both generations equal
+    // and write on.
+    let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
+        let goes_on = state.conn == old.conn;
+        if let (true, Some(local)) = (goes_on, &local) {
+            settled = settle_uuids(device, local, finish.uuids, peer, state.role.is_primary());
+        }
+        goes_on
+    });
+    if let (Some(settled), Some(local)) = (settled, &local) {
+        remember_peer(device, settled);
+        log!(Info, device, "updated UUIDs {}", local.uuids_text());
+        let _ = local.sync(device);
+    }
+    drop(local);
+    if changed.is_err() {
+        device.resync.lock().done = false;
+        return;
+    }
+    *device.plan.lock() = None;
+    {
+        let mut resync = device.resync.lock();
+        resync.progress = Progress::default();
+        resync.cancel();
+    }
+    device.flags.clear(flag::BEFORE_RESYNC_DONE);
+    if let Some(name) = finish.helper {
+        let _ = helper::run(device, name);
+    }
+}
+
+fn log_done(device: &Device, progress: &Progress, now_ns: u64) {
+    let paused_s = progress.paused(now_ns) / SECOND_NS;
+    let total_s = now_ns.saturating_sub(progress.start_ns()) / SECOND_NS;
+    let rate = progress.average_rate_kib(now_ns, 0);
+    log!(
+        Info,
+        device,
+        "Resync done (total {} sec; paused {} sec; {} K/sec)",
+        total_s.max(1),
+        paused_s,
+        rate
+    );
+    if progress.failed_bits() != 0 {
+        log!(
+            Error,
+            device,
+            "            {} failed blocks",
+            progress.failed_bits()
+        );
+    }
+}
+
+/// Settles the generations in core; what they are now, if they changed. Does not sleep.
+fn settle_uuids(
+    device: &Arc<Device>,
+    local: &crate::io::disk::LocalDisk,
+    uuids: FinishUuids,
+    peer: Option<drbd_engine::wire::Uuids>,
+    primary: bool,
+) -> Option<drbd_engine::meta::Uuids> {
+    if uuids == FinishUuids::Keep {
+        return None;
+    }
+    let settled = local.change(device, |superblock| {
+        match (uuids, peer) {
+            (FinishUuids::AdoptPeer, Some(peer)) => {
+                let peer = drbd_engine::meta::Uuids {
+                    current: peer.current,
+                    bitmap: peer.bitmap,
+                    history: peer.history,
+                };
+                superblock.uuids.finish_as_sync_target(&peer, primary);
+            }
+            _ => superblock.uuids.finish_as_sync_source(),
+        }
+        superblock.uuids
+    });
+    device.exposed_uuid.store(settled.current);
+    Some(settled)
+}
+
+/// The peer comes to the same generations by itself.
+fn remember_peer(device: &Arc<Device>, settled: drbd_engine::meta::Uuids) {
+    if let Some(peer) = &mut device.peer.lock().uuids {
+        peer.current = settled.current;
+        peer.bitmap = settled.bitmap;
+        peer.history = settled.history;
+    }
+}

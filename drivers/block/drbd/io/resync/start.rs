@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A resync begins: the helper, the state, the plan.
+
+use drbd_engine::{
+    resync::{
+        Activity,
+        Controller,
+        Deferred,
+        Planner,
+        Progress,
+        Shape,
+        Throttle, //
+    },
+    state::{
+        resync::{
+            helper_verdict,
+            start as decide_start,
+            HelperVerdict,
+            Side, //
+        },
+        Change,
+        ConnState,
+        Flags, //
+    },
+    types::Sector,
+    wire::{
+        Features,
+        SyncUuid, //
+    },
+};
+use drbd_sys::{
+    log,
+    time::monotonic_ns, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::pace::pace_of;
+use crate::io::{
+    bitmap::Which,
+    device::{
+        flag,
+        Device, //
+    },
+    helper,
+    receiver::ConnectionError,
+    state::How,
+    worker::chore, //
+};
+
+/// Blocks in use that the target remembers to ask for later.
+const DEFERRED_MAX: usize = 256;
+
+/// Starts a resync. May sleep.
+pub(crate) fn start(device: &Arc<Device>, side: Side) {
+    let resource = &device.resource;
+    let state = device.state();
+    if Side::of(state.conn).is_some() || state.conn < ConnState::Connected {
+        return;
+    }
+    if !run_before_helper(device, side) {
+        let _ = resource.change_connection(Change::conn(ConnState::Disconnecting), How::HARD);
+        return;
+    }
+    let Some(local) = device.local() else { return };
+    let set_bits = local.bitmap.set_bits();
+    let context = resource.context_of(device);
+    let start = match decide_start(device.state(), side, false, set_bits, &context) {
+        Ok(start) => start,
+        Err(error) => {
+            log!(Error, device, "the resync does not start: {}", error.text());
+            return;
+        }
+    };
+    prepare(device, side, set_bits);
+    let wanted = Change::all(start.changed.new);
+    let changed = resource.change_state_if(
+        device,
+        wanted,
+        How {
+            flags: Flags::SOFT,
+            verbose: true,
+        },
+        |now| now == state,
+    );
+    if changed.is_err() {
+        *device.plan.lock() = None;
+        device.resync.lock().cancel();
+        return;
+    }
+    log!(
+        Info,
+        device,
+        "Began resync as {} (will sync {} KB [{} bits set]).",
+        device.state().conn.name(),
+        set_bits.saturating_mul(4),
+        set_bits
+    );
+    device.chore(chore::RESYNC_TURN);
+    if set_bits == 0 && side == Side::Target {
+        device.chore(chore::RESYNC_DONE);
+    }
+}
+
+fn run_before_helper(device: &Arc<Device>, side: Side) -> bool {
+    if device.flags.set(flag::BEFORE_RESYNC_DONE) & flag::BEFORE_RESYNC_DONE != 0 {
+        return true;
+    }
+    let status = helper::run(device, side.before_helper());
+    match helper_verdict(side, status) {
+        HelperVerdict::GoOn => true,
+        HelperVerdict::GoOnWarned => {
+            log!(
+                Warning,
+                device,
+                "{} handler returned 3, ignored. Old userland tools?",
+                side.before_helper()
+            );
+            true
+        }
+        HelperVerdict::Disconnect => {
+            log!(
+                Info,
+                device,
+                "{} handler dropped the connection",
+                side.before_helper()
+            );
+            false
+        }
+    }
+}
+
+fn prepare(device: &Arc<Device>, side: Side, set_bits: u64) {
+    let now_ns = monotonic_ns();
+    let Some(local) = device.local() else { return };
+    let conf = local.conf();
+    let pace = pace_of(&conf);
+    if side == Side::Target {
+        let version = device.resource.connection.version();
+        let thin = if device
+            .resource
+            .connection
+            .features()
+            .contains(Features::THIN_RESYNC)
+        {
+            conf.rs_discard_granularity
+        } else {
+            0
+        };
+        let shape = Shape::new(Sector(device.capacity()), version.max_request_size(), thin);
+        let mut deferred = KVVec::new();
+        // Without room to remember blocks in use they are waited for.
+        let _ = deferred.resize(DEFERRED_MAX, Deferred::default(), GFP_KERNEL);
+        *device.plan.lock() = Some(Planner::new(shape, deferred));
+    }
+    let disk_sectors = local.backing.sectors_done();
+    let mut resync = device.resync.lock();
+    resync.progress = Progress::start(now_ns, set_bits);
+    resync.controller = Some(Controller::new(pace, now_ns));
+    resync.in_flight_sectors = 0;
+    resync.last_lazy_write_ns = now_ns;
+    resync.throttle = Throttle::new(&Activity {
+        disk_sectors,
+        resync_sectors: resync.moved_sectors,
+        ..Activity::default()
+    });
+}
+
+/// The source told which generation the target gets: takes it over and starts. On the receiver.
+pub(crate) fn receive_sync_uuid(
+    device: &Arc<Device>,
+    packet: SyncUuid,
+) -> Result<(), ConnectionError> {
+    let resource = &device.resource;
+    // Our own bitmap may still be on its way out.
+    resource.waiters.wait_until(|| {
+        let conn = device.state().conn;
+        conn == ConnState::WFSyncUUID
+            || conn == ConnState::Behind
+            || conn < ConnState::Connected
+            || resource.connection.is_interrupted()
+    });
+    let Some(local) = device.local() else {
+        log!(Error, device, "Ignoring SyncUUID packet!");
+        return Ok(());
+    };
+    let primary = device.state().role.is_primary();
+    local.change(device, |superblock| {
+        superblock.uuids.adopt_current(packet.0, primary)
+    });
+    log!(Info, device, "updated sync uuid {}", local.uuids_text());
+    let _ = local.sync(device);
+    // The source forgets a block as soon as it is written here. What a power cut takes back again
+    // must be known here, and now all that the source called out of sync has arrived.
+    local
+        .bitmap
+        .write(device, &local, Which::Dirty)
+        .map_err(|_| ConnectionError)?;
+    drop(local);
+    start(device, Side::Target);
+    Ok(())
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target of a resync: asks for blocks and writes them.
+
+use drbd_engine::{
+    bitmap::Run,
+    range::{
+        Kind as RangeKind,
+        Refusal, //
+    },
+    resync::{
+        Deferred,
+        DirtyBits,
+        Limits,
+        Next,
+        Planner,
+        Request,
+        TURN_NS, //
+    },
+    state::ConnState,
+    timer::TENTH_NS,
+    types::{
+        BitNr,
+        BlockId,
+        Sector,
+        SECTOR_SHIFT, //
+    },
+    wire::{
+        BlockDescriptor,
+        Command,
+        Data,
+        Features, //
+    },
+};
+use drbd_sys::{
+    bio::{
+        Flags as BioFlags,
+        Operation, //
+    },
+    log,
+    page::Buffer,
+    time::monotonic_ns, //
+};
+use kernel::{
+    alloc::KBox,
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::THROTTLE_MS;
+use crate::io::{
+    bitmap::Bitmap,
+    device::Device,
+    peer_request::{
+        Kind,
+        PeerIo,
+        PeerRequest, //
+    },
+    receiver::ConnectionError,
+    sender,
+    worker::chore, //
+};
+
+/// The target's plan, the worker's alone.
+pub(crate) type Plan = Planner<KVVec<Deferred>>;
+
+/// The bitmap as the planner sees it.
+struct Dirty<'a>(&'a Bitmap);
+
+impl DirtyBits for Dirty<'_> {
+    fn next_run(&self, from: BitNr, max_bits: u32) -> Option<(BitNr, u32)> {
+        let Run { first, bits } = self.0.view()?.next_run(from, u64::from(max_bits))?;
+        Some((first, u32::try_from(bits).unwrap_or(max_bits)))
+    }
+}
+
+/// Asks for as much as the controller grants.
+pub(super) fn ask(device: &Arc<Device>, now_ns: u64) -> u32 {
+    let Some(local) = device.local() else {
+        return u32::MAX;
+    };
+    let connection = &device.resource.connection;
+    let max_buffers = connection
+        .config()
+        .map_or(0, |config| config.net.max_buffers);
+    let mut plan = device.plan.lock();
+    let Some(planner) = (*plan).as_mut() else {
+        return u32::MAX;
+    };
+    planner.begin_turn();
+    loop {
+        let granted = {
+            let mut resync = device.resync.lock();
+            let limits = Limits {
+                in_flight_sectors: resync.in_flight_sectors,
+                max_buffers,
+            };
+            match &mut resync.controller {
+                Some(controller) => controller.turn(&limits, monotonic_ns()),
+                None => 0,
+            }
+        };
+        if granted == 0 || device.state().conn != ConnState::SyncTarget {
+            break;
+        }
+        match planner.next(&Dirty(&local.bitmap)) {
+            Next::Request(request) => {
+                if !ask_for(device, planner, &request, now_ns) {
+                    break;
+                }
+            }
+            Next::Blocked => break,
+            Next::Done => {
+                drop(plan);
+                check_end(device);
+                return THROTTLE_MS;
+            }
+        }
+    }
+    u32::try_from(TURN_NS / 10 / 1_000_000).unwrap_or(THROTTLE_MS)
+}
+
+/// Claims a range and asks for it, or puts it off; whether to go on.
+fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: u64) -> bool {
+    let claimed =
+        device
+            .ranges
+            .lock()
+            .try_insert(RangeKind::ResyncRequest, request.sector, request.size);
+    let range = match claimed {
+        Ok(range) => range,
+        Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
+        Err(Refusal::Malformed) => return false,
+    };
+    let sectors = u64::from(request.sectors());
+    {
+        let mut resync = device.resync.lock();
+        resync.in_flight_sectors = resync.in_flight_sectors.saturating_add(sectors);
+        if let Some(controller) = &mut resync.controller {
+            controller.asked(request.sectors());
+        }
+    }
+    device.counters.resync_pending.up();
+    let thin = request.is_thin
+        && device
+            .resource
+            .connection
+            .features()
+            .contains(Features::THIN_RESYNC);
+    let command = if thin {
+        Command::RsThinRequest
+    } else {
+        Command::RsDataRequest
+    };
+    let sent = sender::ask_for_blocks(
+        &device.resource,
+        device,
+        command,
+        request.sector,
+        request.size,
+    );
+    if sent.is_err() {
+        device.ranges.lock().remove(range);
+        device.counters.resync_pending.down();
+        let _ = now_ns;
+    }
+    sent.is_ok()
+}
+
+/// Every block was asked for: looks whether that was all.
+fn check_end(device: &Arc<Device>) {
+    let Some(local) = device.local() else { return };
+    let set_bits = local.bitmap.set_bits();
+    let resync = device.resync.lock();
+    let idle = resync.in_flight_sectors == 0;
+    let finished = resync.progress.is_finished(set_bits);
+    drop(resync);
+    if idle && finished {
+        device.chore(chore::RESYNC_DONE);
+    } else if idle {
+        // Bits were set behind the planner.
+        if let Some(planner) = (*device.plan.lock()).as_mut() {
+            planner.restart();
+        }
+    }
+}
+
+/// The source's answer: writes it. On the receiver.
+pub(crate) fn receive_reply(
+    device: &Arc<Device>,
+    packet: Data,
+    buffer: Buffer,
+) -> Result<(), ConnectionError> {
+    let size_bytes = buffer.len_bytes();
+    let mut request = claim_reply(device, Kind::ResyncWrite, packet.sector, size_bytes)?;
+    let Some(local) = device.local() else {
+        let _ = device.resource.send_ack(
+            device,
+            Command::NegAck,
+            packet.sector,
+            size_bytes,
+            packet.block_id,
+        );
+        forget_asked(device, size_bytes);
+        device.resource.connection.free_request(request);
+        return Ok(());
+    };
+    device.counters.unacked.up();
+    device
+        .counters
+        .received
+        .add(u64::from(size_bytes >> SECTOR_SHIFT));
+    device
+        .counters
+        .written
+        .add(u64::from(size_bytes >> SECTOR_SHIFT));
+    device.resync.lock().moved(size_bytes);
+    let backing = local.backing.clone();
+    request.local = Some(local);
+    backing.submit_buffer(
+        Operation::Write,
+        BioFlags::NONE,
+        packet.sector.0,
+        buffer,
+        PeerIo(request),
+    );
+    Ok(())
+}
+
+/// The source has only zeroes there: discards or zeroes the range. On the receiver.
+pub(crate) fn receive_deallocated(
+    device: &Arc<Device>,
+    packet: BlockDescriptor,
+) -> Result<(), ConnectionError> {
+    let mut request = claim_reply(device, Kind::ResyncDiscard, packet.sector, packet.size)?;
+    let Some(local) = device.local() else {
+        forget_asked(device, packet.size);
+        device.resource.connection.free_request(request);
+        return Ok(());
+    };
+    device.counters.unacked.up();
+    device.resync.lock().moved(packet.size);
+    let backing = local.backing.clone();
+    request.local = Some(local);
+    let sectors = packet.size >> SECTOR_SHIFT;
+    // Zeroes must be read back: a plain discard does not promise that.
+    let result = backing.zero_sync(packet.sector.0, u64::from(sectors), true);
+    request.result = result;
+    finish_write(device, request);
+    Ok(())
+}
+
+/// Finds the range that was asked for, and makes it a write, waiting for writes that came before.
+fn claim_reply(
+    device: &Arc<Device>,
+    kind: Kind,
+    sector: Sector,
+    size_bytes: u32,
+) -> Result<KBox<PeerRequest>, ConnectionError> {
+    let connection = &device.resource.connection;
+    device.counters.resync_pending.down();
+    let found = device
+        .ranges
+        .lock()
+        .find(RangeKind::ResyncRequest, sector, size_bytes);
+    let Some(range) = found else {
+        log!(
+            Error,
+            device,
+            "unexpected resync data at sector {}+{}",
+            sector,
+            size_bytes >> SECTOR_SHIFT
+        );
+        return Err(ConnectionError);
+    };
+    let mut promoted = false;
+    connection.receiver_wait.wait_until(|| {
+        promoted = device.ranges.lock().promote(range).is_ok();
+        promoted || connection.is_interrupted()
+    });
+    if !promoted {
+        return Err(ConnectionError);
+    }
+    let Some(mut request) = connection.take_request(device, kind, sector, size_bytes) else {
+        return Err(ConnectionError);
+    };
+    request.block_id = BlockId::SYNCER;
+    request.range = Some(range);
+    Ok(request)
+}
+
+/// A resync write is on disk: settles the bitmap and acks it. On the asender, or the receiver for
+/// discards.
+pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
+    let resource = &device.resource;
+    let (sector, size_bytes) = (request.sector, request.size_bytes);
+    let command = if request.result.is_ok() {
+        if let Some(local) = device.local() {
+            local.bitmap.set_in_sync(sector, size_bytes);
+        }
+        Command::RsWriteAck
+    } else {
+        device.resync.lock().fail(size_bytes);
+        Command::NegAck
+    };
+    let _ = resource.send_ack(device, command, sector, size_bytes, BlockId::SYNCER);
+    device.counters.unacked.down();
+    resource.connection.free_request(request);
+    forget_asked(device, size_bytes);
+}
+
+/// The answer to what was asked for is that there is no data to come.
+pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u32) {
+    let mut ranges = device.ranges.lock();
+    let found = ranges.find(RangeKind::ResyncRequest, sector, size_bytes);
+    let awaited = found.is_some_and(|range| ranges.remove(range));
+    drop(ranges);
+    if found.is_some() {
+        forget_asked(device, size_bytes);
+    }
+    if awaited {
+        device.ranges_changed();
+    }
+}
+
+fn forget_asked(device: &Arc<Device>, size_bytes: u32) {
+    let sectors = size_bytes >> SECTOR_SHIFT;
+    let now_ns = monotonic_ns();
+    let mut resync = device.resync.lock();
+    resync.in_flight_sectors = resync.in_flight_sectors.saturating_sub(u64::from(sectors));
+    if let Some(controller) = &mut resync.controller {
+        controller.arrived(sectors, TENTH_NS, now_ns);
+    }
+    drop(resync);
+    device.chore(chore::RESYNC_TURN);
+}

@@ -3,13 +3,19 @@
 
 import pytest
 
-from scenario import walkthrough
+from drbdvm import Lab
+from scenario import Flavour, walkthrough
 from scenario.story import Story
 
+# At the manual's 50 MiB/s long enough to make a file system meanwhile.
+DISK = "1G"
 
-@pytest.fixture(scope="module")
-def machines(module_lab, flavour):
-    return walkthrough.machines(module_lab, flavour, "512M")
+
+@pytest.fixture(scope="module", params=["ours", "stock"])
+def machines(flavour, request):
+    """The manual's machines, with our tools and then with stock drbd-utils."""
+    with Lab(keep=f"test_walkthrough-{request.param}") as lab:
+        yield walkthrough.machines(lab, Flavour(flavour.module, request.param), DISK)
 
 
 @pytest.mark.parametrize("step", walkthrough.STEPS, ids=lambda step: step.__name__)

@@ -205,7 +205,7 @@ impl PeerLimits {
             true => DISCARD_SECTORS_OLD,
             false => 0,
         };
-        let write_zeroes_sectors = match features.contains(Features::WRITE_ZEROES) {
+        let write_zeroes_sectors = match features.may_send_zeroes(connection.has_integrity()) {
             true => DISCARD_SECTORS_MAX,
             false => 0,
         };

@@ -23,6 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="the driver under test; c proves the test itself")
     group.addoption("--tools", choices=("ours", "stock"), default="stock",
                     help="the tools under test")
+    group.addoption("--long", action="store_true",
+                    help="also what takes too long for every day, and the controls")
 
 
 @pytest.fixture(scope="session")

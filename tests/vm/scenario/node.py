@@ -37,13 +37,14 @@ class Node:
     """A guest with one resource. What is written is text repeated, so that it can be told apart."""
 
     def __init__(self, guest: Guest, flavour: Flavour, conf: str, *, resource: str = "r0",
-                 minor: int = 0, backing_offset: int = 0) -> None:
+                 minor: int = 0, backing_offset: int = 0, disk: int = 0) -> None:
         self.guest = guest
         self.flavour = flavour
         self._conf = conf
         self.resource = resource
         self.minor = minor
         self._backing_offset = backing_offset
+        self._disk = disk
         self._marks = 0
 
     @property
@@ -149,7 +150,7 @@ class Node:
 
     def backing_data(self, size_bytes: int):
         """The data area of the backing disk, in chunks, as the host sees it."""
-        with open(self.guest.machine.disks[0], "rb") as disk:
+        with open(self.guest.machine.disks[self._disk], "rb") as disk:
             disk.seek(self._backing_offset)
             while size_bytes > 0:
                 chunk = disk.read(min(CHUNK, size_bytes))
@@ -160,13 +161,15 @@ class Node:
 
 def node_pair(lab: Lab, flavours: Flavour | tuple[Flavour, Flavour], conf: str | tuple[str, str],
               *, disks: list[str], files: dict | None = None, resource: str = "r0", minor: int = 0,
-              backing_offset: int = 0, prepare_disk=None) -> tuple[Node, Node]:
+              backing_offset: int = 0, prepare_disk=None, bench: bool = False,
+              ) -> tuple[Node, Node]:
     """The nodes t and Shentar on two guests with a wire; flavours and drbd.conf may differ."""
     kinds = flavours if isinstance(flavours, tuple) else (flavours, flavours)
     confs = conf if isinstance(conf, tuple) else (conf, conf)
     guests = lab.pair(
         "t", "Shentar", module=tuple(kind.module for kind in kinds),
-        tools=tuple(kind.tools for kind in kinds), disks=disks, files=files or {}, boot=False)
+        tools=tuple(kind.tools for kind in kinds), disks=disks, files=files or {}, bench=bench,
+        boot=False)
     if prepare_disk:
         for guest in guests:
             prepare_disk(guest.machine.disks[0])

@@ -195,7 +195,8 @@ fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
     let _ = resource.change_state(device, change, How::VERBOSE);
 }
 
-fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::NotSent> {
+/// Tells the target which generation it gets. May sleep; on the worker.
+pub(crate) fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::NotSent> {
     let Some(local) = device.local() else {
         return Ok(());
     };

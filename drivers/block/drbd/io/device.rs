@@ -164,6 +164,20 @@ impl Gauge {
         self.0.fetch_sub(1i32, Full) == 1
     }
 
+    /// One less, where there is any; whether there was. Fully ordered.
+    pub(crate) fn take(&self) -> bool {
+        let mut seen = self.0.load(Relaxed);
+        loop {
+            if seen <= 0 {
+                return false;
+            }
+            match self.0.cmpxchg(seen, seen.saturating_sub(1), Full) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
     /// The number now.
     pub(crate) fn get(&self) -> i32 {
         self.0.load(Relaxed)

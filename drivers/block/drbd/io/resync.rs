@@ -144,6 +144,8 @@ pub(crate) fn turn(device: &Arc<Device>, chores: u32, now_ns: u64) -> u32 {
         }
         ConnState::SyncSource => {
             advance(device, now_ns);
+            // Before version 96 the target does not say when it is done.
+            finish_if_done(device);
             THROTTLE_MS
         }
         _ => u32::MAX,
@@ -167,31 +169,32 @@ fn advance(device: &Arc<Device>, now_ns: u64) {
     }
 }
 
-/// An ack about resync blocks. On the asender.
-pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck) {
-    device.counters.resync_pending.down();
+/// An ack about resync blocks; whether there was anything to be acked. On the asender.
+pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck) -> bool {
     match command {
-        Command::RsWriteAck | Command::WriteAck | Command::RecvAck => {
-            if let Some(local) = device.local() {
-                local.bitmap.set_in_sync(ack.sector, ack.size);
+        Command::RsIsInSync | Command::NegRsDReply | Command::RsCancel => {
+            if !release_asked(device, ack.sector, ack.size) {
+                return false;
             }
+            device.counters.resync_pending.take();
         }
-        Command::RsIsInSync => {
-            if let Some(local) = device.local() {
-                local.bitmap.set_in_sync(ack.sector, ack.size);
-            }
-            release_asked(device, ack.sector, ack.size);
-        }
-        Command::NegRsDReply => {
-            device.resync.lock().fail(ack.size);
-            release_asked(device, ack.sector, ack.size);
-        }
-        Command::RsCancel => release_asked(device, ack.sector, ack.size),
         _ => {
-            // The target could not write.
-            device.resync.lock().fail(ack.size);
+            if !device.counters.resync_pending.take() {
+                return false;
+            }
         }
     }
+    match command {
+        Command::RsWriteAck | Command::WriteAck | Command::RecvAck | Command::RsIsInSync => {
+            if let Some(local) = device.local() {
+                local.bitmap.set_in_sync(ack.sector, ack.size);
+            }
+        }
+        Command::RsCancel => {}
+        // The source could not read, or the target not write.
+        _ => device.resync.lock().fail(ack.size),
+    }
+    true
 }
 
 /// The connection is gone: what was asked for will not come.

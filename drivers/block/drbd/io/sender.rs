@@ -558,6 +558,8 @@ fn answer_resync(resource: &Resource, request: &PeerRequest, thin: bool) {
                 sector: request.sector,
                 size: request.size_bytes,
             };
+            // The target acks zeroes like data.
+            device.counters.resync_pending.up();
             resource.send_data(device.volume, Command::RsDeallocated, &packet.encode())
         }
         (Some(_), Ok(())) => {

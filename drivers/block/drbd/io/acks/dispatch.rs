@@ -100,8 +100,17 @@ fn block_ack(
         Command::NegRsDReply | Command::RsIsInSync | Command::RsCancel
     );
     if is_resync || ack.block_id == BlockId::SYNCER {
-        resync::receive_ack(device, command, ack);
-        return Ok(());
+        if resync::receive_ack(device, command, ack) {
+            return Ok(());
+        }
+        log!(
+            Error,
+            device,
+            "{} for sector {}s, of which no resync knows",
+            command.name(),
+            ack.sector
+        );
+        return Err(ConnectionError);
     }
     let event = match command {
         Command::RecvAck => Event::ReceiveAcked,

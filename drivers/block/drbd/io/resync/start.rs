@@ -40,6 +40,7 @@ use kernel::{
 
 use super::pace::pace_of;
 use crate::io::{
+    after,
     bitmap::Which,
     device::{
         flag,
@@ -99,10 +100,30 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
         set_bits.saturating_mul(4),
         set_bits
     );
+    if start.send_sync_uuid && after::send_sync_uuid(device).is_err() {
+        // What cannot be sent has cost the connection.
+        return;
+    }
     device.chore(chore::RESYNC_TURN);
-    if set_bits == 0 && side == Side::Target {
+    if start.wait_before_finish {
+        leave_time_to_follow(device);
+    }
+    if start.finish_at_once || set_bits == 0 && side == Side::Target {
         device.chore(chore::RESYNC_DONE);
     }
+}
+
+/// Before version 95 neither side hears of the other's end of a resync without blocks: a connection
+/// that is lost too soon would make the next one a full sync. The wait ends with the connection.
+fn leave_time_to_follow(device: &Device) {
+    let connection = &device.resource.connection;
+    let Some(config) = connection.config() else {
+        return;
+    };
+    let ping_int_ms = config.net.ping_int.saturating_mul(1000);
+    let pause_ms = ping_int_ms.saturating_add(config.net.ping_timeo.saturating_mul(100) / 9);
+    let ends = || connection.is_interrupted();
+    connection.receiver_wait.wait_until_timeout(ends, pause_ms);
 }
 
 fn run_before_helper(device: &Arc<Device>, side: Side) -> bool {

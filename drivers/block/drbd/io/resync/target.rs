@@ -161,7 +161,7 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: 
     );
     if sent.is_err() {
         device.ranges.lock().remove(range);
-        device.counters.resync_pending.down();
+        device.counters.resync_pending.take();
         let _ = now_ns;
     }
     sent.is_ok()
@@ -258,7 +258,6 @@ fn claim_reply(
     size_bytes: u32,
 ) -> Result<KBox<PeerRequest>, ConnectionError> {
     let connection = &device.resource.connection;
-    device.counters.resync_pending.down();
     let found = device
         .ranges
         .lock()
@@ -273,6 +272,7 @@ fn claim_reply(
         );
         return Err(ConnectionError);
     };
+    device.counters.resync_pending.take();
     let mut promoted = false;
     connection.receiver_wait.wait_until(|| {
         promoted = device.ranges.lock().promote(range).is_ok();
@@ -282,6 +282,10 @@ fn claim_reply(
         return Err(ConnectionError);
     }
     let Some(mut request) = connection.take_request(device, kind, sector, size_bytes) else {
+        // It is no request any more, and so nobody else would let go of it.
+        if device.ranges.lock().remove(range) {
+            device.ranges_changed();
+        }
         return Err(ConnectionError);
     };
     request.block_id = BlockId::SYNCER;
@@ -309,8 +313,8 @@ pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     forget_asked(device, size_bytes);
 }
 
-/// The answer to what was asked for is that there is no data to come.
-pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u32) {
+/// The answer to what was asked for is that there is no data to come. Whether it was asked for.
+pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u32) -> bool {
     let mut ranges = device.ranges.lock();
     let found = ranges.find(RangeKind::ResyncRequest, sector, size_bytes);
     let awaited = found.is_some_and(|range| ranges.remove(range));
@@ -321,6 +325,7 @@ pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u3
     if awaited {
         device.ranges_changed();
     }
+    found.is_some()
 }
 
 fn forget_asked(device: &Arc<Device>, size_bytes: u32) {

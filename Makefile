@@ -75,6 +75,14 @@ tools:
 	done
 endif
 
+# help: make peer        userspace peers that the tests on booted kernels use: build/bin/drbd-peer
+.PHONY: peer
+peer:
+	@mkdir -p build/bin
+	cd tests && $(CARGO) build --quiet -p drbd_peer
+	@cp -f build/target/debug/drbd-peer build/bin/drbd-peer.new && \
+		mv -f build/bin/drbd-peer.new build/bin/drbd-peer
+
 # help: make test        everything that must hold before a change lands
 .PHONY: test
 test:
@@ -95,7 +103,7 @@ sim:
 # help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
 .PHONY: vm-test
-vm-test: ko
+vm-test: ko peer
 	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
 		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
 

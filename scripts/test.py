@@ -83,7 +83,7 @@ PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/
 STEPS = {
     "environment": (as_one, ["make", "--no-print-directory", "prepare"]),
     "module": (as_one, ["make", "--no-print-directory", "ko"]),
-    "tools": (as_one, ["make", "--no-print-directory", "tools"]),
+    "tools": (as_one, ["make", "--no-print-directory", "tools", "peer"]),
     "lint": (as_one, ["make", "--no-print-directory", "-k", "lint"]),
     "host": (cargo, ["make", "--no-print-directory", "-k", "host-test"]),
     "vm": (pytest, [*PYTEST, "tests/vm"]),

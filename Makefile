@@ -100,6 +100,12 @@ SEEDS ?= 500
 sim:
 	cd tests && $(CARGO) run --quiet --release -p drbd_sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
+# help: make fuzz TIME=SECONDS   each fuzzer that long; what they find is in build/fuzz/
+TIME ?= 60
+.PHONY: fuzz
+fuzz:
+	@$(PYTHON) scripts/fuzz.py --seconds $(TIME)
+
 # help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
 .PHONY: vm-test

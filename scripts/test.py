@@ -2,7 +2,7 @@
 """`python3 scripts/test.py`: everything that must hold before a change lands.
 
 Every step runs even if an earlier one failed, says how long it took, and is counted; the last line
-is `N passed, N failed`. Steps: build, lint, host tests, tests on booted kernels.
+is `N passed, N failed`. Steps: build, lint, host tests, fuzzers, tests on booted kernels.
 """
 
 import argparse
@@ -86,6 +86,7 @@ STEPS = {
     "tools": (as_one, ["make", "--no-print-directory", "tools", "peer"]),
     "lint": (as_one, ["make", "--no-print-directory", "-k", "lint"]),
     "host": (cargo, ["make", "--no-print-directory", "-k", "host-test"]),
+    "fuzz": (as_one, ["make", "--no-print-directory", "fuzz", "TIME=5"]),
     "vm": (pytest, [*PYTEST, "tests/vm"]),
 }
 

@@ -113,6 +113,13 @@ vm-test: ko peer
 	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
 		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
 
+# help: make bench [ROWS=] [RUNS=5]   side by side with the C driver: table, JSON, plot in build/bench/
+ROWS ?=
+RUNS ?= 5
+.PHONY: bench
+bench: prepare ko
+	@$(PYTHON) scripts/bench --rows "$(ROWS)" --runs $(RUNS)
+
 # help: make demo        the manual, step by step, on two booted guests; prepares all it needs
 .PHONY: demo
 demo: prepare ko tools

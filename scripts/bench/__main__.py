@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`make bench`: our module and the C driver, side by side.
+
+Boots a pair of guests with each; runs of the two alternate, with the same disks, wire, tools, jobs,
+seeds and options, and a bare disk or bare TCP beside them. Leaves a table, JSON and a plot in
+build/bench/. A row whose ratios reach to both sides of 1.0 is undecided.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import sys
+
+import machines
+from machines import CHECKOUT, Pair
+from results import DRIVERS, Measured, plot, table
+from rows import ROWS
+
+OUT = CHECKOUT / "build" / "bench"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--rows", default="", help="names of rows, separated by commas or blanks: "
+                        + ", ".join(row.name for row in ROWS))
+    parser.add_argument("--runs", type=int, default=5, help="pairs of runs of each row")
+    parser.add_argument("--counts", action="store_true",
+                        help="count switches and calls for each write instead")
+    return parser.parse_args()
+
+
+def chosen(names: str) -> list:
+    wanted = names.replace(",", " ").split()
+    unknown = set(wanted) - {row.name for row in ROWS}
+    if unknown:
+        sys.exit(f"make bench: no such row: {', '.join(sorted(unknown))}")
+    return [row for row in ROWS if not wanted or row.name in wanted]
+
+
+def run_once(pair: Pair, result: Measured, with_bare: bool) -> None:
+    with pair.running():
+        try:
+            result.values[pair.driver].append(result.row.measure(pair))
+            if with_bare and result.row.bare:
+                result.bare.append(result.row.bare(pair))
+        except (AssertionError, TimeoutError, ValueError, AttributeError) as error:
+            print(f"FAILED {pair.driver} {result.row.name}: {error}")
+            result.failures.append(f"{pair.driver}: {type(error).__name__}: {str(error)[:80]}")
+
+
+def keep(results: list[Measured], facts: dict) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "bench.md").write_text(table(results))
+    rows = [result.as_json() for result in results]
+    (OUT / "bench.json").write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+    (OUT / "bench.svg").write_text(plot(results))
+
+
+def measure(pairs: dict[str, Pair], results: list[Measured], runs: int, facts: dict, say) -> None:
+    for turn in range(runs):
+        # Who goes first changes, so that neither driver always follows the other.
+        order = DRIVERS if turn % 2 == 0 else DRIVERS[::-1]
+        for result in results:
+            for driver in order:
+                run_once(pairs[driver], result, with_bare=driver == order[0])
+            say(f"{turn + 1}/{runs} {result.row.name}: {result.as_json()['ratios'][-1:]}")
+            keep(results, facts)
+
+
+def main() -> int:
+    options = arguments()
+    results = [Measured(row) for row in chosen(options.rows)]
+    OUT.mkdir(parents=True, exist_ok=True)
+    screen = sys.stdout
+    with open(OUT / "log.txt", "w", buffering=1) as log, contextlib.redirect_stdout(log), \
+            contextlib.ExitStack() as stack:
+        pairs = {}
+        for driver in DRIVERS:
+            pairs[driver] = Pair(driver)
+            stack.callback(pairs[driver].close)
+        if options.counts:
+            import counts
+            counts.report(pairs, lambda text: print(text, file=screen, flush=True))
+            return 0
+        with pairs["c"].running():
+            kernel = pairs["c"].primary.run("uname -rv").out.strip()
+        facts = {"date": datetime.date.today().isoformat(), "kernel": kernel,
+                 "lane": "qemu", **machines.ground()}
+        measure(pairs, results, options.runs, facts,
+                lambda text: print(text, file=screen, flush=True))
+    print(table(results), end="")
+    print(f"table, JSON and plot are in {OUT}")
+    return 1 if any(result.failures for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -113,12 +113,17 @@ vm-test: ko peer
 	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
 		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
 
-# help: make bench [ROWS=] [RUNS=5]   side by side with the C driver: table, JSON, plot in build/bench/
+# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|engine]   side by side with the C driver: table, JSON,
+# help:                  plot in build/bench/; engine: instructions of the engine's hot functions
 ROWS ?=
 RUNS ?= 5
-.PHONY: bench
-bench: prepare ko
+LANE ?= qemu
+.PHONY: bench bench-qemu bench-engine
+bench: bench-$(LANE)
+bench-qemu: prepare ko
 	@$(PYTHON) scripts/bench --rows "$(ROWS)" --runs $(RUNS)
+bench-engine:
+	@$(PYTHON) scripts/bench/engine.py
 
 # help: make demo        the manual, step by step, on two booted guests; prepares all it needs
 .PHONY: demo

@@ -52,6 +52,7 @@ impl Words for [Cell<u64>] {
         <[Cell<u64>]>::len(self)
     }
 
+    #[inline]
     fn load(&self, index: usize) -> u64 {
         self.get(index).map_or(0, Cell::get)
     }
@@ -76,6 +77,7 @@ impl<W: Words + ?Sized> Words for &W {
         W::len(self)
     }
 
+    #[inline]
     fn load(&self, index: usize) -> u64 {
         W::load(self, index)
     }
@@ -219,12 +221,12 @@ impl<W: Words> Bitmap<W> {
 
     /// The first set bit from `from` on.
     pub fn next_set(&self, from: BitNr) -> Option<BitNr> {
-        self.next(from, |word| word)
+        self.search(from.0, self.bits, 0).map(BitNr)
     }
 
     /// The first clear bit from `from` on.
     pub fn next_clear(&self, from: BitNr) -> Option<BitNr> {
-        self.next(from, |word| !word)
+        self.search(from.0, self.bits, u64::MAX).map(BitNr)
     }
 
     /// The first run of set bits from `from` on, cut off at `max_bits`.
@@ -257,18 +259,28 @@ impl<W: Words> Bitmap<W> {
     fn run_end(&self, first: BitNr, value: bool, end: u64) -> u64 {
         let from = first.0.saturating_add(1);
         let flip = if value { u64::MAX } else { 0 };
-        let found = masks(from, end.min(self.bits)).find_map(|(word, mask)| {
-            let others = (self.words.load(word) ^ flip) & mask;
-            (others != 0).then(|| bit_in(word, others))
-        });
-        found.unwrap_or(end.min(self.bits)).max(from)
+        let end = end.min(self.bits);
+        self.search(from, end, flip).unwrap_or(end).max(from)
     }
 
-    fn next(&self, from: BitNr, wanted: impl Fn(u64) -> u64) -> Option<BitNr> {
-        masks(from.0, self.bits).find_map(|(word, mask)| {
-            let found = wanted(self.words.load(word)) & mask;
-            (found != 0).then(|| BitNr(bit_in(word, found)))
-        })
+    /// The first bit from `from` to before `end` that is not as in `flip`.
+    ///
+    /// Passes over whole words: a resync of little on a large device does hardly anything else.
+    fn search(&self, from: u64, end: u64, flip: u64) -> Option<u64> {
+        if from >= end {
+            return None;
+        }
+        let mut word = usize::try_from(from / WORD_BITS).ok()?;
+        let end_word = usize::try_from(words_for(end)).ok()?;
+        let mut found = (self.words.load(word) ^ flip) & !low_bits(from % WORD_BITS);
+        while found == 0 {
+            word = word.saturating_add(1);
+            if word >= end_word {
+                return None;
+            }
+            found = self.words.load(word) ^ flip;
+        }
+        Some(bit_in(word, found)).filter(|&bit| bit < end)
     }
 
     /// The end of a range of sectors, cut off at the volume's.

@@ -144,7 +144,8 @@ fn resource(
                 .filter(|line| !is_of_no_consequence(line))
                 .count() as u64;
             *tally.lines.entry(count).or_default() += 1;
-            if outcome.was_established && !(1..=2).contains(&count) {
+            // Both sockets may be the reason at the same time.
+            if outcome.was_established && (errors.is_empty() || count > 2) {
                 tally.complaints.push(format!(
                     "{what}: {count} lines {errors:?}; last sent: {}",
                     outcome.last.join(", ")
@@ -184,13 +185,17 @@ fn reach(number: u16, target: &Target, rng: Rng, name: &str) -> Result<Session, 
 
 /// Lines about what the module refuses without dropping the connection.
 fn is_of_no_consequence(line: &str) -> bool {
-    const REFUSED: [&str; 6] = [
+    const REFUSED: [&str; 10] = [
         "Requested state change failed",
         "State change failed",
         "Can not satisfy peer's read request",
         "ASSERT FAILED cstate",
         "Ignoring SyncUUID",
         "sending on the",
+        "IO ERROR",
+        "could not be resized",
+        "Got NegDReply",
+        "the resync does not start",
     ];
     REFUSED.iter().any(|start| line.starts_with(start))
 }
@@ -201,7 +206,7 @@ fn is_standalone(number: u16) -> bool {
     let line = status
         .lines()
         .find(|line| line.trim_start().starts_with(&format!("{number}: ")));
-    line.is_some_and(|line| line.contains("cs:StandAlone"))
+    line.is_some_and(|line| line.contains("cs:StandAlone") || line.contains("cs:Unconfigured"))
 }
 
 /// What an admin does about a connection that was given up.

@@ -366,46 +366,47 @@ fn protocol(rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Commands that an established connection may see, the others now and then.
+/// Commands that an established connection may see; those that most often end it, and the others,
+/// now and then.
 fn command(rng: &mut Rng) -> Command {
-    const LIKELY: [Command; 32] = [
+    const LIKELY: [Command; 18] = [
         Command::Data,
         Command::Data,
-        Command::DataReply,
-        Command::RsDataReply,
+        Command::Trim,
+        Command::Zeroes,
         Command::Barrier,
-        Command::Bitmap,
-        Command::CompressedBitmap,
         Command::DataRequest,
         Command::RsDataRequest,
         Command::RsThinRequest,
+        Command::CsumRsRequest,
+        Command::OutOfSync,
         Command::Sizes,
         Command::Uuids,
         Command::State,
         Command::SyncParam89,
-        Command::SyncUuid,
         Command::StateChangeRequest,
-        Command::Trim,
-        Command::Zeroes,
-        Command::OutOfSync,
-        Command::RsDeallocated,
-        Command::CsumRsRequest,
+        Command::StateChangeReply,
         Command::ProtocolUpdate,
+        Command::Ping,
+    ];
+    const ENDING: [Command; 12] = [
+        Command::DataReply,
+        Command::RsDataReply,
+        Command::RsDeallocated,
+        Command::SyncUuid,
+        Command::Bitmap,
+        Command::CompressedBitmap,
+        Command::RecvAck,
         Command::WriteAck,
         Command::RsWriteAck,
         Command::NegAck,
+        Command::NegRsDReply,
         Command::BarrierAck,
-        Command::StateChangeReply,
-        Command::Ping,
-        Command::PingAck,
-        Command::UnplugRemote,
-        Command::Ping,
-        Command::State,
     ];
-    if rng.one_in(30) {
-        rng.pick(Command::ALL)
-    } else {
-        rng.pick(&LIKELY)
+    match rng.below(40) {
+        0 => rng.pick(Command::ALL),
+        1..=4 => rng.pick(&ENDING),
+        _ => rng.pick(&LIKELY),
     }
 }
 

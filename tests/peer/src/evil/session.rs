@@ -21,7 +21,7 @@ const STEP: Duration = Duration::from_secs(5);
 /// So long the module may take to notice the end of a session.
 const NOTICE: Duration = Duration::from_millis(250);
 /// Names of packets that are remembered.
-const REMEMBERED: usize = 6;
+const REMEMBERED: usize = 16;
 
 /// Where a session misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //!
 //! The layout is ABI: it travels in P_STATE, in state change requests and in netlink.
 
+use super::error::StateError;
 use super::values::{ConnState, DiskState, Role};
 
 const PEER_SHIFT: u32 = 2;
@@ -352,6 +353,60 @@ impl Change {
         State::from_word((old.to_word() & !self.mask) | (self.val & self.mask))
     }
 
+    /// The peer's request in this node's terms, if it is one that a peer may have (spec §4.5).
+    ///
+    /// It may tell of its own role and disk, start a resync or a verify, shake hands anew, or leave;
+    /// and who leaves may take this node's disk for outdated. All else of this node is its own
+    /// business: that changes are judged does not help, for a rule says what goes together, not
+    /// who has a say in it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::NotSupported`] for anything else, and for numbers that stand for nothing.
+    pub fn of_peer(self) -> Result<Self, StateError> {
+        let change = self.convert_peer();
+        if change.is_for_peers() == Some(true) {
+            Ok(change)
+        } else {
+            Err(StateError::NotSupported)
+        }
+    }
+
+    /// Whether a change in this node's terms is one that a peer may ask for; `None` where a number
+    /// stands for nothing.
+    fn is_for_peers(self) -> Option<bool> {
+        let named = |mask| self.mask & mask != 0;
+        let whole = |mask| self.mask & mask == 0 || self.mask & mask == mask;
+        let fields = [PEER_MASK, CONN_MASK, DISK_MASK, PDSK_MASK];
+        let all = fields.into_iter().fold(0, |all, field| all | field);
+        if self.mask & !all != 0 || !fields.into_iter().all(whole) {
+            return Some(false);
+        }
+        let conn = ConnState::from_bits(field(self.val, CONN_MASK, CONN_SHIFT))?;
+        let peer = Role::from_bits(field(self.val, PEER_MASK, PEER_SHIFT))?;
+        let disk = DiskState::from_bits(field(self.val, DISK_MASK, DISK_SHIFT))?;
+        let pdsk = DiskState::from_bits(field(self.val, PDSK_MASK, PDSK_SHIFT))?;
+        let leaves = named(CONN_MASK) && conn == ConnState::TearDown;
+        let conn_is_fit = matches!(
+            conn,
+            ConnState::TearDown
+                | ConnState::WFReportParams
+                | ConnState::StartingSyncS
+                | ConnState::StartingSyncT
+                | ConnState::VerifyT
+        );
+        let pdsk_is_fit = !matches!(
+            pdsk,
+            DiskState::Attaching | DiskState::Negotiating | DiskState::DUnknown
+        );
+        Some(
+            (!named(CONN_MASK) || conn_is_fit)
+                && (!named(PEER_MASK) || peer != Role::Unknown)
+                && (!named(PDSK_MASK) || pdsk_is_fit)
+                && (!named(DISK_MASK) || leaves && disk == DiskState::Outdated),
+        )
+    }
+
     /// The peer's request in this node's terms: roles and disks swapped, pauses and connection
     /// states translated (spec §1.9).
     #[must_use]
@@ -404,6 +459,45 @@ mod tests {
         pdsk: DiskState::UpToDate,
         ..State::NEW
     };
+
+    #[test]
+    fn a_peer_may_ask_for_what_concerns_it() {
+        for fit in [
+            Change::role(Role::Primary),
+            Change::role(Role::Primary).with_disk(DiskState::UpToDate),
+            Change::disk(DiskState::Failed),
+            Change::conn(ConnState::StartingSyncS),
+            Change::conn(ConnState::StartingSyncT),
+            Change::conn(ConnState::VerifyS),
+            Change::conn(ConnState::Disconnecting),
+            Change::conn(ConnState::Disconnecting).with_disk(DiskState::Outdated),
+            Change::conn(ConnState::Disconnecting).with_pdsk(DiskState::Outdated),
+        ] {
+            assert_eq!(fit.of_peer(), Ok(fit.convert_peer()), "{fit:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_no_say_in_this_nodes_own_affairs() {
+        let partial = Change { mask: 1, val: 1 };
+        for unfit in [
+            // Each was accepted once: an evil peer detached and demoted disks this way.
+            Change::pdsk(DiskState::Attaching),
+            Change::pdsk(DiskState::Inconsistent),
+            Change::pdsk(DiskState::Failed),
+            Change::pdsk(DiskState::Outdated),
+            Change::user_isp(true),
+            Change::susp(true),
+            Change::role(Role::Primary).with_peer(Role::Secondary),
+            Change::conn(ConnState::Connected),
+            Change::conn(ConnState::Unconnected),
+            Change::conn(ConnState::SyncTarget),
+            Change::disk(DiskState::Negotiating),
+            partial,
+        ] {
+            assert_eq!(unfit.of_peer(), Err(StateError::NotSupported), "{unfit:?}");
+        }
+    }
 
     #[test]
     fn a_healthy_primary_has_the_word_of_the_interop_vector() {

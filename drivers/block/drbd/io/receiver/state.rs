@@ -307,15 +307,14 @@ impl Receiver {
         device: &Arc<Device>,
         payload: &[u8],
     ) -> Result<(), ConnectionError> {
-        let change = self.requested_change(payload)?;
         // Without changes of connections a volume's is one: there is only that volume.
-        let of_connection = !self.version.has_volumes() && change.wanted_conn().is_some();
-        let result = if self.is_concurrent() {
-            Err(StateError::ConcurrentStateChange)
-        } else if of_connection {
-            self.change_connection(change)
-        } else {
-            self.resource.change_state(device, change, How::VERBOSE)
+        let is_of_connection =
+            |change: &Change| !self.version.has_volumes() && change.wanted_conn().is_some();
+        let result = match self.requested_change(payload)? {
+            Err(error) => Err(error),
+            Ok(_) if self.is_concurrent() => Err(StateError::ConcurrentStateChange),
+            Ok(change) if is_of_connection(&change) => self.change_connection(change),
+            Ok(change) => self.resource.change_state(device, change, How::VERBOSE),
         };
         self.reply(device, Command::StateChangeReply, result)?;
         if let Some(local) = device.local() {
@@ -330,11 +329,10 @@ impl Receiver {
         &mut self,
         payload: &[u8],
     ) -> Result<(), ConnectionError> {
-        let change = self.requested_change(payload)?;
-        let result = if self.is_concurrent() {
-            Err(StateError::ConcurrentStateChange)
-        } else {
-            self.change_connection(change)
+        let result = match self.requested_change(payload)? {
+            Err(error) => Err(error),
+            Ok(_) if self.is_concurrent() => Err(StateError::ConcurrentStateChange),
+            Ok(change) => self.change_connection(change),
         };
         let reply = StateReply {
             code: code_of(result),
@@ -347,13 +345,27 @@ impl Receiver {
         self.leave_if_torn_down()
     }
 
-    fn requested_change(&self, payload: &[u8]) -> Result<Change, ConnectionError> {
+    /// What the peer asks for, or why it is refused whatever the state is.
+    fn requested_change(
+        &self,
+        payload: &[u8],
+    ) -> Result<Result<Change, StateError>, ConnectionError> {
         let request = self.decoded(StateRequest::decode(payload))?;
         let change = Change {
             mask: request.mask.0,
             val: request.value.0,
         };
-        Ok(change.convert_peer())
+        let wanted = change.of_peer();
+        if wanted.is_err() {
+            log!(
+                Warning,
+                self.resource,
+                "the peer asks for what is not its business: mask 0x{:08x}, value 0x{:08x}",
+                change.mask,
+                change.val
+            );
+        }
+        Ok(wanted)
     }
 
     /// Whether a change of ours is under way that has precedence.

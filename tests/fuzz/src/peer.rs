@@ -68,7 +68,8 @@ fn sizes_of(input: &mut Input<'_>, own: State) {
     let local = sizes::Local {
         disk: (own.disk > DiskState::Attaching).then_some(sizes::LocalDisk {
             state: own.disk,
-            max_capacity: sectors(input),
+            // A disk without room for data is not attached; here 0 would mean that there is none.
+            max_capacity: sectors(input).max(Sector(8)),
             last_agreed: sectors(input),
             user: sectors(input),
         }),

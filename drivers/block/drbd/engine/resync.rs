@@ -16,7 +16,7 @@ pub use controller::{Controller, Limits, Pace, Window, TURN_NS};
 pub use planner::{Deferred, DirtyBits, Next, Planner, Request, Shape};
 pub use progress::{Mark, Progress, MARKS, MARK_STEP_NS};
 pub use throttle::{Activity, Throttle};
-pub use verify::VerifyPlanner;
+pub use verify::{can_stop_early, Differing, Extent, Settled, Verify, VerifyPlanner};
 
 #[cfg(test)]
 mod tests;

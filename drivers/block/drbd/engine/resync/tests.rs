@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::timer::SECOND_NS;
 use crate::types::{BitNr, Sector};
+use crate::wire::VerifyResult;
 
 #[derive(Clone, Debug, Default)]
 struct Bits(BTreeSet<u64>);
@@ -154,6 +155,130 @@ fn verify_goes_block_by_block_from_start_to_stop() {
         .collect();
     assert_eq!(blocks, [(8, 4096), (16, 4096), (24, 1536)]);
     assert_eq!(verify.position(), Sector(32));
+}
+
+const WHOLE: Extent = Extent {
+    start: Sector(0),
+    stop: Sector(u64::MAX),
+};
+
+/// Asks for everything that is left; the sectors.
+fn ask_all(verify: &mut Verify) -> Vec<u64> {
+    let mut asked = vec![];
+    while let Some(request) = verify.peek() {
+        verify.asked();
+        asked.push(request.sector.0);
+    }
+    asked
+}
+
+#[test]
+fn a_verify_ends_with_the_last_answer() {
+    let mut verify = Verify::drive(WHOLE, Sector(20), 101);
+    assert_eq!((verify.total_bits(), verify.left_bits()), (3, 3));
+    assert_eq!(ask_all(&mut verify), [0, 8, 16]);
+    assert!(!verify.is_at_end());
+    for sector in [8, 0] {
+        let settled = verify.answered(Sector(sector), 4096, Some(VerifyResult::InSync));
+        assert_eq!(settled, Settled::default());
+    }
+    let last = verify.answered(Sector(16), 2048, Some(VerifyResult::InSync));
+    assert!(last.is_done && verify.is_at_end());
+    assert_eq!(verify.resume_at(Sector(20)), Sector(0));
+}
+
+#[test]
+fn neighbours_that_differ_are_reported_together() {
+    let mut verify = Verify::drive(WHOLE, Sector(80), 101);
+    ask_all(&mut verify);
+    let mut reports = vec![];
+    for bit in 0..10 {
+        let result = match bit {
+            1 | 2 | 4 | 9 => VerifyResult::OutOfSync,
+            _ => VerifyResult::InSync,
+        };
+        let settled = verify.answered(Sector(bit * 8), 4096, Some(result));
+        assert_eq!(settled.is_done, bit == 9);
+        reports.extend(settled.report);
+    }
+    reports.extend(verify.take_report());
+    let found: Vec<_> = reports
+        .iter()
+        .map(|run| (run.start.0, run.sectors))
+        .collect();
+    assert_eq!(found, [(8, 16), (32, 8), (72, 8)]);
+    assert_eq!(verify.take_report(), None);
+}
+
+#[test]
+fn a_verify_stops_early_only_if_the_peer_understands() {
+    let part = Extent {
+        start: Sector(17),
+        stop: Sector(30),
+    };
+    for (apv, first, last, total) in [
+        (101, 16, 24, 6),
+        (97, 16, 24, 6),
+        (100, 16, 56, 6),
+        (96, 16, 56, 6),
+        (90, 16, 56, 6),
+        (89, 0, 56, 8),
+    ] {
+        let mut verify = Verify::drive(part, Sector(64), apv);
+        assert_eq!(verify.total_bits(), total, "{apv}");
+        let asked = ask_all(&mut verify);
+        assert_eq!((asked[0], asked[asked.len() - 1]), (first, last), "{apv}");
+    }
+}
+
+#[test]
+fn a_stopped_verify_goes_on_where_it_was() {
+    let part = Extent {
+        start: Sector(0),
+        stop: Sector(32),
+    };
+    let mut verify = Verify::drive(part, Sector(64), 101);
+    for sector in ask_all(&mut verify) {
+        verify.answered(Sector(sector), 4096, Some(VerifyResult::InSync));
+    }
+    assert!(verify.is_at_end());
+    assert_eq!(verify.resume_at(Sector(64)), Sector(32));
+    assert_eq!(verify.stop_sector(Sector(64)), Some(Sector(32)));
+    let beyond = Extent {
+        start: Sector(1 << 40),
+        ..WHOLE
+    };
+    let verify = Verify::drive(beyond, Sector(64), 101);
+    assert_eq!(verify.peek().unwrap().sector, Sector(56));
+    assert_eq!(verify.stop_sector(Sector(64)), None);
+}
+
+#[test]
+fn the_other_side_learns_the_start_from_the_first_request() {
+    let mut verify = Verify::follow(Sector(64));
+    assert!(verify.requested(Sector(40), 101));
+    assert!(!verify.requested(Sector(48), 101));
+    assert_eq!((verify.total_bits(), verify.left_bits()), (3, 3));
+    for (sector, done) in [(48, false), (40, false), (56, true), (56, false)] {
+        let settled = verify.answered(Sector(sector), 4096, Some(VerifyResult::InSync));
+        assert_eq!(settled.is_done, done);
+    }
+    let mut old = Verify::follow(Sector(64));
+    assert!(old.requested(Sector(0), 89));
+    assert_eq!(old.total_bits(), 8);
+    // A result without a request ends nothing.
+    let mut none = Verify::follow(Sector(8));
+    assert!(!none.answered(Sector(0), 4096, None).is_done);
+}
+
+#[test]
+fn answers_to_an_earlier_verify_do_not_count() {
+    let mut verify = Verify::drive(WHOLE, Sector(64), 101);
+    verify.asked();
+    let late = verify.answered(Sector(24), 4096, Some(VerifyResult::OutOfSync));
+    assert_eq!((late, verify.left_bits()), (Settled::default(), 8));
+    verify.answered(Sector(0), 4096, None);
+    assert_eq!(verify.left_bits(), 7);
 }
 
 /// A source that answers after `latency_ns`, at most `link_rate` sectors per second. Sectors that

@@ -6,12 +6,15 @@
 //! sectors may be asked for, [`Planner`] or [`VerifyPlanner`] say which. The node that serves asks
 //! [`Throttle`] whether to let the application go first. Both keep [`Progress`].
 
+mod checksum;
 mod controller;
+pub mod order;
 mod planner;
 mod progress;
 mod throttle;
 mod verify;
 
+pub use checksum::{ChecksumFacts, EqualChecksums};
 pub use controller::{Controller, Limits, Pace, Window, TURN_NS};
 pub use planner::{Deferred, DirtyBits, Next, Planner, Request, Shape};
 pub use progress::{Mark, Progress, MARKS, MARK_STEP_NS};

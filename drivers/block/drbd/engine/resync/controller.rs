@@ -124,6 +124,18 @@ impl Controller {
         self.observed.arrived(sectors, latency_ns, now_ns);
     }
 
+    /// The rate it aims at, in KiB/s: the one that was set, else the best that was observed of
+    /// late.
+    pub fn aim_kib(&self) -> u64 {
+        match self.pace {
+            Pace::Fixed { rate_kib } => u64::from(rate_kib),
+            Pace::Dynamic { max_rate_kib, .. } => {
+                (self.observed.rate / 2).min(u64::from(max_rate_kib))
+            }
+            Pace::Auto { .. } => self.observed.rate / 2,
+        }
+    }
+
     /// Blocks were asked for.
     pub fn asked(&mut self, sectors: u32) {
         self.planned.take(sectors);

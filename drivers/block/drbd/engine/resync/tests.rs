@@ -177,13 +177,13 @@ fn a_verify_ends_with_the_last_answer() {
     let mut verify = Verify::drive(WHOLE, Sector(20), 101);
     assert_eq!((verify.total_bits(), verify.left_bits()), (3, 3));
     assert_eq!(ask_all(&mut verify), [0, 8, 16]);
-    assert!(!verify.is_at_end());
+    assert!(!verify.is_over());
     for sector in [8, 0] {
         let settled = verify.answered(Sector(sector), 4096, Some(VerifyResult::InSync));
         assert_eq!(settled, Settled::default());
     }
     let last = verify.answered(Sector(16), 2048, Some(VerifyResult::InSync));
-    assert!(last.is_done && verify.is_at_end());
+    assert!(last.is_done && verify.is_over());
     assert_eq!(verify.resume_at(Sector(20)), Sector(0));
 }
 
@@ -241,7 +241,7 @@ fn a_stopped_verify_goes_on_where_it_was() {
     for sector in ask_all(&mut verify) {
         verify.answered(Sector(sector), 4096, Some(VerifyResult::InSync));
     }
-    assert!(verify.is_at_end());
+    assert!(verify.is_over());
     assert_eq!(verify.resume_at(Sector(64)), Sector(32));
     assert_eq!(verify.stop_sector(Sector(64)), Some(Sector(32)));
     let beyond = Extent {

@@ -61,7 +61,7 @@ impl Iterator for VerifyPlanner {
 }
 
 /// What the admin wants to be compared.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Extent {
     /// The sector to start at.
     pub start: Sector,
@@ -190,11 +190,10 @@ impl Verify {
             Some(VerifyResult::OutOfSync) => self.differs(sector, u64::from(size >> SECTOR_SHIFT)),
             _ => self.take_report(),
         };
-        let is_done = match &self.planner {
-            Some(planner) => self.in_flight == 0 && planner.peek().is_none(),
-            None => self.is_positioned && had_left && self.left_bits == 0,
-        };
-        Settled { report, is_done }
+        Settled {
+            report,
+            is_done: had_left && self.is_over(),
+        }
     }
 
     /// The blocks that were found to differ last and were not reported yet.
@@ -202,9 +201,12 @@ impl Verify {
         self.differing.take()
     }
 
-    /// Whether nothing is left to ask for and no answer is awaited; on the side that drives it.
-    pub fn is_at_end(&self) -> bool {
-        self.in_flight == 0 && self.planner.is_some_and(|planner| planner.peek().is_none())
+    /// Whether all blocks were compared.
+    pub fn is_over(&self) -> bool {
+        match &self.planner {
+            Some(planner) => self.in_flight == 0 && planner.peek().is_none(),
+            None => self.is_positioned && self.left_bits == 0,
+        }
     }
 
     /// Bits from the start to the end of the device.

@@ -13,6 +13,7 @@ pub(crate) mod announce;
 pub(crate) mod attach;
 pub(crate) mod bitmap;
 pub(crate) mod bitmap_exchange;
+pub(crate) mod checksums;
 pub(crate) mod connection;
 pub(crate) mod device;
 pub(crate) mod disconnect;

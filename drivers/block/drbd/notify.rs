@@ -65,9 +65,15 @@ impl Notifier {
         drop(old);
     }
 
+    /// The registry, while there is one. May sleep.
+    pub(crate) fn registry(&self) -> Option<Arc<Registry>> {
+        self.registry.lock().clone()
+    }
+
     fn with(&self, resource: &Resource, act: impl FnOnce(&Arc<Registry>, ResourceId)) {
-        let registry = self.registry.lock().clone();
-        let Some(registry) = registry else { return };
+        let Some(registry) = self.registry() else {
+            return;
+        };
         if let Some(id) = registry.id_of(resource) {
             act(&registry, id);
         }

@@ -302,6 +302,16 @@ impl Backend for Arc<Registry> {
         self.on_device(minor, disk::outdate)
     }
 
+    fn start_verify(
+        &self,
+        minor: Minor,
+        start: Option<u64>,
+        stop: u64,
+        _info: &mut InfoText,
+    ) -> RetCode {
+        self.on_device(minor, |device| sync::verify(device, start, stop))
+    }
+
     fn new_current_uuid(&self, minor: Minor, clear_bitmap: bool, info: &mut InfoText) -> RetCode {
         self.on_device(minor, |device| {
             sync::new_current_uuid(device, clear_bitmap, info)

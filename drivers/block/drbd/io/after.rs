@@ -168,6 +168,9 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
             device.flags.clear(flag::RESYNC_AFTER_NEGOTIATION);
             resync::resync_new_storage(device);
         }
+        Deferred::SuspendDependents
+        | Deferred::ResumeDependents
+        | Deferred::ResumeDependentsOfUnconfigured => resync::order::reconsider(resource),
         Deferred::SyncMetadata => sync_metadata(device),
         _ => {}
     }

@@ -68,7 +68,10 @@ use super::{
     },
     held_io::HeldIo,
     resource::Resource,
-    resync,
+    resync::{
+        self,
+        order, //
+    },
     size::{
         self,
         Resized, //
@@ -97,10 +100,7 @@ pub(crate) fn attach(
     if device.state().disk != DiskState::Diskless || device.is_attached() {
         return Err(RetCode::DISK_CONFIGURED);
     }
-    if conf.resync_after >= 0 {
-        let text = format_args!("resync-after is not built into this driver");
-        return Err(info.say(RetCode::RESYNC_AFTER, text));
-    }
+    order::check(device, conf)?;
     device
         .flags
         .clear(flag::FORCE_DETACH | flag::WAS_IO_ERROR | flag::WAS_READ_ERROR);
@@ -122,6 +122,7 @@ pub(crate) fn attach(
         device.waiters.wait_until(|| !device.has_local_references());
         close(device);
     }
+    order::reconsider(resource);
     result
 }
 

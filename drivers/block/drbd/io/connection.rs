@@ -51,6 +51,7 @@ use kernel::{
 };
 
 use super::{
+    checksums::Checksums,
     device::{
         Device,
         Gauge, //
@@ -204,6 +205,9 @@ pub(crate) struct Connection {
     pub(crate) flushes: Gauge,
     /// How often connecting began; whoever waits for the peer's answer gives up when this steps on.
     pub(crate) attempts: AtomicBits32,
+    /// Digests of blocks, for verify and resync.
+    #[pin]
+    pub(super) checksums: Mutex<Checksums>,
     /// One walk over the transfer log at a time.
     #[pin]
     pub(crate) walk: Mutex<()>,
@@ -256,6 +260,7 @@ impl Connection {
                 peer_requests: Gauge::default(),
                 flushes: Gauge::default(),
                 attempts: AtomicBits32::new(0),
+                checksums <- new_mutex!(Checksums::default(), "drbd_checksums"),
                 walk <- new_mutex!((), "drbd_walk"),
                 pages: page::Pool::new(PAGE_RESERVE)?,
                 account: page::Account::new(PAGES_DEFAULT)?,

@@ -29,6 +29,7 @@ use kernel::{
 };
 
 use super::{
+    checksums::Digest,
     connection::Connection,
     device::{
         Device,
@@ -57,6 +58,12 @@ pub(crate) enum Kind {
     ResyncWrite,
     /// The source says that the blocks are zero (P_RS_DEALLOCATED).
     ResyncDiscard,
+    /// The target reads what it has, to ask by checksum (P_CSUM_RS_REQUEST).
+    ChecksumRead,
+    /// The peer verifies and asks for a digest (P_OV_REQUEST).
+    VerifyRead,
+    /// The peer's digest is compared with what is here (P_OV_REPLY).
+    VerifyCompare,
 }
 
 impl Kind {
@@ -93,6 +100,8 @@ pub(crate) struct PeerRequest {
     pub(crate) span: Option<Span>,
     /// The disk, while its I/O is there.
     pub(crate) local: Option<LocalRef>,
+    /// The peer's digest of its data, to be compared.
+    pub(crate) digest: Option<KBox<Digest>>,
     /// The data.
     pub(crate) buffer: Option<Buffer>,
     /// How it ended.
@@ -113,6 +122,7 @@ impl PeerRequest {
             range: None,
             span: None,
             local: None,
+            digest: None,
             buffer: None,
             result: Ok(()),
         }

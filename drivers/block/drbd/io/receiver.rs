@@ -29,10 +29,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
-    hash::{
-        secrets_equal,
-        Hash, //
-    },
+    hash::Hash,
     log,
     page::{
         Buffer,
@@ -50,12 +47,14 @@ use kernel::{
 };
 
 use super::{
+    checksums::Digest,
     connection::flag,
     device::Device,
     resource::Resource, //
 };
 
 mod barrier;
+mod checks;
 mod data;
 mod params;
 mod reads;
@@ -70,8 +69,6 @@ pub(crate) struct ConnectionError;
 
 /// Bytes of the longest payload that is read as a whole: a bitmap packet.
 const SCRATCH_BYTES: usize = drbd_engine::wire::SCRATCH_SIZE as usize;
-/// Bytes of the longest digest.
-const DIGEST_BYTES: usize = drbd_engine::wire::MAX_DIGEST_SIZE as usize;
 
 /// The receiving end of the data socket, on its thread.
 pub(crate) struct Receiver {
@@ -83,12 +80,6 @@ pub(crate) struct Receiver {
     integrity: Option<Hash>,
     /// The payload of the packet at hand, but for data.
     scratch: KVec<u8>,
-}
-
-/// A digest as the peer sent it.
-struct Digest {
-    bytes: [u8; DIGEST_BYTES],
-    len: usize,
 }
 
 /// Packets of which all payload is read before they are looked at.
@@ -228,6 +219,7 @@ impl Receiver {
             }
             Command::CsumRsRequest => self.checksum_request(device, payload, rest),
             Command::OvRequest => self.verify_request(device, payload),
+            Command::OvReply => self.verify_reply(device, payload, rest),
             Command::RsDeallocated => self.deallocated(device, payload),
             Command::OutOfSync => self.out_of_sync(device, payload),
             Command::UnplugRemote => {
@@ -300,9 +292,7 @@ impl Receiver {
     /// Receives the digest in front of data, if there is one.
     fn read_digest(&mut self) -> Result<Digest, ConnectionError> {
         let len = usize::try_from(self.digest_bytes()).map_err(|_| ConnectionError)?;
-        let mut bytes = [0; DIGEST_BYTES];
-        self.read(bytes.get_mut(..len).ok_or(ConnectionError)?)?;
-        Ok(Digest { bytes, len })
+        Digest::read(len, ConnectionError, |to| self.read(to))
     }
 
     /// Compares data with the digest that came with it.
@@ -317,9 +307,8 @@ impl Receiver {
         let Some(hash) = &mut self.integrity else {
             return Ok(());
         };
-        let expected = digest.bytes.get(..digest.len).ok_or(ConnectionError)?;
         let found = hash.digest_segments(data);
-        if found.is_ok_and(|found| secrets_equal(found.as_bytes(), expected)) {
+        if found.is_ok_and(|found| digest.is(&found)) {
             return Ok(());
         }
         log!(

@@ -5,12 +5,15 @@
 //! Both sides claim the exact range of blocks that travel, see `drbd_engine::range` for why. The
 //! worker drives the target.
 
+pub(crate) mod checksum;
 mod finish;
 mod full;
+pub(crate) mod order;
 mod pace;
 mod source;
 mod start;
 mod target;
+pub(crate) mod verify;
 
 pub(crate) use finish::finish;
 pub(crate) use full::{
@@ -31,8 +34,10 @@ use drbd_engine::{
     range::Kind as RangeKind,
     resync::{
         Controller,
+        Extent,
         Progress,
-        Throttle, //
+        Throttle,
+        Verify, //
     },
     state::{
         resync::Side,
@@ -40,6 +45,7 @@ use drbd_engine::{
     },
     timer::SECOND_NS,
     types::{
+        Sector,
         BIT_SIZE,
         SECTOR_SHIFT, //
     },
@@ -55,6 +61,7 @@ use finish::finish_if_done;
 use start::start;
 use target::{
     ask,
+    is_in_sync,
     release_asked, //
 };
 
@@ -87,6 +94,14 @@ pub(crate) struct Resync {
     throttle: Throttle,
     /// The controller's last grant, for /proc: KiB/s.
     pub(crate) wanted_kib: u64,
+    /// The target asks by checksum; on the source, it did.
+    uses_checksums: bool,
+    /// The online verify, if that is what it is.
+    pub(crate) verify: Option<Verify>,
+    /// What the admin wants to be verified.
+    pub(crate) verify_wanted: Extent,
+    /// Where the last verify stopped.
+    pub(crate) verify_start: Sector,
     /// It came to its end.
     done: bool,
     last_lazy_write_ns: u64,
@@ -140,9 +155,13 @@ pub(crate) fn turn(device: &Arc<Device>, chores: u32, now_ns: u64) -> u32 {
     match device.state().conn {
         ConnState::SyncTarget => {
             advance(device, now_ns);
-            ask(device, now_ns)
+            ask(device)
         }
-        ConnState::SyncSource => {
+        ConnState::VerifyS => {
+            advance(device, now_ns);
+            verify::ask(device)
+        }
+        ConnState::SyncSource | ConnState::VerifyT => {
             advance(device, now_ns);
             // Before version 96 the target does not say when it is done.
             finish_if_done(device);
@@ -155,8 +174,12 @@ pub(crate) fn turn(device: &Arc<Device>, chores: u32, now_ns: u64) -> u32 {
 /// Sets progress marks, and writes what changed of the bitmap every now and then.
 fn advance(device: &Arc<Device>, now_ns: u64) {
     let Some(local) = device.local() else { return };
-    let left = local.bitmap.set_bits();
+    let set_bits = local.bitmap.set_bits();
     let mut resync = device.resync.lock();
+    let left = match &resync.verify {
+        Some(verify) => verify.left_bits(),
+        None => set_bits,
+    };
     resync.progress.advance(now_ns, left);
     let due = now_ns.saturating_sub(resync.last_lazy_write_ns) > LAZY_WRITE_NS;
     if due {
@@ -173,7 +196,12 @@ fn advance(device: &Arc<Device>, now_ns: u64) {
 pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck) -> bool {
     match command {
         Command::RsIsInSync | Command::NegRsDReply | Command::RsCancel => {
-            if !release_asked(device, ack.sector, ack.size) {
+            let is_asked = if command == Command::RsIsInSync {
+                is_in_sync(device, ack.sector, ack.size)
+            } else {
+                release_asked(device, ack.sector, ack.size)
+            };
+            if !is_asked {
                 return false;
             }
             device.counters.resync_pending.take();
@@ -185,12 +213,13 @@ pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck)
         }
     }
     match command {
-        Command::RsWriteAck | Command::WriteAck | Command::RecvAck | Command::RsIsInSync => {
+        Command::RsWriteAck | Command::WriteAck | Command::RecvAck => {
             if let Some(local) = device.local() {
                 local.bitmap.set_in_sync(ack.sector, ack.size);
             }
         }
-        Command::RsCancel => {}
+        Command::RsIsInSync | Command::RsCancel => {}
+        Command::NegRsDReply if device.state().conn.is_verify() => verify::refused(device, &ack),
         // The source could not read, or the target not write.
         _ => device.resync.lock().fail(ack.size),
     }

@@ -67,7 +67,11 @@ use super::{
         PeerRequest, //
     },
     request::Request,
-    resource::Resource, //
+    resource::Resource,
+    resync::{
+        checksum,
+        verify, //
+    },
 };
 
 /// The largest fixed part of a packet that is sent from a buffer: a bitmap packet.
@@ -511,11 +515,17 @@ fn write_flags(resource: &Resource, outgoing: &Outgoing, state: RequestState) ->
     flags.for_peer(connection.version(), connection.features())
 }
 
-/// A read for the peer, or for a resync, ended: answers it. On the worker.
+/// A read for the peer, for a resync or for a verify ended: answers it. On the worker.
 pub(crate) fn answer(resource: &Arc<Resource>, request: KBox<PeerRequest>) {
+    let Some(device) = request.device.clone() else {
+        return finish_answer(resource, request);
+    };
     match request.kind {
         Kind::Read => answer_read(resource, &request),
-        Kind::ResyncRead { thin } => answer_resync(resource, &request, thin),
+        Kind::ResyncRead { thin } => answer_resync(resource, &device, &request, thin),
+        Kind::VerifyRead => verify::answer(resource, &device, &request),
+        Kind::VerifyCompare => return verify::compare(resource, &device, request),
+        Kind::ChecksumRead => return checksum::ask(resource, &device, request),
         // Writes are the asender's.
         Kind::Write | Kind::Discard | Kind::ResyncWrite | Kind::ResyncDiscard => {}
     }
@@ -548,11 +558,15 @@ fn answer_read(resource: &Resource, request: &PeerRequest) {
     let _ = sent;
 }
 
-fn answer_resync(resource: &Resource, request: &PeerRequest, thin: bool) {
-    let Some(device) = &request.device else {
-        return;
-    };
+fn answer_resync(resource: &Resource, device: &Arc<Device>, request: &PeerRequest, thin: bool) {
     let sent = match (&request.buffer, request.result) {
+        _ if checksum::is_equal(resource, device, request) => resource.send_ack(
+            device,
+            Command::RsIsInSync,
+            request.sector,
+            request.size_bytes,
+            request.block_id,
+        ),
         (Some(buffer), Ok(())) if thin && buffer.segments().is_zero() => {
             let packet = BlockDescriptor {
                 sector: request.sector,
@@ -601,6 +615,21 @@ fn send_reply(
     resource.send_on_data(device.volume, command, body, |hashes, out| {
         let used = copy(out, &data.encode())?;
         append_digest(&mut hashes.integrity, buffer.segments(), out, used)
+    })
+}
+
+/// Sends a digest of blocks with what they are. May sleep.
+pub(crate) fn send_digest(
+    resource: &Resource,
+    device: &Device,
+    command: Command,
+    packet: &BlockRequest,
+    digest: &[u8],
+) -> Result<(), NotSent> {
+    resource.send_on_data(device.volume, command, Body::Nothing, |_, out| {
+        let used = copy(out, &packet.encode())?;
+        let added = copy(out.get_mut(used..)?, digest)?;
+        used.checked_add(added)
     })
 }
 

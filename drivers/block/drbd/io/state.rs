@@ -45,6 +45,7 @@ use super::{
     },
     disk::LocalDisk,
     resource::Resource,
+    resync::verify,
     worker::{
         chore,
         After,
@@ -471,10 +472,9 @@ impl Resource {
             Immediate::AccountPause => device.resync.lock().resume(),
             Immediate::StampPause => device.resync.lock().pause(),
             Immediate::KickResyncTimer => device.chore(chore::RESYNC_TURN),
-            // Online verify is refused when it is asked for.
-            Immediate::RememberVerifyStart
-            | Immediate::BeginVerify
-            | Immediate::StartVerifyTimer => {}
+            Immediate::RememberVerifyStart => verify::remember_end(device),
+            Immediate::BeginVerify => verify::begin(device, new.conn),
+            Immediate::StartVerifyTimer => device.chore(chore::RESYNC_TURN),
             Immediate::UpdateMetadataFlags => {
                 if let Some(local) = device.local() {
                     local.update_flags(device, new);

@@ -136,7 +136,10 @@ fn counters(device: &Arc<Device>) -> Counters {
 }
 
 fn progress(device: &Arc<Device>, state: State, level: i32) -> Option<ProgressText> {
-    let is_shown = matches!(state.conn, ConnState::SyncSource | ConnState::SyncTarget);
+    let is_shown = matches!(
+        state.conn,
+        ConnState::SyncSource | ConnState::SyncTarget | ConnState::VerifyS | ConnState::VerifyT
+    );
     let local = device.local().filter(|_| is_shown)?;
     let bits_set = local.bitmap.set_bits();
     let now_ns = monotonic_ns();
@@ -150,20 +153,30 @@ fn progress(device: &Arc<Device>, state: State, level: i32) -> Option<ProgressTe
     let running_ns = now_ns
         .saturating_sub(progress.start_ns())
         .saturating_sub(progress.paused(now_ns));
-    let bits_left = bits_set.saturating_sub(progress.failed_bits());
-    let is_target = state.conn == ConnState::SyncTarget;
+    let verify = resync.verify;
+    let bits_left = match &verify {
+        Some(verify) => verify.left_bits(),
+        None => bits_set.saturating_sub(progress.failed_bits()),
+    };
+    let drives = matches!(state.conn, ConnState::SyncTarget | ConnState::VerifyS);
+    let capacity = Sector(device.capacity());
     Some(ProgressText {
-        is_verify: false,
+        is_verify: verify.is_some(),
         bits_total: progress.total_bits(),
         bits_left,
         recent,
         latest: recent,
         running_seconds: running_ns / SECOND_NS,
-        wanted_kib_per_second: is_target.then_some(resync.wanted_kib),
+        wanted_kib_per_second: drives.then_some(resync.wanted_kib),
         position: Position {
-            bit: progress.total_bits().saturating_sub(bits_left),
-            device_bits: Sector(device.capacity()).0 >> SECTORS_PER_BIT_SHIFT,
-            stop_sector: None,
+            bit: match &verify {
+                Some(verify) => verify.position(capacity).0,
+                None => progress.total_bits().saturating_sub(bits_left),
+            },
+            device_bits: capacity.0 >> SECTORS_PER_BIT_SHIFT,
+            stop_sector: verify
+                .and_then(|verify| verify.stop_sector(capacity))
+                .map(|sector| sector.0),
         },
         is_detailed: level >= 1,
     })

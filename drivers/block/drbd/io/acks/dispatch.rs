@@ -41,7 +41,10 @@ use crate::io::{
         ConnectionError, //
     },
     resource::Resource,
-    resync,
+    resync::{
+        self,
+        verify, //
+    },
     worker::chore, //
 };
 
@@ -56,10 +59,6 @@ pub(super) fn dispatch(
         Command::BarrierAck => barrier_ack(resource, payload),
         Command::StateChangeReply | Command::ConnStateChangeReply => state_reply(resource, payload),
         Command::DelayProbe => Ok(()),
-        Command::OvResult => {
-            log!(Error, resource, "{} packet is not expected", command.name());
-            Err(ConnectionError)
-        }
         _ => {
             let Some(device) = resource.volume(volume) else {
                 let name = command.name();
@@ -99,8 +98,12 @@ fn block_ack(
         command,
         Command::NegRsDReply | Command::RsIsInSync | Command::RsCancel
     );
-    if is_resync || ack.block_id == BlockId::SYNCER {
-        if resync::receive_ack(device, command, ack) {
+    if is_resync || command == Command::OvResult || ack.block_id == BlockId::SYNCER {
+        let is_awaited = match command {
+            Command::OvResult => verify::receive_result(device, &ack),
+            _ => resync::receive_ack(device, command, ack),
+        };
+        if is_awaited {
             return Ok(());
         }
         log!(

@@ -46,7 +46,11 @@ fn settle(resource: &Resource, mut request: KBox<PeerRequest>) {
         Kind::ResyncWrite | Kind::ResyncDiscard => return resync::finish_write(&device, request),
         Kind::Write | Kind::Discard => ack_write(resource, &device, &request),
         // The worker answers reads.
-        Kind::Read | Kind::ResyncRead { .. } => {}
+        Kind::Read
+        | Kind::ResyncRead { .. }
+        | Kind::ChecksumRead
+        | Kind::VerifyRead
+        | Kind::VerifyCompare => {}
     }
     if request.wants_ack {
         device.counters.unacked.down();

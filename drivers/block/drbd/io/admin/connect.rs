@@ -173,7 +173,6 @@ fn check(net: &NetConf, info: &mut InfoText) -> Result<(), RetCode> {
     let missing = [
         ("allow-two-primaries", net.two_primaries),
         ("on-congestion", net.on_congestion != OnCongestion::Block),
-        ("csums-alg", !net.csums_alg.is_empty()),
     ];
     if let Some((name, _)) = missing.iter().find(|(_, wanted)| *wanted) {
         return Err(info.say(
@@ -182,6 +181,7 @@ fn check(net: &NetConf, info: &mut InfoText) -> Result<(), RetCode> {
         ));
     }
     let digests = [
+        (net.csums_alg.as_bytes(), RetCode::CSUMS_ALG),
         (net.verify_alg.as_bytes(), RetCode::VERIFY_ALG),
         (net.integrity_alg.as_bytes(), RetCode::INTEGRITY_ALG),
     ];

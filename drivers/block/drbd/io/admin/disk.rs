@@ -34,6 +34,7 @@ use crate::{
             Device, //
         },
         held_io::HeldIo,
+        resync::order,
         size,
         state::How, //
     },
@@ -50,10 +51,7 @@ pub(super) fn change_options(
 ) -> Outcome {
     let local = device.local().ok_or(RetCode::NO_DISK)?;
     let old = local.conf();
-    if conf.resync_after >= 0 {
-        let text = format_args!("resync-after is not built into this driver");
-        return Err(info.say(RetCode::RESYNC_AFTER, text));
-    }
+    order::check(device, conf)?;
     let mut conf = conf.clone();
     conf.al_extents = local.layout.ring().clamp_extents(conf.al_extents);
     if conf.al_extents != old.al_extents {
@@ -74,6 +72,7 @@ pub(super) fn change_options(
     let _ = local.sync(device);
     drop(local);
     size::update_limits(device);
+    order::reconsider(&device.resource);
     if device.state().conn >= ConnState::Connected {
         // What cannot be sent has cost the connection.
         let _ = device.send_sync_param();

@@ -5,11 +5,13 @@
 use drbd_engine::{
     config::RetCode,
     meta::uuid::JUST_CREATED,
+    resync::Extent,
     state::{
         Change,
         ConnState,
         DiskState, //
     },
+    types::Sector,
     wire::UuidFlags,
 };
 use drbd_sys::{
@@ -86,6 +88,22 @@ pub(super) fn pause(device: &Arc<Device>, paused: bool) -> Outcome {
         .resource
         .request_state(device, change, How::VERBOSE)?
         .into())
+}
+
+/// START_OV: compares from `start`, or from where the last verify stopped, up to `stop`.
+pub(super) fn verify(device: &Arc<Device>, start: Option<u64>, stop: u64) -> Outcome {
+    if !device.state().conn.is_verify() {
+        let mut resync = device.resync.lock();
+        resync.verify_wanted = Extent {
+            start: start.map_or(resync.verify_start, Sector),
+            stop: Sector(stop),
+        };
+    }
+    let change = Change::conn(ConnState::VerifyS);
+    let success = device
+        .resource
+        .request_state(device, change, How::VERBOSE)?;
+    Ok(success.into())
 }
 
 /// SUSPEND_IO.

@@ -117,29 +117,8 @@ impl Receiver {
     ) -> Result<(), ConnectionError> {
         let packet = self.decoded(BlockRequest::decode(payload))?;
         self.check(device, packet.sector, packet.size, RequestKind::Data)?;
-        resync::receive_request(device, command, packet)
-    }
-
-    /// P_CSUM_RS_REQUEST: is answered with the data, as if the digest were another one.
-    pub(super) fn checksum_request(
-        &mut self,
-        device: &Arc<Device>,
-        payload: &[u8],
-        rest: u32,
-    ) -> Result<(), ConnectionError> {
-        self.drain(rest)?;
-        self.resync_request(device, Command::RsDataRequest, payload)
-    }
-
-    /// P_OV_REQUEST: this node does not verify.
-    pub(super) fn verify_request(
-        &mut self,
-        device: &Arc<Device>,
-        payload: &[u8],
-    ) -> Result<(), ConnectionError> {
-        let packet = self.decoded(BlockRequest::decode(payload))?;
-        self.check(device, packet.sector, packet.size, RequestKind::Data)?;
-        self.refuse_read(device, Command::NegRsDReply, &packet)
+        let thin = command == Command::RsThinRequest;
+        resync::receive_request(device, Kind::ResyncRead { thin }, packet, None)
     }
 
     /// P_DATA_REPLY: the data of one of our reads, which goes straight to the application.

@@ -159,11 +159,11 @@ impl Receiver {
                 Assessment::ProtocolError => {
                     return Err(self.refuse("ReportState of an attaching peer without UUIDs"));
                 }
-                Assessment::FinishResync => {
+                Assessment::FinishResync | Assessment::FinishVerify => {
                     resync::finish(device);
                     Step::Done
                 }
-                Assessment::FinishVerify | Assessment::Ignore => Step::Done,
+                Assessment::Ignore => Step::Done,
                 Assessment::Continue(proposal) => self.follow(device, proposal)?,
             };
             if let Step::Done = step {

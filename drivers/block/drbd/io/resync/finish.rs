@@ -4,11 +4,14 @@
 
 use drbd_engine::{
     resync::Progress,
-    state::resync::{
-        finish as decide_finish,
-        finishes_by_itself,
-        FinishUuids,
-        Side, //
+    state::{
+        resync::{
+            finish as decide_finish,
+            finishes_by_itself,
+            FinishUuids,
+            Side, //
+        },
+        ConnState, //
     },
     timer::SECOND_NS, //
 };
@@ -18,6 +21,10 @@ use drbd_sys::{
 };
 use kernel::sync::Arc;
 
+use super::{
+    checksum,
+    verify, //
+};
 use crate::io::{
     device::{
         flag,
@@ -32,6 +39,17 @@ pub(super) fn finish_if_done(device: &Arc<Device>) {
     let Some(local) = device.local() else { return };
     let set_bits = local.bitmap.set_bits();
     drop(local);
+    if device.state().conn.is_verify() {
+        let is_over = device
+            .resync
+            .lock()
+            .verify
+            .is_some_and(|verify| verify.is_over());
+        if is_over {
+            finish(device);
+        }
+        return;
+    }
     let Some(side) = Side::of(device.state().conn) else {
         return;
     };
@@ -60,13 +78,33 @@ pub(crate) fn finish(device: &Arc<Device>) {
     }
     let old = device.state();
     let now_ns = monotonic_ns();
-    let progress = device.resync.lock().progress;
-    let Some(finish) = decide_finish(old, progress.failed_bits(), 0) else {
+    let (progress, left_bits, uses_checksums) = {
+        let resync = device.resync.lock();
+        let left_bits = resync.verify.map_or(0, |verify| verify.left_bits());
+        (resync.progress, left_bits, resync.uses_checksums)
+    };
+    let is_verify = old.conn.is_verify();
+    if is_verify {
+        verify::report_rest(device);
+    }
+    let out_of_sync = device.local().map_or(0, |local| local.bitmap.set_bits());
+    let Some(finish) = decide_finish(old, progress.failed_bits(), out_of_sync) else {
         return;
     };
-    log_done(device, &progress, now_ns);
+    log_done(device, old.conn, &progress, left_bits, now_ns);
+    if is_verify && out_of_sync > 0 {
+        log!(
+            Alert,
+            device,
+            "Online verify found {} 4k block out of sync!",
+            out_of_sync
+        );
+    }
+    if !is_verify && uses_checksums && progress.total_bits() > 0 {
+        checksum::log_saved(device, &progress);
+    }
     let local = device.local();
-    if let Some(local) = &local {
+    if let Some(local) = local.as_ref().filter(|_| !is_verify) {
         // The generation must not promise more than the disk holds.
         if local.backing.flush_sync().is_err() {
             device.resync.lock().done = false;
@@ -107,14 +145,20 @@ pub(crate) fn finish(device: &Arc<Device>) {
     }
 }
 
-fn log_done(device: &Device, progress: &Progress, now_ns: u64) {
+fn log_done(device: &Device, conn: ConnState, progress: &Progress, left_bits: u64, now_ns: u64) {
     let paused_s = progress.paused(now_ns) / SECOND_NS;
     let total_s = now_ns.saturating_sub(progress.start_ns()) / SECOND_NS;
-    let rate = progress.average_rate_kib(now_ns, 0);
+    let rate = progress.average_rate_kib(now_ns, left_bits);
+    let what = if conn.is_verify() {
+        "Online verify"
+    } else {
+        "Resync"
+    };
     log!(
         Info,
         device,
-        "Resync done (total {} sec; paused {} sec; {} K/sec)",
+        "{} done (total {} sec; paused {} sec; {} K/sec)",
+        what,
         total_s.max(1),
         paused_s,
         rate

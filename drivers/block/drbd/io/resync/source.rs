@@ -33,6 +33,7 @@ use kernel::{
 
 use super::THROTTLE_MS;
 use crate::io::{
+    checksums::Digest,
     device::Device,
     peer_request::{
         Kind,
@@ -41,11 +42,13 @@ use crate::io::{
     receiver::ConnectionError, //
 };
 
-/// The target asks for blocks: reads them. On the receiver, which waits while the range is in use.
+/// The target asks for blocks, or a verify for their digest: reads them. On the receiver, which
+/// waits while the range is in use.
 pub(crate) fn receive_request(
     device: &Arc<Device>,
-    command: Command,
+    kind: Kind,
     packet: BlockRequest,
+    digest: Option<KBox<Digest>>,
 ) -> Result<(), ConnectionError> {
     let resource = &device.resource;
     let connection = &resource.connection;
@@ -74,18 +77,17 @@ pub(crate) fn receive_request(
     let Some(Ok(range)) = claimed else {
         return Err(ConnectionError);
     };
-    let thin = command == Command::RsThinRequest;
-    let Some(mut request) = connection.take_request(
-        device,
-        Kind::ResyncRead { thin },
-        packet.sector,
-        packet.size,
-    ) else {
+    let taken = connection.take_request(device, kind, packet.sector, packet.size);
+    let Some(mut request) = taken else {
         device.ranges.lock().remove(range);
         return Err(ConnectionError);
     };
     request.block_id = packet.block_id;
     request.range = Some(range);
+    if digest.is_some() {
+        device.resync.lock().uses_checksums = true;
+    }
+    request.digest = digest;
     let size = usize::try_from(packet.size).unwrap_or(0);
     let Ok(buffer) = connection.account.alloc(&connection.pages, size) else {
         connection.free_request(request);

@@ -38,7 +38,11 @@ use kernel::{
     sync::Arc, //
 };
 
-use super::pace::pace_of;
+use super::{
+    checksum,
+    order,
+    pace::pace_of, //
+};
 use crate::io::{
     after,
     bitmap::Which,
@@ -69,7 +73,8 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
     let Some(local) = device.local() else { return };
     let set_bits = local.bitmap.set_bits();
     let context = resource.context_of(device);
-    let start = match decide_start(device.state(), side, false, set_bits, &context) {
+    let must_wait = order::must_wait(device);
+    let start = match decide_start(device.state(), side, must_wait, set_bits, &context) {
         Ok(start) => start,
         Err(error) => {
             log!(Error, device, "the resync does not start: {}", error.text());
@@ -104,6 +109,7 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
         // What cannot be sent has cost the connection.
         return;
     }
+    order::reconsider(resource);
     device.chore(chore::RESYNC_TURN);
     if start.wait_before_finish {
         leave_time_to_follow(device);
@@ -177,10 +183,13 @@ fn prepare(device: &Arc<Device>, side: Side, set_bits: u64) {
         let _ = deferred.resize(DEFERRED_MAX, Deferred::default(), GFP_KERNEL);
         *device.plan.lock() = Some(Planner::new(shape, deferred));
     }
+    // The source learns it from the first request.
+    let uses_checksums = side == Side::Target && checksum::is_wanted(device);
     let disk_sectors = local.backing.sectors_done();
     let mut resync = device.resync.lock();
     resync.progress = Progress::start(now_ns, set_bits);
     resync.controller = Some(Controller::new(pace, now_ns));
+    resync.uses_checksums = uses_checksums;
     resync.in_flight_sectors = 0;
     resync.last_lazy_write_ns = now_ns;
     resync.throttle = Throttle::new(&Activity {

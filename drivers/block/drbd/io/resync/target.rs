@@ -14,8 +14,7 @@ use drbd_engine::{
         Limits,
         Next,
         Planner,
-        Request,
-        TURN_NS, //
+        Request, //
     },
     state::ConnState,
     timer::TENTH_NS,
@@ -47,7 +46,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use super::THROTTLE_MS;
+use super::{
+    checksum,
+    THROTTLE_MS, //
+};
 use crate::io::{
     bitmap::Bitmap,
     device::Device,
@@ -60,6 +62,9 @@ use crate::io::{
     sender,
     worker::chore, //
 };
+
+/// When to look again for something to ask for.
+pub(super) const TURN_MS: u32 = 10;
 
 /// The target's plan, the worker's alone.
 pub(crate) type Plan = Planner<KVVec<Deferred>>;
@@ -75,37 +80,22 @@ impl DirtyBits for Dirty<'_> {
 }
 
 /// Asks for as much as the controller grants.
-pub(super) fn ask(device: &Arc<Device>, now_ns: u64) -> u32 {
+pub(super) fn ask(device: &Arc<Device>) -> u32 {
     let Some(local) = device.local() else {
         return u32::MAX;
     };
-    let connection = &device.resource.connection;
-    let max_buffers = connection
-        .config()
-        .map_or(0, |config| config.net.max_buffers);
     let mut plan = device.plan.lock();
     let Some(planner) = (*plan).as_mut() else {
         return u32::MAX;
     };
     planner.begin_turn();
     loop {
-        let granted = {
-            let mut resync = device.resync.lock();
-            let limits = Limits {
-                in_flight_sectors: resync.in_flight_sectors,
-                max_buffers,
-            };
-            match &mut resync.controller {
-                Some(controller) => controller.turn(&limits, monotonic_ns()),
-                None => 0,
-            }
-        };
-        if granted == 0 || device.state().conn != ConnState::SyncTarget {
+        if grant(device) == 0 || device.state().conn != ConnState::SyncTarget {
             break;
         }
         match planner.next(&Dirty(&local.bitmap)) {
             Next::Request(request) => {
-                if !ask_for(device, planner, &request, now_ns) {
+                if !ask_for(device, planner, &request) {
                     break;
                 }
             }
@@ -117,11 +107,31 @@ pub(super) fn ask(device: &Arc<Device>, now_ns: u64) -> u32 {
             }
         }
     }
-    u32::try_from(TURN_NS / 10 / 1_000_000).unwrap_or(THROTTLE_MS)
+    TURN_MS
+}
+
+/// How many sectors may be asked for now.
+pub(super) fn grant(device: &Device) -> u32 {
+    let max_buffers = device
+        .resource
+        .connection
+        .config()
+        .map_or(0, |config| config.net.max_buffers);
+    let mut resync = device.resync.lock();
+    let limits = Limits {
+        in_flight_sectors: resync.in_flight_sectors,
+        max_buffers,
+    };
+    let Some(controller) = &mut resync.controller else {
+        return 0;
+    };
+    let granted = controller.turn(&limits, monotonic_ns());
+    resync.wanted_kib = controller.aim_kib();
+    granted
 }
 
 /// Claims a range and asks for it, or puts it off; whether to go on.
-fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: u64) -> bool {
+fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request) -> bool {
     let claimed =
         device
             .ranges
@@ -132,15 +142,15 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: 
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
         Err(Refusal::Malformed) => return false,
     };
-    let sectors = u64::from(request.sectors());
-    {
-        let mut resync = device.resync.lock();
-        resync.in_flight_sectors = resync.in_flight_sectors.saturating_add(sectors);
-        if let Some(controller) = &mut resync.controller {
-            controller.asked(request.sectors());
+    note_asked(device, request.sectors());
+    let range = if device.resync.lock().uses_checksums {
+        match checksum::read(device, request, range) {
+            Ok(()) => return true,
+            Err(range) => range,
         }
-    }
-    device.counters.resync_pending.up();
+    } else {
+        range
+    };
     let thin = request.is_thin
         && device
             .resource
@@ -162,9 +172,19 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request, now_ns: 
     if sent.is_err() {
         device.ranges.lock().remove(range);
         device.counters.resync_pending.take();
-        let _ = now_ns;
     }
     sent.is_ok()
+}
+
+/// Blocks are about to be asked for.
+pub(super) fn note_asked(device: &Device, sectors: u32) {
+    let mut resync = device.resync.lock();
+    resync.in_flight_sectors = resync.in_flight_sectors.saturating_add(u64::from(sectors));
+    if let Some(controller) = &mut resync.controller {
+        controller.asked(sectors);
+    }
+    drop(resync);
+    device.counters.resync_pending.up();
 }
 
 /// Every block was asked for: looks whether that was all.
@@ -251,7 +271,7 @@ pub(crate) fn receive_deallocated(
 }
 
 /// Finds the range that was asked for, and makes it a write, waiting for writes that came before.
-fn claim_reply(
+pub(super) fn claim_reply(
     device: &Arc<Device>,
     kind: Kind,
     sector: Sector,
@@ -313,6 +333,23 @@ pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     forget_asked(device, size_bytes);
 }
 
+/// The source has the same: the blocks are in sync, unless a write came in between, about which the
+/// source's answer says nothing. Whether it was asked. On the asender.
+pub(super) fn is_in_sync(device: &Arc<Device>, sector: Sector, size_bytes: u32) -> bool {
+    let is_believed = {
+        let ranges = device.ranges.lock();
+        let found = ranges.find(RangeKind::ResyncRequest, sector, size_bytes);
+        found.is_some_and(|range| !ranges.is_overtaken(range))
+    };
+    if is_believed {
+        if let Some(local) = device.local() {
+            local.bitmap.set_in_sync(sector, size_bytes);
+        }
+        device.resync.lock().is_same(size_bytes);
+    }
+    release_asked(device, sector, size_bytes)
+}
+
 /// The answer to what was asked for is that there is no data to come. Whether it was asked for.
 pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u32) -> bool {
     let mut ranges = device.ranges.lock();
@@ -328,7 +365,7 @@ pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u3
     found.is_some()
 }
 
-fn forget_asked(device: &Arc<Device>, size_bytes: u32) {
+pub(super) fn forget_asked(device: &Arc<Device>, size_bytes: u32) {
     let sectors = size_bytes >> SECTOR_SHIFT;
     let now_ns = monotonic_ns();
     let mut resync = device.resync.lock();

@@ -138,7 +138,13 @@ impl Asender {
     fn run(&mut self, context: &kthread::Context) {
         let _scope = NoIoScope::enter();
         context.set_fifo_low();
+        let mut cpu_mask_changes = None;
         while !context.should_stop() && !self.resource.connection.is_interrupted() {
+            let changes = self.resource.cpu_mask_changes.load();
+            if cpu_mask_changes != Some(changes) {
+                cpu_mask_changes = Some(changes);
+                self.resource.enter_cpu_mask(context);
+            }
             if self.turn().is_err() {
                 self.resource.lose_connection(ConnState::NetworkFailure);
                 break;

@@ -53,6 +53,7 @@ use kernel::{
 use super::{
     checksums::Checksums,
     device::{
+        Counter,
         Device,
         Gauge, //
     },
@@ -195,6 +196,8 @@ pub(crate) struct Connection {
     pub(crate) receiver_wait: WaitQueue,
     /// When anything was received last.
     pub(crate) last_received_ns: AtomicBits64,
+    /// How often the peer was about to be given up, see [`super::request_timer`].
+    pub(crate) slow_answers: Counter,
     /// When the connection was established last.
     pub(crate) established_ns: AtomicBits64,
     /// 1 once the requests of the peer were allocated.
@@ -255,6 +258,7 @@ impl Connection {
                 asender_wait <- new_wait_queue!("drbd_asender"),
                 receiver_wait <- new_wait_queue!("drbd_receiver"),
                 last_received_ns: AtomicBits64::new(0),
+                slow_answers: Counter::default(),
                 established_ns: AtomicBits64::new(0),
                 pool_filled: AtomicBits32::new(0),
                 peer_requests: Gauge::default(),

@@ -215,6 +215,8 @@ pub(crate) struct Device {
     capacity_sectors: AtomicBits64,
     /// How many reasons there are to hold back application I/O, beside the state.
     pub(crate) gate: Gauge,
+    /// When `disk-timeout` is to be looked at next; the worker's.
+    pub(super) disk_watch_ns: AtomicBits64,
     /// Stepped when mirroring ends; see `drbd_engine::request::Context::mirrored_since_sent`.
     pub(crate) mirror_generation: AtomicBits32,
     /// The number of the last packet that is ordered with others on both sockets.
@@ -279,6 +281,7 @@ impl Device {
                 exposed_uuid: AtomicBits64::new(0),
                 capacity_sectors: AtomicBits64::new(0),
                 gate: Gauge::default(),
+                disk_watch_ns: AtomicBits64::new(0),
                 mirror_generation: AtomicBits32::new(0),
                 packet_seq: AtomicBits32::new(0),
                 peer_seq: AtomicBits32::new(0),

@@ -258,6 +258,11 @@ impl LocalDisk {
         device.chore(chore::SYNC_METADATA);
     }
 
+    /// When the disk became usable. Any context.
+    pub(crate) fn attached_ns(&self) -> u64 {
+        self.attached_ns.load()
+    }
+
     /// Since when the super block in core differs from the disk. Any context.
     pub(crate) fn dirty_since_ns(&self) -> Option<u64> {
         self.facts.lock().dirty_since_ns

@@ -129,6 +129,7 @@ impl Resource {
 
 fn run(resource: &Arc<Resource>, context: &kthread::Context) {
     let _scope = NoIoScope::enter();
+    resource.enter_cpu_mask(context);
     loop {
         log!(Info, resource, "receiver (re)started");
         let mut pause = false;

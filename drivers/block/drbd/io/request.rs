@@ -72,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) error: Option<Error>,
     /// `Device::mirror_generation` at admission.
     pub(crate) mirror_generation: u32,
+    /// When it was admitted; the local disk gets it right after.
+    pub(crate) admitted_ns: u64,
     /// Which copies a read was refused by.
     pub(crate) failed: Failed,
 }
@@ -173,6 +175,15 @@ impl Request {
         let (new, todo) = self.step(device, of_device.mirror_generation, Event::LocalAborted);
         drop(parts);
         self.carry_out(device, new, todo);
+    }
+
+    /// Since when this request of `device` is at the local disk, if it is. Any context.
+    pub(crate) fn at_disk_since(&self, device: &Arc<Device>) -> Option<u64> {
+        if !self.state().has(RequestState::LOCAL_PENDING) {
+            return None;
+        }
+        self.with(|parts| Arc::ptr_eq(&parts.device, device).then_some(parts.admitted_ns))
+            .flatten()
     }
 
     /// Moves the state along; returns it, and what follows.

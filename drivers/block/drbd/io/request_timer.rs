@@ -8,7 +8,8 @@ use drbd_engine::{
     timer::{
         RequestTimer,
         RequestVerdict,
-        Waiting, //
+        Waiting,
+        SECOND_NS, //
     },
 };
 use drbd_sys::{
@@ -20,6 +21,9 @@ use super::{
     receiver::ConnectionError,
     resource::Resource, //
 };
+
+/// How often changed options are looked for where nothing is watched.
+const OPTIONS_NS: u64 = 10 * SECOND_NS;
 
 /// The request timer of a connection, on its asender.
 pub(super) struct RequestWatch {
@@ -40,6 +44,17 @@ impl RequestWatch {
         }
     }
 
+    /// The options may have changed.
+    fn follow_options(&mut self, resource: &Resource) {
+        let Some(config) = resource.connection.config() else {
+            return;
+        };
+        let net = &config.net;
+        if (net.ko_count, net.timeout) != (self.ko_count, self.timeout_ds) {
+            *self = Self::new(net);
+        }
+    }
+
     /// When to look next.
     pub(super) fn deadline_ns(&self) -> u64 {
         self.due_ns
@@ -51,6 +66,7 @@ impl RequestWatch {
         if now_ns < self.due_ns {
             return Ok(());
         }
+        self.follow_options(resource);
         let connection = &resource.connection;
         let waiting = {
             let mut log = connection.log.lock();
@@ -66,7 +82,7 @@ impl RequestWatch {
         let verdict = self.timer.check(&waiting, now_ns);
         self.due_ns = match self.timer.interval_ns() {
             Some(interval_ns) => now_ns.saturating_add(interval_ns / 4),
-            None => u64::MAX,
+            None => now_ns.saturating_add(OPTIONS_NS),
         };
         let limit_ms = self
             .ko_count
@@ -75,6 +91,7 @@ impl RequestWatch {
         match verdict {
             RequestVerdict::Fine | RequestVerdict::DiskTimeout => Ok(()),
             RequestVerdict::PeerSlow { waited_ns } => {
+                connection.slow_answers.add(1);
                 log!(
                     Warning,
                     resource,

@@ -111,6 +111,8 @@ pub(crate) struct Resource {
     pub(crate) waiters: WaitQueue,
     #[pin]
     pub(crate) threads: Mutex<Threads>,
+    /// How often `cpu-mask` was set.
+    pub(super) cpu_mask_changes: AtomicBits32,
 }
 
 impl Resource {
@@ -138,6 +140,7 @@ impl Resource {
                 worker_runs: AtomicBits32::new(0),
                 waiters <- new_wait_queue!("drbd_waiters"),
                 threads <- new_mutex!(Threads::default(), "drbd_threads"),
+                cpu_mask_changes: AtomicBits32::new(0),
             }),
             GFP_KERNEL,
         )
@@ -232,6 +235,11 @@ impl Resource {
         self.control.lock().options = *options;
         let suspends = options.on_no_data == OnNoData::SuspendIo;
         self.suspends_without_data.store(u32::from(suspends));
+    }
+
+    /// The options. May sleep.
+    pub(crate) fn options(&self) -> ResourceOptions {
+        self.control.lock().options
     }
 
     /// Whether a device has a chore.

@@ -45,7 +45,8 @@ use drbd_sys::{
         Operation, //
     },
     disk::DiskOps,
-    log, //
+    log,
+    time::monotonic_ns, //
 };
 use kernel::{
     impl_has_work, new_mutex,
@@ -372,6 +373,7 @@ impl Device {
                 return Ok(());
             }
         };
+        let now_ns = monotonic_ns();
         let mut log = connection.log.lock();
         let state = self.state();
         let plan = match self.route(&bio, state) {
@@ -443,6 +445,7 @@ impl Device {
                 range: bio.range,
                 error: None,
                 mirror_generation: self.mirror_generation.load(),
+                admitted_ns: now_ns,
                 failed: bio.failed,
             },
             start.state(),

@@ -26,6 +26,7 @@ use kernel::{
 use super::{
     after,
     device::Device,
+    disk_timer,
     peer_request::PeerRequest,
     resource::Resource,
     resync,
@@ -137,6 +138,7 @@ impl Resource {
 
 fn run(resource: &Arc<Resource>, context: &kthread::Context) {
     let _scope = NoIoScope::enter();
+    resource.enter_cpu_mask(context);
     resource.worker_runs.set(1);
     loop {
         let stop = context.should_stop();
@@ -184,6 +186,7 @@ fn turn(resource: &Arc<Resource>) -> u32 {
         after::look_after(&device, chores);
         sleep_ms = sleep_ms.min(resync::turn(&device, chores, now_ns));
         sleep_ms = sleep_ms.min(after::sync_when_due(&device, now_ns));
+        sleep_ms = sleep_ms.min(disk_timer::look(&device, now_ns));
     }
     sleep_ms
 }

@@ -202,6 +202,7 @@ fn details(device: &Arc<Device>, level: i32) -> Details {
     Details {
         caches,
         blocked_on_activity_log: (level >= 2).then(|| gauge(&device.resource.delayed)),
+        slow_answers: (level >= 2).then(|| device.resource.connection.slow_answers.get()),
     }
 }
 

@@ -68,6 +68,16 @@ impl Context {
         unsafe { bindings::sched_set_fifo_low(Task::current_raw()) };
     }
 
+    /// Lets the thread run on the processors of `mask` only. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where none of them is online.
+    pub fn set_cpus(&self, mask: &CpuMask) -> Result {
+        // SAFETY: The current task and the mask are valid. `Context` does not leave its thread.
+        to_result(unsafe { bindings::set_cpus_allowed_ptr(Task::current_raw(), mask.0.as_raw()) })
+    }
+
     /// Sets the thread's niceness, -20 (runs first) to 19.
     pub fn set_nice(&self, nice: i8) {
         // SAFETY: The current task is valid. Values out of range are ignored by C.
@@ -233,6 +243,17 @@ impl Drop for Thread {
 pub struct CpuMask(CpumaskVar);
 
 impl CpuMask {
+    /// All processors. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn all() -> Result<Self> {
+        let mut mask = CpumaskVar::new_zero(GFP_KERNEL)?;
+        mask.setall();
+        Ok(Self(mask))
+    }
+
     /// Reads hexadecimal digits, the lowest processor last, with commas between groups of eight.
     /// May sleep.
     ///

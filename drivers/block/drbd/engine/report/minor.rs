@@ -107,6 +107,9 @@ pub struct Details {
     pub caches: Option<(LruStatistics, LruStatistics)>,
     /// With 2 and up: requests that wait for the activity log.
     pub blocked_on_activity_log: Option<u32>,
+    /// How often the peer owed an answer for a quarter of the time after which it is given up; told
+    /// with `proc_details` 2 and more.
+    pub slow_answers: Option<u64>,
 }
 
 /// The lines of one minor.
@@ -222,6 +225,9 @@ impl fmt::Display for MinorText<'_> {
         }
         if let Some(blocked) = self.details.blocked_on_activity_log {
             writeln!(f, "\tblocked on activity log: {blocked}")?;
+        }
+        if let Some(times) = self.details.slow_answers {
+            writeln!(f, "\tslow answers of the peer: {times}")?;
         }
         Ok(())
     }

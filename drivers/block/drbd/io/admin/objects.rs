@@ -16,13 +16,9 @@ use drbd_engine::{
         VolumeNr, //
     },
 };
-use drbd_sys::{
-    kthread::CpuMask,
-    reclaim::NoIoScope, //
-};
+use drbd_sys::reclaim::NoIoScope;
 use kernel::{
     prelude::*,
-    str::CString,
     sync::Arc, //
 };
 
@@ -33,6 +29,7 @@ use super::{
 use crate::{
     control::backend::InfoText,
     io::{
+        cpu_mask,
         device::Device,
         handshake,
         registry::{
@@ -60,7 +57,7 @@ pub(super) fn new_resource(
         let text = format_args!("invalid resource name");
         return Err(info.say(RetCode::INVALID_REQUEST, text));
     }
-    parse_cpu_mask(options)?;
+    cpu_mask::check(options)?;
     match registry.create_resource(checked, options) {
         Ok(_) => Ok(RetCode::NO_ERROR),
         Err(NotCreated::Exists) => {
@@ -133,21 +130,8 @@ pub(super) fn resource_options(
     options: &ResourceOptions,
     _info: &mut InfoText,
 ) -> Outcome {
-    parse_cpu_mask(options)?;
+    cpu_mask::check(options)?;
     resource.set_options(options);
+    resource.apply_cpu_mask();
     Ok(RetCode::NO_ERROR)
-}
-
-/// The option cpu-mask; `None` for no restriction.
-fn parse_cpu_mask(options: &ResourceOptions) -> Result<Option<CpuMask>, RetCode> {
-    let Some(digits) = options
-        .cpu_mask
-        .as_str()
-        .filter(|digits| !digits.is_empty())
-    else {
-        return Ok(None);
-    };
-    let digits = CString::try_from_fmt(format_args!("{digits}")).map_err(|_| RetCode::NO_MEMORY)?;
-    let mask = CpuMask::parse(&digits).map_err(|_| RetCode::CPU_MASK_PARSE)?;
-    Ok(Some(mask).filter(|mask| !mask.is_empty()))
 }

@@ -37,6 +37,7 @@ const RECORDED: Counters = Counters {
 const PLAIN: Details = Details {
     caches: None,
     blocked_on_activity_log: None,
+    slow_answers: None,
 };
 
 const MINOR: MinorText<'static> = MinorText {
@@ -213,6 +214,7 @@ fn details_tell_the_caches_and_who_is_blocked() {
     let details = Details {
         caches: Some((resync, activity_log)),
         blocked_on_activity_log: Some(7),
+        slow_answers: Some(3),
     };
     let text = MinorText {
         details: &details,
@@ -223,7 +225,8 @@ fn details_tell_the_caches_and_who_is_blocked() {
         text.ends_with(
             "\tresync: used:0/61 hits:0 misses:0 starving:0 locked:0 changed:0\n\
              \tact_log: used:3/127 hits:10 misses:4 starving:1 locked:2 changed:5\n\
-             \tblocked on activity log: 7\n"
+             \tblocked on activity log: 7\n\
+             \tslow answers of the peer: 3\n"
         ),
         "{text}"
     );

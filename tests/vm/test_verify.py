@@ -17,8 +17,7 @@ PAIRS = ("ours-ours", "ours-c", "c-ours")
 # Blocks that differ: three neighbours and one alone.
 DIFFER = ((100, 3), (2000, 1))
 DIFFER_KIB = 16
-DIFFER_TEXTS = ("Out of sync: start=800, size=24 (sectors)",
-                "Out of sync: start=16000, size=8 (sectors)")
+DIFFER_BLOCKS = {100, 101, 102, 2000}
 
 
 def pytest_generate_tests(metafunc):
@@ -59,6 +58,13 @@ def verify(driver, other, arguments=""):
     return [node.log_since(marks[node]) for node in (driver, other)]
 
 
+def findings(log):
+    """Blocks that a kernel said to differ; how it puts neighbours together depends on the disk."""
+    found = re.findall(r"Out of sync: start=(\d+), size=(\d+) \(sectors\)", log)
+    return {block for start, size in found
+            for block in range(int(start) // 8, (int(start) + int(size)) // 8)}
+
+
 def assert_equal(nodes):
     t, shentar = nodes
     t.secondary()
@@ -96,8 +102,7 @@ def test_what_differs_is_marked_on_both_sides_and_repaired_by_a_resync(nodes):
     assert "Starting Online Verify from sector 0" in logs[0]
     assert "Online Verify start sector: 0" in logs[1]
     for log in logs:
-        for text in DIFFER_TEXTS:
-            assert text in log
+        assert findings(log) == DIFFER_BLOCKS
         assert "Online verify found 4 4k block out of sync!" in log
         assert re.search("conn\\( Verify[ST] -> Connected \\)", log)
     for node in nodes:
@@ -116,14 +121,14 @@ def test_a_verify_of_a_part_stops_where_it_is_told_to(nodes):
     assert "Starting Online Verify from sector 808" in logs[0]
     assert "Online Verify start sector: 808" in logs[1]
     for log in logs:
-        assert "Out of sync: start=808, size=16 (sectors)" in log
+        assert findings(log) == {101, 102}
         assert "Online verify found 2 4k block out of sync!" in log
         assert "Online Verify reached sector 1600" in log
     # The rest of what differs is found from there on.
     logs = verify(shentar, t)
     assert "Starting Online Verify from sector 1600" in logs[0]
     for log in logs:
-        assert "Out of sync: start=16000, size=8 (sectors)" in log
+        assert findings(log) == {2000}
         assert "Online verify found 3 4k block out of sync!" in log
         assert "reached sector" not in log
     verify(shentar, t, "--start=0 --stop=808s")

@@ -211,6 +211,28 @@ fn neighbours_that_differ_are_reported_together() {
 }
 
 #[test]
+fn neighbours_are_reported_together_in_whatever_order_they_come() {
+    let mut verify = Verify::drive(WHOLE, Sector(80_000), 101);
+    ask_all(&mut verify);
+    let mut answer = |bit: u64, result| {
+        let settled = verify.answered(Sector(bit * 8), 4096, Some(result));
+        settled.report.map(|run| (run.start.0, run.sectors))
+    };
+    for (bit, result) in [
+        (102, VerifyResult::OutOfSync),
+        (103, VerifyResult::InSync),
+        (101, VerifyResult::OutOfSync),
+        (99, VerifyResult::InSync),
+        (100, VerifyResult::OutOfSync),
+        (104, VerifyResult::InSync),
+    ] {
+        assert_eq!(answer(bit, result), None);
+    }
+    assert_eq!(answer(2000, VerifyResult::InSync), Some((800, 24)));
+    assert_eq!(answer(2001, VerifyResult::InSync), None);
+}
+
+#[test]
 fn a_verify_stops_early_only_if_the_peer_understands() {
     let part = Extent {
         start: Sector(17),

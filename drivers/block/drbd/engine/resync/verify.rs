@@ -9,6 +9,8 @@ use crate::wire::VerifyResult;
 
 /// The first protocol in which a verify may start at any sector.
 const ANY_START_APV: u32 = 90;
+/// Answers about blocks that are further apart than this come in the order of the blocks.
+const REORDERED_SECTORS: u64 = 2048;
 
 /// Goes from a start sector to a stop sector, one bit's worth of storage at a time.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,12 @@ pub struct Differing {
     pub start: Sector,
     /// How many sectors.
     pub sectors: u64,
+}
+
+impl Differing {
+    const fn end(&self) -> u64 {
+        self.start.0.saturating_add(self.sectors)
+    }
 }
 
 /// What an answer led to.
@@ -188,7 +196,8 @@ impl Verify {
         self.in_flight = self.in_flight.saturating_sub(1);
         let report = match result {
             Some(VerifyResult::OutOfSync) => self.differs(sector, u64::from(size >> SECTOR_SHIFT)),
-            _ => self.take_report(),
+            _ if self.is_past(sector) => self.take_report(),
+            _ => None,
         };
         Settled {
             report,
@@ -248,9 +257,21 @@ impl Verify {
         }
     }
 
+    /// Whether an answer is about a block so far behind those that differ that no neighbour of them
+    /// is still to come.
+    fn is_past(&self, sector: Sector) -> bool {
+        let near = |last: &Differing| last.end().saturating_add(REORDERED_SECTORS);
+        self.differing.is_some_and(|last| sector.0 > near(&last))
+    }
+
     fn differs(&mut self, sector: Sector, sectors: u64) -> Option<Differing> {
         match &mut self.differing {
-            Some(last) if last.start.0.saturating_add(last.sectors) == sector.0 => {
+            Some(last) if last.end() == sector.0 => {
+                last.sectors = last.sectors.saturating_add(sectors);
+                None
+            }
+            Some(last) if sector.0.saturating_add(sectors) == last.start.0 => {
+                last.start = sector;
                 last.sectors = last.sectors.saturating_add(sectors);
                 None
             }

@@ -48,6 +48,14 @@ pub(crate) enum Action {
     BecomePrimary,
     /// `dump`
     Dump,
+    /// `dump-xml`
+    DumpXml,
+    /// `sh-status`: where everything is written, and drbdsetup's answer for each volume.
+    ShellStatus,
+    /// `sh-driver`: which driver is loaded, in one line.
+    Driver,
+    /// `sh-lr-of`: the resource below a stacked one.
+    LowerResource,
     /// `wait-connect`
     WaitConnect,
     /// `wait-con-int`: waits with a banner and a way out.
@@ -84,6 +92,8 @@ pub(crate) enum Names {
     Whole,
     /// Resources or single volumes.
     Volumes,
+    /// Single volumes.
+    Volume,
     /// Resources; none means all.
     Optional,
     /// It acts on all.
@@ -122,7 +132,7 @@ const fn hidden(name: &'static str, action: Action, names: Names) -> Command {
 }
 
 /// Every command.
-pub(crate) const COMMANDS: [Command; 73] = {
+pub(crate) const COMMANDS: [Command; 74] = {
     use Action::*;
     use Names::*;
     [
@@ -161,18 +171,19 @@ pub(crate) const COMMANDS: [Command; 73] = {
         shown("apply-al", Meta, Volumes),
         shown("suspend-io", SetupMinor, Volumes),
         shown("resume-io", SetupMinor, Volumes),
-        hidden("new-current-uuid", SetupMinor, Volumes),
-        hidden("set-gi", Meta, Volumes),
+        hidden("new-current-uuid", SetupMinor, Volume),
+        hidden("set-gi", Meta, Volume),
         hidden("check-resize", Resize, Volumes),
         hidden("new-resource", NewResource, Whole),
         hidden("new-minor", NewMinor, Volumes),
         hidden("sh-new-minor", NewMinor, Volumes),
         hidden("sh-nop", Nothing, Ignored),
+        hidden("sh-driver", Driver, Ignored),
         hidden("sh-resources", List, Ignored),
         hidden("sh-resource", ListLines, Whole),
         hidden("sh-mod-parms", ModuleParameters, Ignored),
         hidden("sh-dev", Property(self::Property::Device), Volumes),
-        hidden("sh-udev", Property(self::Property::Udev), Volumes),
+        hidden("sh-udev", Property(self::Property::Udev), Volume),
         hidden("sh-minor", Property(self::Property::Minor), Volumes),
         hidden("sh-ll-dev", Property(self::Property::Disk), Volumes),
         hidden("sh-md-dev", Property(self::Property::MetaDisk), Volumes),
@@ -192,9 +203,9 @@ pub(crate) const COMMANDS: [Command; 73] = {
         hidden("fence-peer", Handler(false), Volumes),
         hidden("unfence-peer", Handler(false), Volumes),
         hidden("outdate-peer", Handler(false), Volumes),
-        hidden("dump-xml", NotBuilt, Optional),
-        hidden("sh-lr-of", NotBuilt, Optional),
-        hidden("sh-status", NotBuilt, Optional),
+        hidden("dump-xml", DumpXml, Optional),
+        hidden("sh-lr-of", LowerResource, Volumes),
+        hidden("sh-status", ShellStatus, Ignored),
         hidden("proxy-up", NotBuilt, Optional),
         hidden("proxy-down", NotBuilt, Optional),
         hidden("new-path", NotBuilt, Optional),

@@ -12,7 +12,7 @@ use crate::run::{Runner, Step};
 use crate::selection::{self, Site};
 use crate::source::Sources;
 use crate::world::World;
-use crate::{adjust, dump, handler, reader, registry, version, wait};
+use crate::{adjust, dump, handler, reader, registry, version, wait, xml};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -52,21 +52,20 @@ pub(crate) fn run(arguments: &Arguments, world: &mut World<'_>) -> Outcome<i32> 
         let text = format!("drbdadm: the command '{name}' is not built in this version");
         return Err(Failure::not_possible(text));
     }
-    if arguments.stacked {
-        return Err(Failure::not_possible(
-            "drbdadm: stacked resources (--stacked) are not built in this version",
-        ));
-    }
     command.check_options(&arguments.options)?;
     if command.names == Names::Ignored && !arguments.names.is_empty() {
         writeln!(world.err, "This command will ignore resource names!")?;
     }
-    if matches!(command.names, Names::Whole | Names::Volumes) && arguments.names.is_empty() {
+    let wants_names = matches!(command.names, Names::Whole | Names::Volumes | Names::Volume);
+    if wants_names && arguments.names.is_empty() {
         let text = format!("{}\nNo resource names specified", usage(Some(name), false));
         return Err(Failure::usage(text));
     }
     let mut sources = Sources::default();
     let (config, file) = load(arguments, command, &mut sources, world)?;
+    if arguments.stacked {
+        return stacked(arguments, &config, world);
+    }
     let sites = match command.names {
         Names::Ignored => selection::all(&config, world),
         Names::Optional if arguments.names.is_empty() => selection::all(&config, world),
@@ -81,6 +80,9 @@ pub(crate) fn run(arguments: &Arguments, world: &mut World<'_>) -> Outcome<i32> 
             );
             return Err(Failure::usage(text));
         }
+    }
+    if command.names == Names::Volume && !arguments.names.iter().any(|name| name == "all") {
+        require_volumes(name, &sites)?;
     }
     let mut runner = Runner::new(
         arguments.drbdsetup.as_deref(),
@@ -102,6 +104,44 @@ pub(crate) fn run(arguments: &Arguments, world: &mut World<'_>) -> Outcome<i32> 
         runner: &runner,
     };
     session.run(&sites, world)
+}
+
+/// With `--stacked`, of which no configuration that can be read has any resource.
+fn stacked(arguments: &Arguments, config: &Config, world: &mut World<'_>) -> Outcome<i32> {
+    let Some(name) = arguments.names.first() else {
+        return Ok(0);
+    };
+    if name == "all" {
+        let text = format!(
+            "WARN: nothing stacked for this host ({}), nothing to do in stacked mode!",
+            world.host
+        );
+        return Err(Failure::usage(text));
+    }
+    if config
+        .resources
+        .iter()
+        .any(|resource| resource.name == *name)
+    {
+        let text = format!("'{name}' is a normal resource, and not available in stacked mode.");
+        return Err(Failure::usage(text));
+    }
+    let text = format!("'{name}' not defined in your config (for this host).");
+    Err(Failure::usage(text))
+}
+
+/// Refuses a resource where one of its volumes has to be named.
+fn require_volumes(name: &str, sites: &[Site<'_>]) -> Outcome {
+    let is_one =
+        |site: &&Site<'_>| site.volume.is_some() || site.volumes().all(|volume| volume.implicit);
+    match sites.iter().find(|site| !is_one(site)) {
+        None => Ok(()),
+        Some(site) => Err(Failure::usage(format!(
+            "{name} requires a specific volume id, but none is specified.\n\
+             Try '{name} minor-<minor_number>' or '{name} {}/<vnr>'",
+            site.resource.name
+        ))),
+    }
 }
 
 fn help(name: &str, arguments: &Arguments, world: &mut World<'_>) -> Outcome<i32> {
@@ -208,6 +248,10 @@ impl Session<'_> {
                 }
                 Ok(0)
             }
+            Action::Driver => {
+                writeln!(world.out, "{}", version::driver())?;
+                Ok(0)
+            }
             Action::ModuleParameters => {
                 let count = self.planner.config.global.minor_count;
                 writeln!(
@@ -219,6 +263,11 @@ impl Session<'_> {
             }
             Action::Property(property) => properties(property, sites, world),
             Action::Dump => self.dump(sites, world),
+            Action::DumpXml => self.dump_xml(sites, world),
+            Action::ShellStatus => self.shell_status(sites, world),
+            Action::LowerResource => Err(Failure::usage(
+                "sh-lower-resource only available in stacked mode",
+            )),
             Action::WaitInteractive => {
                 wait::interactive(sites, self.runner, self.planner.extra, world)
             }
@@ -377,6 +426,55 @@ impl Session<'_> {
         world.out.write_all(&output.stdout)?;
         world.err.write_all(&output.stderr)?;
         Ok(code)
+    }
+
+    fn dump_xml(&self, sites: &[Site<'_>], world: &mut World<'_>) -> Outcome<i32> {
+        let config = self.planner.config;
+        let names = &self.arguments.names;
+        let text = if names.is_empty() || names.iter().any(|name| name == "all") {
+            xml::document(config, self.sources)
+        } else {
+            let resources = config.resources.iter().filter(|resource| {
+                let mut named = sites.iter();
+                named.any(|site| std::ptr::eq(site.resource, *resource))
+            });
+            xml::some(resources, self.sources)
+        };
+        write!(world.out, "{text}")?;
+        Ok(0)
+    }
+
+    /// Shell variables, for scripts to evaluate.
+    fn shell_status(&self, sites: &[Site<'_>], world: &mut World<'_>) -> Outcome<i32> {
+        if !self.arguments.dry_run {
+            let file = self.file.display();
+            write!(
+                world.out,
+                "_drbd_version={}\n_drbd_api=1\n_config_file={file}\n\n\n",
+                version::NUMBER
+            )?;
+        }
+        each(sites, |site| {
+            let resource = site.resource;
+            let place = self.sources.file_and_line(resource.span);
+            write!(
+                world.out,
+                "_conf_res_name={}\n_conf_file_line={place}\n\n\
+                 _stacked_on=\n_stacked_on_device=\n_stacked_on_minor=\n",
+                resource.name
+            )?;
+            let mut code = 0;
+            for volume in site.volumes() {
+                writeln!(world.out, "_conf_volume={}", volume.number)?;
+                world.out.flush()?;
+                let step = Step::setup(["sh-status", &volume.minor().to_string()]);
+                code = self.runner.run_or_tell(&step, world)?;
+                if code != 0 {
+                    break;
+                }
+            }
+            Ok(code)
+        })
     }
 
     fn dump(&self, sites: &[Site<'_>], world: &mut World<'_>) -> Outcome<i32> {

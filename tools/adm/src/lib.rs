@@ -37,6 +37,7 @@ mod tree;
 mod version;
 mod wait;
 mod world;
+mod xml;
 
 pub use world::World;
 

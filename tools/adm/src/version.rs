@@ -6,6 +6,8 @@ use crate::run::escaped;
 
 /// The generation of DRBD whose commands and files these are.
 const VERSION: [u32; 3] = [8, 4, 11];
+/// The same as it is printed.
+pub(crate) const NUMBER: &str = "8.4.11";
 
 /// The lines to print.
 pub(crate) fn text() -> String {
@@ -13,8 +15,8 @@ pub(crate) fn text() -> String {
     let driver = Driver::parse(&proc);
     let (tag, [major, minor, patch]) = (env!("CARGO_PKG_VERSION"), VERSION);
     let driver_line = match &driver {
-        Some(driver) => driver.line.as_str(),
-        None => "none",
+        Some(driver) => format!("{} ({})", driver.line, driver.kind(uses_lru_cache())),
+        None => "none".to_owned(),
     };
     format!(
         "DRBDADM_BUILDTAG={}\n\
@@ -25,9 +27,23 @@ pub(crate) fn text() -> String {
          DRBDADM_VERSION={major}.{minor}.{patch}\n",
         escaped(&format!("drbd-rs {tag}")),
         driver.as_ref().map_or(0, |driver| code(driver.version)),
-        escaped(driver_line),
+        escaped(&driver_line),
         code(VERSION),
     )
+}
+
+/// One line that says which driver is loaded.
+pub(crate) fn driver() -> String {
+    let proc = std::fs::read_to_string("/proc/drbd").unwrap_or_default();
+    match Driver::parse(&proc) {
+        Some(driver) => format!("DRBD {}: {}", driver.line, driver.kind(uses_lru_cache())),
+        None => "no DRBD driver is loaded".to_owned(),
+    }
+}
+
+/// Only the kernel's own driver needs that module.
+fn uses_lru_cache() -> bool {
+    std::path::Path::new("/sys/module/lru_cache/holders/drbd").exists()
 }
 
 fn code([major, minor, patch]: [u32; 3]) -> u32 {
@@ -42,6 +58,18 @@ struct Driver {
 }
 
 impl Driver {
+    /// Who made it. All of generation 8.4 show the same version, so that tools take them for the
+    /// same.
+    fn kind(&self, uses_lru_cache: bool) -> &'static str {
+        if self.line.contains("GIT-hash:") || self.version[..2] != VERSION[..2] {
+            "LINBIT's driver"
+        } else if uses_lru_cache {
+            "the kernel's own driver"
+        } else {
+            "drbd-rs"
+        }
+    }
+
     fn parse(proc: &str) -> Option<Self> {
         let mut lines = proc.lines();
         let version = lines.next()?.strip_prefix("version: ")?;
@@ -68,6 +96,10 @@ mod tests {
         let driver = Driver::parse(proc).unwrap();
         assert_eq!(code(driver.version), 0x08_040b);
         assert_eq!(driver.line, "8.4.11 (api:1/proto:86-101) srcversion: ABC");
+        assert_eq!(driver.kind(false), "drbd-rs");
+        assert_eq!(driver.kind(true), "the kernel's own driver");
+        let theirs = Driver::parse("version: 9.2.10 (api:2/proto:86-122)\nGIT-hash: 1\n").unwrap();
+        assert_eq!(theirs.kind(false), "LINBIT's driver");
         assert!(Driver::parse("").is_none());
         assert!(Driver::parse("version: x").is_none());
     }

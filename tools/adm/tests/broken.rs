@@ -73,7 +73,6 @@ fn a_missing_file_and_unknown_names_have_their_exit_codes() {
             1,
             "operates on whole resources",
         ),
-        (format!("{config} dump-xml"), 20, "not built"),
         (
             format!("{config} -s /nonexistent down r0"),
             20,

@@ -7,7 +7,9 @@
 
 mod connect;
 mod disk;
+mod log_size;
 mod objects;
+mod resize;
 mod role;
 mod snapshot;
 mod sync;
@@ -48,6 +50,7 @@ use crate::control::backend::{
     DeviceSnapshot,
     DeviceSummary,
     InfoText,
+    ResizeRequest,
     ResourceId,
     ResourceSnapshot,
     ResourceSummary, //
@@ -278,6 +281,10 @@ impl Backend for Arc<Registry> {
         self.on_device(minor, role::demote)
     }
 
+    fn resize(&self, minor: Minor, request: &ResizeRequest, info: &mut InfoText) -> RetCode {
+        self.on_device(minor, |device| resize::resize(device, request, info))
+    }
+
     fn invalidate(&self, minor: Minor, _info: &mut InfoText) -> RetCode {
         self.on_device(minor, sync::invalidate)
     }
@@ -312,10 +319,8 @@ impl Backend for Arc<Registry> {
         self.on_device(minor, |device| sync::verify(device, start, stop))
     }
 
-    fn new_current_uuid(&self, minor: Minor, clear_bitmap: bool, info: &mut InfoText) -> RetCode {
-        self.on_device(minor, |device| {
-            sync::new_current_uuid(device, clear_bitmap, info)
-        })
+    fn new_current_uuid(&self, minor: Minor, clear_bitmap: bool, _info: &mut InfoText) -> RetCode {
+        self.on_device(minor, |device| sync::new_current_uuid(device, clear_bitmap))
     }
 
     fn timeout_type(&self, minor: Minor) -> u32 {

@@ -342,7 +342,8 @@ fn refuse_metadata(device: &Device, error: MetaError) -> RetCode {
     RetCode(i32::try_from(error.return_code()).unwrap_or(0))
 }
 
-fn slots(extents: u32) -> Result<KVVec<Slot>, RetCode> {
+/// Storage for a log of this many extents. May sleep.
+pub(super) fn slots(extents: u32) -> Result<KVVec<Slot>, RetCode> {
     let count = usize::try_from(extents).map_err(|_| RetCode::NO_MEMORY)?;
     let mut slots = KVVec::new();
     slots

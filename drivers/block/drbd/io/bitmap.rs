@@ -216,6 +216,11 @@ impl Bitmap {
         }
     }
 
+    /// Whether any page differs from the disk. Any context.
+    pub(crate) fn is_dirty(&self) -> bool {
+        (0..self.dirty.len()).any(|index| self.dirty.load(index).is_some_and(|word| word != 0))
+    }
+
     /// Marks a page clean, and says whether it was dirty.
     fn take_dirty(&self, page: u64) -> bool {
         let mask = 1u64 << (page % 64);

@@ -284,6 +284,16 @@ impl Layout {
         Sector(self.usable)
     }
 
+    /// Whether a backing device of this size still is as it was when the layout was made: internal
+    /// metadata lie at its end, and no storage that could be used has come.
+    pub fn is_for(&self, backing_sectors: u64) -> bool {
+        if self.placement.is_internal() {
+            return self.placement.superblock_sector(backing_sectors) == Ok(self.superblock());
+        }
+        let covered = self.bitmap_sectors.saturating_mul(DATA_PER_BITMAP_SECTOR);
+        backing_sectors.min(covered).min(MAX_DATA_SECTORS) == self.usable
+    }
+
     /// The first and the last sector that metadata I/O may touch.
     pub const fn sectors(&self) -> RangeInclusive<u64> {
         self.first..=self.last
@@ -414,6 +424,16 @@ mod tests {
             assert_eq!(layout.usable(), Sector(usable));
             assert_eq!(layout.sectors(), usable..=superblock + 7);
         }
+    }
+
+    #[test]
+    fn a_layout_is_for_devices_that_keep_their_size() {
+        let layout = internal(204_800);
+        assert!(layout.is_for(204_800) && layout.is_for(204_807));
+        assert!(!layout.is_for(204_792) && !layout.is_for(409_600));
+        let external =
+            Layout::fresh(Placement::FlexibleExternal, 100_000, 4096, Ring::DEFAULT).unwrap();
+        assert!(external.is_for(100_000) && !external.is_for(200_000));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use kernel::{
 
 use super::{
     has_disk,
+    log_size,
     Outcome, //
 };
 use crate::{
@@ -31,7 +32,8 @@ use crate::{
         attach,
         device::{
             flag,
-            Device, //
+            Device,
+            LocalRef, //
         },
         held_io::HeldIo,
         resync::order,
@@ -55,8 +57,7 @@ pub(super) fn change_options(
     let mut conf = conf.clone();
     conf.al_extents = local.layout.ring().clamp_extents(conf.al_extents);
     if conf.al_extents != old.al_extents {
-        let text = format_args!("al-extents can only change while the disk is detached");
-        return Err(info.say(RetCode::INVALID_REQUEST, text));
+        change_log(device, &local, conf.al_extents, info)?;
     }
     conf.rs_discard_granularity = attach::discard_granularity(device, &local.backing, &conf);
     let keeps_log = conf.al_updates;
@@ -78,6 +79,26 @@ pub(super) fn change_options(
         let _ = device.send_sync_param();
     }
     Ok(RetCode::NO_ERROR)
+}
+
+fn change_log(
+    device: &Arc<Device>,
+    local: &LocalRef,
+    extents: u32,
+    info: &mut InfoText,
+) -> Result<(), RetCode> {
+    let changed = HeldIo::new(device).and_then(|held| {
+        let changed = log_size::change(device, local, extents);
+        drop(held);
+        changed
+    });
+    changed.map_err(|error| match error {
+        error if error == EIO => RetCode::IO_META_DISK,
+        _ => {
+            let text = format_args!("Try again without changing current al-extents setting");
+            info.say(RetCode::NO_MEMORY, text)
+        }
+    })
 }
 
 /// DETACH.

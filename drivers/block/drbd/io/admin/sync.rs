@@ -24,20 +24,17 @@ use kernel::{
 };
 
 use super::Outcome;
-use crate::{
-    control::backend::InfoText,
-    io::{
-        after,
-        bitmap::Which,
-        device::{
-            flag,
-            Device,
-            LocalRef, //
-        },
-        held_io::HeldIo,
-        resync,
-        state::How, //
+use crate::io::{
+    after,
+    bitmap::Which,
+    device::{
+        flag,
+        Device,
+        LocalRef, //
     },
+    held_io::HeldIo,
+    resync,
+    state::How, //
 };
 
 /// From this protocol version on a peer knows how to skip the initial resync.
@@ -148,11 +145,7 @@ fn begin_generation(device: &Arc<Device>) {
 }
 
 /// NEW_C_UUID.
-pub(super) fn new_current_uuid(
-    device: &Arc<Device>,
-    clear_bitmap: bool,
-    info: &mut InfoText,
-) -> Outcome {
+pub(super) fn new_current_uuid(device: &Arc<Device>, clear_bitmap: bool) -> Outcome {
     let local = require_disk(device)?;
     let state = device.state();
     let version = device.resource.connection.version();
@@ -163,8 +156,7 @@ pub(super) fn new_current_uuid(
     if skips_sync {
         log!(Info, device, "Preparing to skip initial sync");
     } else if state.conn != ConnState::StandAlone {
-        let text = format_args!("disconnect first");
-        return Err(info.say(RetCode::CONNECTED, text));
+        return Err(RetCode::CONNECTED);
     }
     let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
     local.change(device, |superblock| superblock.uuids.set_bitmap(0));

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Another number of activity log extents, online (spec §2.4, §3.5).
+
+use drbd_engine::activity_log::{
+    block,
+    ActivityLog, //
+};
+use drbd_sys::{
+    hash::crc32c,
+    sync_io::SyncIo, //
+};
+use kernel::prelude::*;
+
+use crate::io::{
+    attach,
+    device::{
+        Device,
+        LocalRef, //
+    },
+};
+
+/// How often the bitmap is written before the log counts as busy.
+const ATTEMPTS: u32 = 5;
+
+/// Replaces the log by an empty one of `extents` extents. The caller holds back application I/O.
+/// May sleep.
+///
+/// What the log stands for is in the bitmap on disk by then, and no extent is in use, so whatever
+/// part of the old log a crash leaves names no more than it has to.
+///
+/// # Errors
+///
+/// `EBUSY` where writes of the peer keep extents in use, `ENOMEM`, and those of the metadata
+/// device, which cost the disk.
+pub(super) fn change(device: &Device, local: &LocalRef, extents: u32) -> Result {
+    let slots = attach::slots(extents).map_err(|_| ENOMEM)?;
+    let log = ActivityLog::new(slots, local.layout.ring());
+    // No transaction is written while this is held.
+    let mut meta = local.meta.lock();
+    let emptied = empty(device, local, &mut meta.page, log)
+        .and_then(|()| initialize(local, &mut meta.activity_log));
+    drop(meta);
+    match emptied {
+        Err(error) if error == EBUSY => return Err(error),
+        emptied => local.judge_metadata(device, emptied)?,
+    }
+    local.change(device, |superblock| superblock.al_extents = extents);
+    local.sync(device)
+}
+
+/// Brings the bitmap to disk and puts `log` in the place of the old one, whose extents are idle.
+fn empty(
+    device: &Device,
+    local: &LocalRef,
+    page_io: &mut SyncIo,
+    log: crate::io::disk::Extents,
+) -> Result {
+    let (_, _, pages) = local.bitmap.dimensions();
+    for _ in 0..ATTEMPTS {
+        for page in 0..pages {
+            local
+                .bitmap
+                .write_page_if_dirty(device, local, page_io, page)?;
+        }
+        if local.flushes_metadata() {
+            page_io.device().flush_sync()?;
+        }
+        let mut present = local.activity_log.lock();
+        // A bit that was set meanwhile is of an extent that was in use.
+        if present.statistics().used == 0 && !local.bitmap.is_dirty() {
+            let old = core::mem::replace(&mut *present, log);
+            drop(present);
+            drop(old);
+            return Ok(());
+        }
+    }
+    Err(EBUSY)
+}
+
+/// Writes every block of the ring anew.
+fn initialize(local: &LocalRef, block_io: &mut SyncIo) -> Result {
+    let blocks = local.layout.ring().blocks();
+    for number in 0..blocks {
+        block::initialize(block_io.page()?, |bytes| crc32c(0, bytes));
+        let sector = local.layout.activity_log_block(number).ok_or(EINVAL)?;
+        let is_last = number.checked_add(1) == Some(blocks);
+        local.write_page(block_io, sector, is_last && local.flushes_metadata())?;
+    }
+    Ok(())
+}

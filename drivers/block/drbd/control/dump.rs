@@ -5,7 +5,7 @@
 //! A dump holds nothing between two messages but a cursor: the number of the resource and of the
 //! volume it has come to. Objects that come or go meanwhile are listed or not.
 
-use super::backend::{volumes, Backend, ResourceId};
+use super::backend::{volumes, Backend, ConnectionSnapshot, ResourceId};
 use super::command::secrets_for;
 use super::event::Events;
 use super::message::{self, Head, Occasion};
@@ -49,18 +49,22 @@ const CONNECTIONS: &[Kind] = &[Kind::Connection];
 const PEER_DEVICES: &[Kind] = &[Kind::PeerDevice];
 const EVERYTHING: &[Kind] = &[
     Kind::Resource,
-    Kind::Connection,
+    Kind::AnyConnection,
     Kind::Device,
-    Kind::PeerDevice,
+    Kind::AnyPeerDevice,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Resource,
     Connection,
+    /// Also one that is not configured.
+    AnyConnection,
     Device,
     DeviceOrNone,
     PeerDevice,
+    /// Also where the connection is not configured.
+    AnyPeerDevice,
 }
 
 /// The cursor's meaning.
@@ -152,7 +156,8 @@ impl<B: Backend, E: Events> Control<B, E> {
                 continue;
             };
             let objects = &mut scratch.objects;
-            if !self.describe(position.resource, item, objects) {
+            let lists_all = command == Command::GetInitialState;
+            if !self.describe(position.resource, item, lists_all, objects) {
                 continue;
             }
             if command == Command::GetInitialState {
@@ -183,19 +188,30 @@ impl<B: Backend, E: Events> Control<B, E> {
         })
     }
 
-    /// Describes an item; false if it is gone.
-    fn describe(&self, resource: ResourceId, item: Item, objects: &mut Objects) -> bool {
+    /// Describes an item; false if it is gone, or has no configured connection although it needs
+    /// one, which it does not if the dump `lists_all`.
+    fn describe(
+        &self,
+        resource: ResourceId,
+        item: Item,
+        lists_all: bool,
+        objects: &mut Objects,
+    ) -> bool {
         let backend = &self.backend;
-        match item {
+        let found = match item {
             Item::Resource | Item::NoVolume => objects.describe_resource(backend, resource),
-            Item::Connection => {
-                objects.describe_resource(backend, resource) && objects.has_connection
+            Item::Connection => objects.describe_resource(backend, resource),
+            Item::Device(minor) | Item::PeerDevice(minor) => {
+                objects.describe_device(backend, minor)
             }
-            Item::Device(minor) => objects.describe_device(backend, minor),
-            Item::PeerDevice(minor) => {
-                objects.describe_device(backend, minor) && objects.has_connection
-            }
+        };
+        let needs_connection = matches!(item, Item::Connection | Item::PeerDevice(_));
+        if !found || !needs_connection || objects.has_connection {
+            return found;
         }
+        // StandAlone, and nothing is known of a peer.
+        objects.connection.clone_from(&ConnectionSnapshot::EMPTY);
+        lists_all
     }
 
     fn resource_info(&self, resource: ResourceId) -> drbd_engine::config::info::ResourceInfo {
@@ -367,6 +383,8 @@ impl Position {
                     true => self.once(Item::Connection),
                     false => None,
                 },
+                Kind::AnyConnection => self.once(Item::Connection),
+                Kind::AnyPeerDevice => self.next_volume(backend).map(Item::PeerDevice),
                 Kind::Device => self.next_volume(backend).map(Item::Device),
                 Kind::DeviceOrNone => self.next_device_or_none(backend),
                 Kind::PeerDevice => match self.has_connection(backend) {

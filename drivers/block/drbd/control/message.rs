@@ -67,11 +67,17 @@ pub(crate) fn context<'a>(
     connection: Option<&'a ConnectionSnapshot>,
     device: Option<&DeviceSnapshot>,
 ) -> Context<'a> {
+    // A connection that is not configured has no addresses.
+    let is_there = |address: &&[u8]| !address.is_empty();
     Context {
         volume: device.map(|device| u32::from(device.volume.0)),
         resource_name: Some(resource.name.as_bytes()),
-        my_address: connection.map(|connection| connection.my_address.as_bytes()),
-        peer_address: connection.map(|connection| connection.peer_address.as_bytes()),
+        my_address: connection
+            .map(|connection| connection.my_address.as_bytes())
+            .filter(is_there),
+        peer_address: connection
+            .map(|connection| connection.peer_address.as_bytes())
+            .filter(is_there),
     }
 }
 

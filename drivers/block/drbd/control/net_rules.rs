@@ -20,10 +20,7 @@ pub(crate) fn check(
         check_change(resource, old, new, info)?;
     }
     if new.two_primaries && new.wire_protocol != Protocol::C {
-        return Err(info.say(
-            RetCode::NOT_PROTOCOL_C,
-            format_args!("allow-two-primaries needs protocol C"),
-        ));
+        return Err(RetCode::NOT_PROTOCOL_C);
     }
     if resource.fences_with_stonith && new.wire_protocol == Protocol::A {
         return Err(RetCode::STONITH_AND_PROTOCOL_A);

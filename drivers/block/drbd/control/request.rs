@@ -64,13 +64,16 @@ impl<'a> Parsed<'a> {
         let command = Command::from_number(request.command).ok_or(Unanswerable::UnknownCommand)?;
         let (header, rest) = UserHeader::split(request.message).ok_or(Unanswerable::Malformed)?;
         let attributes = Attributes::new(rest);
+        let context = attributes.find(ATTRIBUTE_CONTEXT);
+        // All tools say so; what does not is none of theirs.
+        if context.is_some_and(|attribute| !attribute.is_nest()) {
+            return Err(Unanswerable::Malformed);
+        }
         Ok(Self {
             command,
             header,
             attributes,
-            raw_context: attributes
-                .find(ATTRIBUTE_CONTEXT)
-                .map(|attribute| attribute.raw),
+            raw_context: context.map(|attribute| attribute.raw),
             context: Context::find(attributes)?,
         })
     }

@@ -10,9 +10,9 @@ use super::dump::Cursor;
 use super::event::{Event, EventWriter, Events, Multicast, Object, ResourceChange, VolumeChange};
 use super::request::{Request, Unanswerable};
 use super::{Control, Scratch};
-use drbd_engine::config::attr::{Attributes, Writer};
+use drbd_engine::config::attr::{Attributes, Writer, FLAG_NESTED};
 use drbd_engine::config::command::Command;
-use drbd_engine::config::context::{info_text, NO_MINOR};
+use drbd_engine::config::context::{info_text, ATTRIBUTE_CONTEXT, NO_MINOR};
 use drbd_engine::config::field::{Secrets, Settings, Value};
 use drbd_engine::config::info::{
     ConnectionInfo, ConnectionStatistics, DeviceStatistics, NotificationHeader, NotificationKind,
@@ -29,6 +29,16 @@ use std::string::{String, ToString};
 use std::sync::{Mutex, MutexGuard};
 use std::vec;
 use std::vec::Vec;
+
+/// Names an object in a request, as tools do: with the flag of nests.
+fn put_context(writer: &mut Writer<'_>, context: &Context<'_>) {
+    let mut buffer = [0; 512];
+    let mut own = Writer::new(&mut buffer);
+    context.encode(&mut own);
+    let mut attributes = Attributes::new(own.finish().unwrap());
+    let attribute = attributes.next().unwrap();
+    writer.put_bytes(ATTRIBUTE_CONTEXT | FLAG_NESTED, attribute.payload);
+}
 
 /// The status message of the C driver, from the user header on.
 const STATUS: &[u8] = include_bytes!("../../../../tests/engine/data/netlink-status.bin");
@@ -469,7 +479,7 @@ impl Bench {
             resource_name: Some(name.as_bytes()),
             ..Context::default()
         };
-        self.run(command, NO_MINOR, 0, |writer| context.encode(writer))
+        self.run(command, NO_MINOR, 0, |writer| put_context(writer, &context))
     }
 
     fn new_minor(&mut self, name: &str, minor: u32, volume: u32) -> Answer {
@@ -478,7 +488,9 @@ impl Bench {
             resource_name: Some(name.as_bytes()),
             ..Context::default()
         };
-        self.run(Command::NewMinor, minor, 0, |writer| context.encode(writer))
+        self.run(Command::NewMinor, minor, 0, |writer| {
+            put_context(writer, &context)
+        })
     }
 
     fn on_minor(&mut self, command: Command, minor: u32) -> Answer {
@@ -506,7 +518,7 @@ impl Bench {
             ..Context::default()
         };
         self.run(Command::Connect, NO_MINOR, 0, |writer| {
-            context.encode(writer);
+            put_context(writer, &context);
             net.encode(writer, Secrets::Show);
         })
     }
@@ -539,7 +551,7 @@ impl Bench {
                 resource_name: Some(name.as_bytes()),
                 ..Context::default()
             };
-            context.encode(&mut writer);
+            put_context(&mut writer, &context);
         }
         let message = writer.finish().unwrap().to_vec();
         let mut cursor = Cursor::default();
@@ -842,7 +854,7 @@ fn connect_checks_the_options_against_each_other() {
         ..Context::default()
     };
     let answer = bench.run(Command::Connect, NO_MINOR, 0, |writer| {
-        elsewhere.encode(writer)
+        put_context(writer, &elsewhere)
     });
     assert_eq!(answer.code, RetCode::NET_CONFIGURED);
     let answer = bench.named(Command::Connect, "r0");
@@ -860,7 +872,7 @@ fn a_connection_is_named_by_both_addresses_and_nothing_else() {
     };
     let mut disconnect = |context: Context<'_>, minor| {
         bench.run(Command::Disconnect, minor, 0, |writer| {
-            context.encode(writer)
+            put_context(writer, &context)
         })
     };
     assert_eq!(disconnect(context, 2).text, "no minor number expected");
@@ -889,7 +901,7 @@ fn net_options_cannot_change_what_a_running_resync_or_two_primaries_need() {
             ..Context::default()
         };
         bench.run(Command::ChangeNetOptions, NO_MINOR, 0, |writer| {
-            context.encode(writer);
+            put_context(writer, &context);
             let nest = writer.begin(NetConf::ATTRIBUTE, 0);
             writer.put_value(number, value);
             writer.end(nest);

@@ -35,6 +35,12 @@ impl<'a> Attribute<'a> {
         Attributes::new(self.payload)
     }
 
+    /// Whether it says of itself that it holds a list of attributes.
+    pub fn is_nest(&self) -> bool {
+        let kind = self.raw.get(2..HEADER_SIZE).and_then(<[u8]>::first_chunk);
+        kind.is_some_and(|kind| u16::from_ne_bytes(*kind) & FLAG_NESTED != 0)
+    }
+
     /// The payload as u8. Longer payloads are accepted, as the kernel's liberal parser does.
     pub fn as_u8(&self) -> Option<u8> {
         self.payload.first().copied()

@@ -270,6 +270,18 @@ impl Field {
         self
     }
 
+    /// The nearest allowed value, for options where everybody takes that for what was meant.
+    #[must_use]
+    pub fn clamped<'a>(&self, value: Value<'a>) -> Value<'a> {
+        const CLAMPED: [&str; 3] = ["al-extents", "c-plan-ahead", "resync-rate"];
+        match (self.kind, value) {
+            (Kind::U32 { min, max, .. }, Value::U32(value)) if CLAMPED.contains(&self.name) => {
+                Value::U32(value.clamp(min, max))
+            }
+            _ => value,
+        }
+    }
+
     /// Whether the option may have this value.
     pub fn allows(&self, value: Value<'_>) -> bool {
         match (self.kind, value) {
@@ -544,7 +556,7 @@ pub trait Settings: Sized + 'static {
                     reason: Reason::Malformed,
                 });
             };
-            self.set(field, value)?;
+            self.set(field, field.clamped(value))?;
             present.insert(field.number);
         }
         Ok(present)

@@ -36,6 +36,13 @@ def flavour(request) -> Flavour:
     return Flavour(request.config.getoption("module"), request.config.getoption("tools"))
 
 
+@pytest.fixture(scope="session")
+def oracle(request) -> None:
+    """For tests that run only when they are asked for."""
+    if not request.config.getoption("long"):
+        pytest.skip("takes minutes; give --long")
+
+
 def _name(request: pytest.FixtureRequest) -> str:
     return re.sub(r"[^\w.-]+", "_", request.node.name)
 

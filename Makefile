@@ -16,7 +16,7 @@ ROOT_CARGO := $(GROUND) run env CARGO_TARGET_DIR=/ground/checkout/build/target-l
 WORKSPACES := tests $(if $(wildcard tools/*/Cargo.toml),tools)
 PROGRAMS := drbdadm drbdsetup drbdmeta
 CRATE_ROOTS := $(addprefix drivers/block/drbd/,drbd.rs engine/drbd_engine.rs sys/drbd_sys.rs \
-	bindings/prelude.rs) tests/vm/guest/agent.rs
+	bindings/prelude.rs) $(addprefix tests/vm/guest/,agent.rs relay.rs)
 
 DESTDIR ?=
 PREFIX ?= /usr
@@ -46,6 +46,12 @@ else
 ko:
 	@$(GROUND) module KRUSTFLAGS=-Dwarnings
 endif
+
+# help: make ko-um, make ko-debug   the module for User Mode Linux, for the debug kernel
+.PHONY: ko-um ko-debug
+ko-um ko-debug: ko-%:
+	@$(GROUND) prepare --lane $*
+	@$(GROUND) module --lane $* KRUSTFLAGS=-Dwarnings
 
 # help: make ko-check CRATE=engine|sys|drbd   compile one crate (and what it needs), no linking
 CRATE ?= drbd
@@ -108,10 +114,17 @@ fuzz:
 
 # help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
+PYTEST = $(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
+	$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
 .PHONY: vm-test
 vm-test: ko peer
-	$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
-		$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
+	$(PYTEST)
+
+# help: make um-test [TESTS=]      the same on User Mode Linux, at native speed
+# help: make debug-test [TESTS=]   the same on a kernel that watches locks, memory and sleeping
+.PHONY: um-test debug-test
+um-test debug-test: %-test: ko-% peer
+	DRBD_LANE=$* $(PYTEST)
 
 # help: make bench [ROWS=] [RUNS=5] [LANE=qemu|engine]   side by side with the C driver: table, JSON,
 # help:                  plot in build/bench/; engine: instructions of the engine's hot functions

@@ -16,7 +16,7 @@ import editor  # noqa: E402
 import module  # noqa: E402
 from buildroot import build_root, network_and_cargo, run_in_root  # noqa: E402
 from cache import GroundError, cache_dir  # noqa: E402
-from guestimage import base_images  # noqa: E402
+from guestimage import base_images, lane_modules  # noqa: E402
 from kernel import (  # noqa: E402
     OBJTREE,
     SOURCE,
@@ -25,6 +25,7 @@ from kernel import (  # noqa: E402
     object_tree,
     resolve,
 )
+from lane import LANES, lane_kernel  # noqa: E402
 
 
 def prepare(options: argparse.Namespace) -> int:
@@ -34,6 +35,9 @@ def prepare(options: argparse.Namespace) -> int:
     kernel_source(root, kernel)
     object_tree(root, kernel)
     base_images(root, kernel)
+    for lane in options.lane:
+        lane_kernel(lane, kernel)
+        lane_modules(root, kernel, lane)
     print(f"ground: ready, kernel {kernel.release}, cache {cache_dir()}")
     return 0
 
@@ -41,7 +45,7 @@ def prepare(options: argparse.Namespace) -> int:
 def build(options: argparse.Namespace) -> int:
     variables = [argument for argument in options.arguments if "=" in argument]
     targets = [argument for argument in options.arguments if "=" not in argument]
-    return module.build(targets, variables, options.output)
+    return module.build(targets, variables, options.output, options.lane)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -73,9 +77,13 @@ def main() -> int:
     commands = parser.add_subparsers(dest="name", required=True)
     command = commands.add_parser("prepare", help="make everything that is missing or damaged")
     command.add_argument("--update", action="store_true", help="look for a newer kernel")
+    command.add_argument("--lane", action="append", choices=LANES[1:], default=[],
+                         help="the kernel of another lane as well, repeatable")
     command.set_defaults(act=prepare)
     command = commands.add_parser("module", help="build build/drbd.ko; arguments go to kbuild")
-    command.add_argument("--output", default="build/module", help="kbuild's output directory")
+    command.add_argument("--output", help="kbuild's output directory")
+    command.add_argument("--lane", choices=LANES, default="stock",
+                         help="for which kernel: other lanes make build/drbd-LANE.ko")
     command.add_argument("arguments", nargs="*")
     command.set_defaults(act=build)
     command = commands.add_parser("run", help="run a command in the build root, in the checkout")

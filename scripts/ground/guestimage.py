@@ -15,6 +15,7 @@ from buildroot import root_key, run_in_root
 from cache import GroundError, ensure, key_of
 from cpio import Archive
 from kernel import Kernel, kernel_files
+from lane import lane_kernel
 
 BASE_PACKAGES = """
 bash coreutils diffutils drbd-utils e2fsprogs ethtool findutils grep hostname iproute2
@@ -89,8 +90,8 @@ def _module_closure(dependencies: dict[str, list[str]]) -> list[str]:
     return sorted(wanted)
 
 
-def _depmod(root: Path, kernel: Kernel, tree: Path) -> None:
-    result = run_in_root(root, ["depmod", "-b", "/ground/output", kernel.release], capture=True,
+def _depmod(root: Path, release: str, tree: Path) -> None:
+    result = run_in_root(root, ["depmod", "-b", "/ground/output", release], capture=True,
                          binds={"/ground/output": tree})
     if result.returncode:
         raise GroundError(f"depmod failed in the build root: {result.stdout.strip()}")
@@ -104,7 +105,7 @@ def _pack_modules(archive: Archive, root: Path, kernel: Kernel, work: Path) -> N
     shutil.copytree(files / "modules", directory / "kernel")
     for index in files.glob("modules.*"):
         shutil.copy(index, directory)
-    _depmod(root, kernel, work)
+    _depmod(root, kernel.release, work)
     dependencies = {}
     for line in (directory / "modules.dep").read_text().splitlines():
         path, needs = line.split(":", 1)
@@ -116,7 +117,7 @@ def _pack_modules(archive: Archive, root: Path, kernel: Kernel, work: Path) -> N
             source.with_suffix("").write_bytes(lzma.decompress(source.read_bytes()))
     for source in directory.rglob("*.ko.xz"):
         source.unlink()
-    _depmod(root, kernel, work)
+    _depmod(root, kernel.release, work)
     base = f"usr/lib/modules/{kernel.release}"
     for path in sorted(directory.rglob("*")):
         if path.is_file():
@@ -165,18 +166,49 @@ def base_images(root: Path, kernel: Kernel, quick: bool = False) -> Path:
                   needed_mib=768, quick=quick)
 
 
-def agent(root: Path) -> Path:
-    """The program in a guest that runs commands for the test runner, built in the build root."""
-    source = Path(__file__).resolve().parents[2] / "tests/vm/guest/agent.rs"
+def lane_modules(root: Path, kernel: Kernel, lane: str, quick: bool = False) -> Path:
+    """`modules.cpio`: the modules of a lane's kernel, to be appended to the base image."""
+    built = lane_kernel(lane, kernel, quick=quick)
+
+    def make(directory: Path) -> None:
+        work = directory / "work"
+        modules = work / "lib/modules" / built.release
+        for path in built.tree.rglob("*.ko"):
+            target = modules / "kernel" / path.relative_to(built.tree)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        for index in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+            shutil.copy(built.tree / index, modules)
+        _depmod(root, built.release, work)
+        with open(directory / "modules.cpio", "wb") as out:
+            archive = Archive(out)
+            for path in sorted(modules.rglob("*")):
+                if path.is_file():
+                    archive.copy(path,
+                                 f"usr/lib/modules/{built.release}/{path.relative_to(modules)}")
+            archive.close()
+        shutil.rmtree(work)
+
+    return ensure("lanemodules", key_of(built.tree.name, "1"), f"modules of the lane {lane}", make,
+                  needed_mib=64, quick=quick) / "modules.cpio"
+
+
+def guest_program(root: Path, name: str) -> Path:
+    """A program of the test runner, tests/vm/guest/NAME.rs, built in the build root.
+
+    `agent` runs commands in a guest; `relay` is the wire of User Mode Linux guests.
+    """
+    source = Path(__file__).resolve().parents[2] / f"tests/vm/guest/{name}.rs"
 
     def make(directory: Path) -> None:
         result = run_in_root(
             root, ["rustc", "--edition=2021", "-O", "-Cstrip=symbols", "-Dwarnings",
-                   "-o", "/ground/output/agent", "/ground/checkout/agent.rs"],
+                   *(["-Ctarget-feature=+crt-static"] if name == "relay" else []),
+                   "-o", f"/ground/output/{name}", f"/ground/checkout/{name}.rs"],
             binds={"/ground/checkout": source.parent, "/ground/output": directory}, capture=True,
         )
         if result.returncode:
-            raise GroundError(f"the guests' agent does not compile:\n{result.stdout}")
+            raise GroundError(f"tests/vm/guest/{name}.rs does not compile:\n{result.stdout}")
 
-    return ensure("agent", key_of(root_key(), source.read_text()), "the guests' agent", make,
-                  needed_mib=16) / "agent"
+    return ensure(name, key_of(root_key(), source.read_text()), f"the guests' {name}", make,
+                  needed_mib=16) / name

@@ -7,16 +7,27 @@ import struct
 import threading
 
 RUN, INPUT, KILL, WRITE = b"r", b"i", b"k", b"w"
-HELLO, OUTPUT, ERROR, EXIT = b"h", b"o", b"e", b"x"
+HELLO, OUTPUT, ERROR, EXIT, TAKEN = b"h", b"o", b"e", b"x", b"t"
+
+# What may be on its way to the agent on a serial line, and in how large parts it is sent.
+_WINDOW_BYTES = 2048
+_PART_BYTES = 512
 
 _HEADER = struct.Struct("<IIc")
 
 
 class AgentLine:
-    """Frames to and from the agent; a thread sorts what arrives by command."""
+    """Frames to and from the agent; a thread sorts what arrives by command.
 
-    def __init__(self, connection: socket.socket) -> None:
+    `paced` is for a serial line: the guest's kernel must never have to stop it, since User Mode
+    Linux does not start it again. The agent says what it has taken.
+    """
+
+    def __init__(self, connection: socket.socket, paced: bool = False) -> None:
         self._connection = connection
+        self._paced = paced
+        self._pending_bytes = 0
+        self._room = threading.Condition()
         self._next_id = 1
         self._lock = threading.Lock()
         self._commands: dict[int, queue.SimpleQueue] = {}
@@ -40,14 +51,34 @@ class AgentLine:
                 payload = self._exactly(length)
                 if kind == HELLO:
                     self.ready.set()
+                elif kind == TAKEN:
+                    with self._room:
+                        self._pending_bytes -= int(payload)
+                        self._room.notify()
                 elif identity in self._commands:
                     self._commands[identity].put((kind, payload))
         except OSError:
             self.closed.set()
+            with self._room:
+                self._room.notify()
 
     def _send(self, identity: int, kind: bytes, payload: bytes) -> None:
+        frame = _HEADER.pack(identity, len(payload), kind) + payload
         with self._lock:
-            self._connection.sendall(_HEADER.pack(identity, len(payload), kind) + payload)
+            if not self._paced:
+                self._connection.sendall(frame)
+                return
+            for start in range(0, len(frame), _PART_BYTES):
+                self._send_paced(frame[start:start + _PART_BYTES])
+
+    def _send_paced(self, part: bytes) -> None:
+        with self._room:
+            while self._pending_bytes + len(part) > _WINDOW_BYTES:
+                if self.closed.is_set():
+                    raise ConnectionError("the guest closed its line")
+                self._room.wait(1)
+            self._pending_bytes += len(part)
+        self._connection.sendall(part)
 
     def begin(self, kind: bytes, payload: bytes) -> tuple[int, queue.SimpleQueue]:
         """Start a command; what it sends back arrives in the queue as (kind, payload)."""

@@ -11,36 +11,49 @@ sys.path.insert(0, str(CHECKOUT / "scripts" / "ground"))
 from buildroot import build_root  # noqa: E402
 from cache import GroundError  # noqa: E402
 from cpio import Archive  # noqa: E402
-from guestimage import agent, base_images  # noqa: E402
-from kernel import Kernel, kernel_files, resolve  # noqa: E402
+from guestimage import base_images, guest_program, lane_modules  # noqa: E402
+from kernel import Kernel, resolve  # noqa: E402
+from lane import LANES, lane_kernel, loader  # noqa: E402
 
 PROGRAMS = ("drbdadm", "drbdsetup", "drbdmeta")
 
 
 class Ground:
-    """The prepared environment, looked up once a run."""
+    """The prepared environment, looked up once a run and lane.
 
-    _known: "Ground | None" = None
+    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux, "debug" a kernel under
+    QEMU that watches itself.
+    """
 
-    def __init__(self) -> None:
+    _known: dict[str, "Ground"] = {}
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
         self.root = build_root(quick=True)
         self.kernel: Kernel = resolve(self.root)
-        self.vmlinuz = kernel_files(self.root, self.kernel, quick=True) / "vmlinuz"
         self.images = base_images(self.root, self.kernel, quick=True)
-        self.agent = agent(self.root)
+        self.archives = [self.images / "base.cpio"]
+        self.agent = guest_program(self.root, "agent")
+        built = lane_kernel(lane, self.kernel, quick=True)
+        self.vmlinuz, self.release = built.image, built.release
+        if lane != "stock":
+            self.archives.append(lane_modules(self.root, self.kernel, lane, quick=True))
+        if lane == "um":
+            self.relay = guest_program(self.root, "relay")
+            self.loader, self.libraries = loader(self.root)
 
     @classmethod
-    def get(cls) -> "Ground":
-        if cls._known is None:
-            cls._known = cls()
-        return cls._known
+    def get(cls, lane: str = "stock") -> "Ground":
+        if lane not in cls._known:
+            cls._known[lane] = cls(lane)
+        return cls._known[lane]
 
-
-def _our_module() -> Path:
-    path = CHECKOUT / "build" / "drbd.ko"
-    if not path.exists():
-        raise GroundError("build/drbd.ko is missing; run: make ko")
-    return path
+    def our_module(self) -> Path:
+        suffix = "" if self.lane == "stock" else f"-{self.lane}"
+        path = CHECKOUT / "build" / f"drbd{suffix}.ko"
+        if not path.exists():
+            raise GroundError(f"build/{path.name} is missing; run: make ko{suffix}")
+        return path
 
 
 def write_image(target: Path, ground: Ground, *, module: str, tools: str, bench: bool,
@@ -52,16 +65,16 @@ def write_image(target: Path, ground: Ground, *, module: str, tools: str, bench:
     guest to text, bytes or host files; a text that starts with "#!" becomes executable.
     """
     with open(target, "wb") as out:
-        for name in ["base.cpio"] + (["bench.cpio"] if bench else []):
-            with open(ground.images / name, "rb") as source:
+        for path in ground.archives + ([ground.images / "bench.cpio"] if bench else []):
+            with open(path, "rb") as source:
                 shutil.copyfileobj(source, out, 1 << 20)
         archive = Archive(out)
         archive.copy(CHECKOUT / "tests/vm/guest/init", "init")
         archive.copy(CHECKOUT / "tests/vm/guest/fstab", "etc/fstab")
         archive.copy(ground.agent, "usr/sbin/drbd-test-agent")
         if module == "ours":
-            archive.copy(_our_module(),
-                         f"usr/lib/modules/{ground.kernel.release}/updates/drbd.ko")
+            archive.copy(ground.our_module(),
+                         f"usr/lib/modules/{ground.release}/updates/drbd.ko")
         elif module != "c":
             raise ValueError(f"module is {module!r}, must be 'ours' or 'c'")
         if tools == "ours":

@@ -8,10 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import accelerator
+from . import accelerator, qemu, uml
 from .guest import Guest
-from .image import CHECKOUT, Ground, write_image
-from .qemu import Machine, QemuGuest, Wire
+from .image import CHECKOUT, LANES, Ground, write_image
 
 _SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
@@ -50,6 +49,11 @@ class _Place:
             self._file = None
 
 
+# Shadow memory, quarantine and lock tables come on top of what a guest needs.
+DEBUG_MEMORY_MIB = 1536
+DEBUG_SLOWNESS = 5
+
+
 def live_labs() -> list["Lab"]:
     """Labs that are in use, newest last."""
     return list(_live)
@@ -62,17 +66,24 @@ def _bytes(size: str) -> int:
 class Lab:
     """Makes guests; everything they leave is in `directory`, which ends with the lab.
 
-    `keep` names a directory under build/vm/ where consoles are kept when the lab ends.
+    `keep` names a directory under build/vm/ where consoles are kept when the lab ends. `lane` is
+    what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode Linux) or "debug" (a
+    kernel under QEMU that watches itself); DRBD_LANE= says which unless the test does.
     """
 
-    def __init__(self, keep: str | None = None) -> None:
-        self._ground = Ground.get()
-        self._accelerator = accelerator.choose(self._ground)
+    def __init__(self, keep: str | None = None, lane: str | None = None) -> None:
+        self.lane = lane or os.environ.get("DRBD_LANE") or "stock"
+        if self.lane not in LANES:
+            raise ValueError(f"no lane {self.lane!r}: DRBD_LANE= is one of {', '.join(LANES)}")
+        self._ground = Ground.get(self.lane)
+        self._accelerator = "um" if self.lane == "um" else accelerator.choose(self._ground)
+        self._wires: list[uml.Wire] = []
         self._keep = CHECKOUT / "build" / "vm" / keep if keep else None
         self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-"))
         self.guests: list[Guest] = []
-        # A process has one place, however many labs it has at a time.
-        self._place = None if _live else _Place()
+        # A process has one place, however many labs it has at a time; without emulation guests are
+        # no burden.
+        self._place = None if _live or self.lane == "um" else _Place()
         _live.append(self)
 
     def __enter__(self) -> "Lab":
@@ -84,7 +95,7 @@ class Lab:
     def guest(self, name: str, *, module: str = "ours", tools: str = "ours",
               disks: list[str] = (), files: dict | None = None, bench: bool = False,
               memory_mib: int = 512, processors: int | None = None, options: list[str] = (),
-              wire: Wire | None = None, capture: bool = False,
+              wire=None, capture: bool = False,
               hosts: dict[str, str] | None = None, address: str | None = None) -> Guest:
         """A guest that is switched off. `disks` are sizes ("64M"); they appear as vda, vdb, …
 
@@ -108,11 +119,40 @@ class Lab:
         table = "".join(f"{where} {who}\n" for who, where in names.items())
         write_image(directory / "initrd", self._ground, module=module, tools=tools,
                     bench=bench, files={"etc/hosts": table, **(files or {})})
-        guest = QemuGuest(name, address, directory, Machine(
-            self._ground.vmlinuz, directory / "initrd", self._accelerator, memory_mib, processors,
-            paths, wire, capture, list(options)))
+        guest = self._machine(name, address, directory, memory_mib, processors, paths, wire,
+                              capture, list(options))
         self.guests.append(guest)
         return guest
+
+    def _machine(self, name: str, address: str, directory: Path, memory_mib: int, processors: int,
+                 disks: list[Path], wire, capture: bool, options: list[str]) -> Guest:
+        kernel, initrd = self._ground.vmlinuz, directory / "initrd"
+        if self.lane == "um":
+            if capture:
+                raise ValueError("packets are captured under QEMU only")
+            machine = uml.Machine(
+                kernel, self._ground.loader, self._ground.libraries, initrd, memory_mib,
+                processors, disks, *(wire or (None, 0)), options)
+            return uml.UmlGuest(name, address, directory, machine)
+        if self.lane == "debug":
+            memory_mib = max(memory_mib, DEBUG_MEMORY_MIB)
+            # Walking the ACPI tables takes KASAN a minute.
+            options = ["acpi=off", "kmemleak=on", *options]
+        machine = qemu.Machine(kernel, initrd, self._accelerator, memory_mib, processors, disks,
+                               wire, capture, options)
+        guest = qemu.QemuGuest(name, address, directory, machine)
+        if self.lane == "debug":
+            guest.slowness = DEBUG_SLOWNESS
+        return guest
+
+    def _wire(self, first_number: int) -> tuple:
+        """The two ends of a wire, for the guests with this number and the next."""
+        if self.lane == "um":
+            self._wires.append(uml.Wire(self._ground.relay))
+            return (self._wires[-1], 0), (self._wires[-1], 1)
+        sockets = [self.directory / f"wire{first_number + index}" for index in range(2)]
+        return tuple(qemu.Wire(sockets[index], sockets[1 - index],
+                               f"52:54:00:00:00:{first_number + index:02x}") for index in range(2))
 
     def pair(self, first: str = "t", second: str = "Shentar", *, module: str | tuple = "ours",
              tools: str | tuple = "ours", boot: bool = True, **common) -> tuple[Guest, Guest]:
@@ -124,11 +164,10 @@ class Lab:
         tool_sets = tools if isinstance(tools, tuple) else (tools, tools)
         base = len(self.guests)
         hosts = {first: f"192.0.2.{base + 1}", second: f"192.0.2.{base + 2}"}
-        ends = [self.directory / f"wire{base + number}" for number in (1, 2)]
+        ends = self._wire(base + 1)
         pair = tuple(
             self.guest(name, module=modules[index], tools=tool_sets[index], hosts=hosts,
-                       wire=Wire(ends[index], ends[1 - index],
-                                 f"52:54:00:00:00:{base + index + 1:02x}"), **common)
+                       wire=ends[index], **common)
             for index, name in enumerate((first, second))
         )
         if boot:
@@ -159,12 +198,22 @@ class Lab:
         for guest in self.guests:
             guest.check()
 
+    def check_at_rest(self) -> None:
+        """The same, and what a kernel of the debug lane tells when it is asked. Takes seconds."""
+        self.check()
+        if self.lane == "debug":
+            asked = [guest.ask_at_rest() for guest in self.guests]
+            for guest, process in zip(self.guests, asked):
+                guest.check_at_rest(process)
+
     def close(self) -> None:
         """Kill the guests, keep their consoles if wanted, remove everything else."""
         if self in _live:
             _live.remove(self)
         for guest in self.guests:
             guest.release()
+        for wire in self._wires:
+            wire.close()
         if self._keep:
             self._keep.mkdir(parents=True, exist_ok=True)
             for guest in self.guests:

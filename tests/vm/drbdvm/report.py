@@ -12,7 +12,8 @@ _TROUBLE = re.compile(
     r"|inconsistent lock state|suspicious RCU usage|rcu: INFO: .*stall|soft lockup"
     r"|hard LOCKUP|KASAN:|UBSAN:|kmemleak: .* new suspected|refcount_t:|list_(add|del) corruption"
     r"|unable to handle|ODEBUG:|sleeping function called|scheduling while atomic|Call Trace:"
-    r"|still has locks held|page allocation failure|Unknown rela relocation)"
+    r"|still has locks held|INFO: trying to register non-static key|INFO: lockdep is turned off"
+    r"|page allocation failure|Unknown rela relocation)"
 )
 
 

@@ -31,6 +31,8 @@ mod kind {
     pub const ERROR: u8 = b'e';
     /// From the guest: the command ended; payload is its exit code in decimal.
     pub const EXIT: u8 = b'x';
+    /// From the guest, on a serial line: so many bytes (decimal) of input have been taken.
+    pub const TAKEN: u8 = b't';
 }
 
 /// The line to the runner; whole frames are written under the lock.
@@ -46,6 +48,30 @@ impl Line {
         frame.extend_from_slice(payload);
         // Without a runner at the other end there is nobody to tell.
         let _ = self.0.lock().expect("a sender panicked").write_all(&frame);
+    }
+}
+
+/// The input of a serial line; the runner is told what has been taken of it, and sends no more than
+/// the kernel has room for.
+struct Paced {
+    from: File,
+    line: Line,
+    taken: usize,
+}
+
+impl Paced {
+    const STEP_BYTES: usize = 512;
+}
+
+impl Read for Paced {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.taken += length;
+        if self.taken >= Self::STEP_BYTES {
+            let taken = std::mem::take(&mut self.taken).to_string();
+            self.line.send(0, kind::TAKEN, taken.as_bytes());
+        }
+        Ok(length)
     }
 }
 
@@ -166,8 +192,17 @@ fn write_file(payload: &[u8]) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let path = std::env::args().nth(1).expect("usage: agent DEVICE");
-    let mut from = OpenOptions::new().read(true).write(true).open(path)?;
-    let line = Line(Arc::new(Mutex::new(from.try_clone()?)));
+    let device = OpenOptions::new().read(true).write(true).open(&path)?;
+    let line = Line(Arc::new(Mutex::new(device.try_clone()?)));
+    let mut from: Box<dyn Read> = if path.starts_with("/dev/tty") {
+        Box::new(Paced {
+            from: device,
+            line: line.clone(),
+            taken: 0,
+        })
+    } else {
+        Box::new(device)
+    };
     let table = Table::default();
     line.send(0, kind::HELLO, b"");
     loop {

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A guest under User Mode Linux: boots in a second and runs at the host's speed."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .agent import AgentLine
+from .guest import Guest, GuestDied
+
+# Where the kernel keeps its memory's file.
+MEMORY_DIRECTORY = "/dev/shm"
+
+
+class Wire:
+    """A wire between two guests: a program passes frames on while both cables are plugged in."""
+
+    def __init__(self, relay: Path) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+        self.ends = [pair[0] for pair in pairs]
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._plugged = 0b11
+        self._process = subprocess.Popen([str(relay)], stdin=pairs[0][1], stdout=pairs[1][1],
+                                         stderr=control)
+        for ours in (pairs[0][1], pairs[1][1], control):
+            ours.close()
+
+    def plug(self, end: int, up: bool) -> None:
+        self._plugged = self._plugged | 1 << end if up else self._plugged & ~(1 << end)
+        self._control.send(str(self._plugged).encode())
+
+    def drain(self, end: int) -> None:
+        """Forget what was sent to a guest that was off."""
+        self.ends[end].setblocking(False)
+        try:
+            while self.ends[end].recv(1 << 17):
+                pass
+        except OSError:
+            pass
+        finally:
+            self.ends[end].setblocking(True)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for end in (*self.ends, self._control):
+            end.close()
+
+
+@dataclass
+class Machine:
+    """What a User Mode Linux guest is made of."""
+
+    kernel: Path
+    loader: Path
+    libraries: Path
+    initrd: Path
+    memory_mib: int = 512
+    processors: int = 1
+    disks: list[Path] = field(default_factory=list)
+    wire: Wire | None = None
+    end: int = 0
+    options: list[str] = field(default_factory=list)
+
+
+class UmlGuest(Guest):
+    """A guest in the processes of a User Mode Linux kernel."""
+
+    def __init__(self, name: str, address: str, directory: Path, machine: Machine) -> None:
+        super().__init__(name, address, directory)
+        self.machine = machine
+        # The kernel is a program that looks for it in its working directory.
+        (directory / "ld.so").symlink_to(machine.loader)
+        self._process: subprocess.Popen | None = None
+        self._console: threading.Thread | None = None
+
+    def _command_line(self, agent: int) -> list[str]:
+        machine = self.machine
+        command = [
+            str(machine.kernel), f"mem={machine.memory_mib}M", "seccomp=on",
+            f"ncpus={machine.processors}", f"initrd={machine.initrd}", "rdinit=/init",
+            "con=null", "con0=fd:0,fd:1", "ssl=null", f"ssl0=fd:{agent}",
+            "quiet", "panic=-1", "printk.time=1",
+            f"uml_dir={self.directory}", "umid=uml",
+            f"guest.name={self.name}", f"guest.address={self.address}/24",
+            "guest.agent=/dev/ttyS0", *machine.options,
+        ]
+        command += [f"ubd{number}={disk}" for number, disk in enumerate(machine.disks)]
+        if machine.wire:
+            fd = machine.wire.ends[machine.end].fileno()
+            command.append(f"vec0:transport=fd,fd={fd},depth=128")
+        return command
+
+    def power_on(self) -> None:
+        console, console_end = socket.socketpair()
+        line, agent_end = socket.socketpair()
+        inherited = [agent_end.fileno()]
+        if self.machine.wire:
+            self.machine.wire.drain(self.machine.end)
+            inherited.append(self.machine.wire.ends[self.machine.end].fileno())
+        self._process = subprocess.Popen(
+            self._command_line(agent_end.fileno()), stdin=console_end, stdout=console_end,
+            stderr=console_end, pass_fds=inherited, start_new_session=True, cwd=self.directory,
+            env={"TMPDIR": MEMORY_DIRECTORY, "LD_LIBRARY_PATH": str(self.machine.libraries)})
+        for end in (console_end, agent_end):
+            end.close()
+        self._console = threading.Thread(target=self._record, args=(console,), daemon=True)
+        self._console.start()
+        self.is_on = True
+        self.line = AgentLine(line, paced=True)
+
+    def _record(self, console: socket.socket) -> None:
+        with console, open(self.console, "ab", buffering=0) as log:
+            while text := console.recv(1 << 16):
+                log.write(text.replace(b"\r\n", b"\n"))
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        self.is_on = False
+        if self._process:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            self.line.close()
+            if self._console:
+                self._console.join(5)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def set_link(self, up: bool) -> None:
+        if not self.machine.wire:
+            raise GuestDied(f"{self.name} has no cable")
+        self.machine.wire.plug(self.machine.end, up)
+
+    def _signal(self, number: int) -> None:
+        """To the kernel and the processes in which it runs the guest's programs."""
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass

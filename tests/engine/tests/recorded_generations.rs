@@ -85,6 +85,9 @@ fn comparison<'a>(own: &Half<'a>, peer: &Half<'_>) -> Option<(Facts, &'a str)> {
         peer_is_primary: input(peer, 3) != 0,
         has_write_same: true,
         resolves_conflicts: false,
+        // The C driver decides without.
+        sent_bits: 0,
+        peer_bits: 0,
     };
     Some((facts, verdict))
 }

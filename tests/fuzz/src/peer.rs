@@ -149,6 +149,8 @@ fn state(input: &mut Input<'_>, own: State, version: Version) {
             peer_is_primary: peer_primary,
             has_write_same: wsame,
             resolves_conflicts: resolves,
+            sent_bits: own.bits_set,
+            peer_bits: other.bits_set,
         })
     };
     let (primary, peer_primary) = (own.role.is_primary(), peer.role.is_primary());

@@ -171,8 +171,6 @@ pub struct Counts {
     pub reads: u64,
     /// Flushes told done.
     pub flushes: u64,
-    /// Writes lost to a gap of the protocol: see [`Oracle::decided`].
-    pub missed_finishes: u64,
 }
 
 /// The judge.
@@ -375,17 +373,10 @@ impl Oracle {
     }
 
     /// The handshake decided what a node does next.
-    ///
-    /// `missed_finish`: this node never heard of the end of a resync as source. Since its bitmap
-    /// UUID was set it began no new generation when it lost the peer, so 8.4 peers cannot tell what
-    /// it wrote from then on from what came before.
-    pub fn decided(&mut self, node: usize, conn: ConnState, verdict: i32, missed_finish: bool) {
+    pub fn decided(&mut self, node: usize, conn: ConnState, verdict: i32) {
         let told =
             |alone: &BTreeSet<u64>| format!("{:?}", alone.iter().take(5).collect::<Vec<_>>());
         match conn {
-            ConnState::WFBitMapT if missed_finish && !self.alone[node].is_empty() => {
-                self.counts.missed_finishes += 1;
-            }
             ConnState::WFBitMapT if !self.worthless[node] && !self.alone[node].is_empty() => {
                 let text = told(&self.alone[node]);
                 self.violation(format!(

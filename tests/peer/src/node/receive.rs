@@ -235,6 +235,9 @@ impl Node {
                 .link
                 .as_ref()
                 .is_some_and(|link| link.resolves_conflicts),
+            // The C driver decides without.
+            sent_bits: 0,
+            peer_bits: 0,
         });
         let mut verdict = comparison.verdict.code();
         let inconsistent = DiskState::Inconsistent;

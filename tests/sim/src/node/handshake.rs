@@ -180,6 +180,8 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
         peer_is_primary: proposal.peer.role.is_primary(),
         has_write_same: true,
         resolves_conflicts: resolves,
+        sent_bits: node.sent_bits.get(),
+        peer_bits: peer.bits,
     });
     node.tell(|| format!("self {own} bits:{}", local.set_bits(node)));
     node.tell(|| format!("peer {} bits:{} flags:{}", peer.set, peer.bits, peer.flags));
@@ -202,11 +204,8 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
     let Outcome::Proceed { conn, set_all_bits } = decision.outcome else {
         return Err(());
     };
-    let missed_finish = own.bitmap != 0 && own.bitmap == peer.set.history[0];
     let verdict = compared.verdict.code();
-    node.oracle
-        .borrow_mut()
-        .decided(node.id, conn, verdict, missed_finish);
+    node.oracle.borrow_mut().decided(node.id, conn, verdict);
     if set_all_bits {
         resync::set_all_and_write(node).await;
     }

@@ -145,9 +145,8 @@ impl Verdict {
 pub enum Correction {
     /// None is needed.
     None,
-    /// This node missed the end of a resync as source: retire the own bitmap UUID on disk.
-    RetireOwnBitmap,
-    /// The peer missed it: the same in what is known of the peer.
+    /// The peer missed the end of a resync as source: its bitmap UUID belongs into the history of
+    /// what is known of it.
     RetirePeerBitmap,
     /// The peer never got the UUID of this node's resync: take it back on disk.
     UndoOwnSyncUuid,
@@ -161,7 +160,6 @@ impl Correction {
     pub fn apply(self, own: &mut UuidSet, peer: &mut UuidSet) {
         match self {
             Self::None => {}
-            Self::RetireOwnBitmap => own.retire_bitmap(),
             Self::RetirePeerBitmap => peer.retire_bitmap(),
             Self::UndoOwnSyncUuid => own.undo_sync_uuid(),
             Self::UndoPeerSyncUuid => peer.undo_sync_uuid(),
@@ -190,6 +188,10 @@ pub struct Facts {
     pub has_write_same: bool,
     /// This node is the one that decides ties (flag RESOLVE_CONFLICTS).
     pub resolves_conflicts: bool,
+    /// The number of set bits that was last sent to the peer.
+    pub sent_bits: u64,
+    /// The number of set bits that the peer sent.
+    pub peer_bits: u64,
 }
 
 /// The result of [`uuid_compare`].
@@ -242,8 +244,8 @@ pub fn uuid_compare(facts: &Facts) -> Comparison {
     let peer = facts.peer.masked();
     just_created(&own, &peer)
         .or_else(|| same_generation(&own, &peer, facts))
-        .or_else(|| peer_is_ahead(&own, &peer, facts.apv))
-        .or_else(|| own_is_ahead(&own, &peer, facts.apv))
+        .or_else(|| peer_is_ahead(&own, &peer, facts))
+        .or_else(|| own_is_ahead(&own, &peer, facts))
         .or_else(|| common_ancestor(&own, &peer))
         .unwrap_or(Comparison::by(100, Verdict::UNRELATED))
 }
@@ -271,13 +273,13 @@ fn same_generation(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Compa
     }
     let comparison = match (own.bitmap, peer.bitmap) {
         (bitmap, 0) if bitmap != 0 => {
+            // Where this node missed the end of its resync it could retire the bitmap UUID, as the
+            // C driver does. But until the resync that follows has begun nothing else says that the
+            // peer lacks what was written since: were the connection lost in between, both nodes
+            // would call themselves equal.
             let missed = bitmap == peer.youngest() && own.youngest() == peer.oldest();
-            let comparison = if missed {
-                Comparison::correcting(34, Verdict::SOURCE, Correction::RetireOwnBitmap)
-            } else {
-                Comparison::by(36, Verdict::SOURCE)
-            };
-            comparison.unless_too_old(facts.apv)
+            let rule = if missed { 34 } else { 36 };
+            Comparison::by(rule, Verdict::SOURCE).unless_too_old(facts.apv)
         }
         (0, bitmap) if bitmap != 0 => {
             let missed = own.youngest() == bitmap && own.oldest() == peer.youngest();
@@ -326,10 +328,28 @@ fn after_crash(facts: &Facts) -> Comparison {
     )
 }
 
-/// Rules 50 to 60: the peer knows this node's generation as one of its past.
-fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, apv: u32) -> Option<Comparison> {
+/// Whether `source` never heard that its resync of `target` was complete, and may have written
+/// alone since.
+///
+/// A source that loses its target begins no generation, since the one it counts against is the
+/// target's. If the target was complete, that generation is in its history, and what was written
+/// alone shows in the bitmap only.
+fn wrote_unnoticed(source: &UuidSet, target: &UuidSet, source_bits: u64) -> bool {
+    source.bitmap != 0 && target.history.contains(&source.bitmap) && source_bits != 0
+}
+
+/// Rules 49 to 60: the peer knows this node's generation as one of its past.
+///
+/// Rule 49 is not one of the C driver's, who throws away what this node wrote.
+fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
+    let apv = facts.apv;
     if own.current == peer.bitmap {
-        return Some(Comparison::by(50, Verdict::TARGET));
+        let comparison = if wrote_unnoticed(own, peer, facts.sent_bits) {
+            Comparison::by(49, Verdict::SPLIT_BRAIN)
+        } else {
+            Comparison::by(50, Verdict::TARGET)
+        };
+        return Some(comparison);
     }
     let lost_sync_uuid = own.current == peer.youngest()
         && if apv < SYNC_UUID_APV {
@@ -346,10 +366,18 @@ fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, apv: u32) -> Option<Comparison> 
         .then_some(Comparison::by(60, Verdict::TARGET_FULL))
 }
 
-/// Rules 70 to 80: this node knows the peer's generation as one of its past.
-fn own_is_ahead(own: &UuidSet, peer: &UuidSet, apv: u32) -> Option<Comparison> {
+/// Rules 69 to 80: this node knows the peer's generation as one of its past.
+///
+/// Rule 69 is not one of the C driver's, who has what the peer wrote thrown away.
+fn own_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
+    let apv = facts.apv;
     if own.bitmap == peer.current {
-        return Some(Comparison::by(70, Verdict::SOURCE));
+        let comparison = if wrote_unnoticed(peer, own, facts.peer_bits) {
+            Comparison::by(69, Verdict::SPLIT_BRAIN)
+        } else {
+            Comparison::by(70, Verdict::SOURCE)
+        };
+        return Some(comparison);
     }
     let lost_sync_uuid = own.youngest() == peer.current
         && if apv < SYNC_UUID_APV {

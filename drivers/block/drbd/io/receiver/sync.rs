@@ -77,7 +77,7 @@ impl<'a> Handshake<'a> {
             (peer.uuids?, peer.sent_bits)
         };
         log_sets(device, &local, &peer);
-        let comparison = self.compare(&local, &peer);
+        let comparison = self.compare(&local, &peer, sent_bits);
         log!(Info, device, "{}", comparison);
         self.correct(&local, comparison.correction);
         let facts = self.facts(&local, &config, &peer, sent_bits);
@@ -95,7 +95,7 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    fn compare(&self, local: &LocalRef, peer: &Uuids) -> Comparison {
+    fn compare(&self, local: &LocalRef, peer: &Uuids, sent_bits: u64) -> Comparison {
         let connection = &self.device.resource.connection;
         let state = self.proposal.old;
         uuid_compare(&uuid_compare::Facts {
@@ -108,6 +108,8 @@ impl<'a> Handshake<'a> {
             peer_is_primary: self.proposal.peer.role.is_primary(),
             has_write_same: connection.features().contains(Features::WRITE_SAME),
             resolves_conflicts: connection.flags.any(connection_flag::RESOLVE_CONFLICTS),
+            sent_bits,
+            peer_bits: peer.bits_set,
         })
     }
 

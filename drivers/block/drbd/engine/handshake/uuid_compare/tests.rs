@@ -81,10 +81,42 @@ fn rule_30_a_new_peer_gets_everything() {
 #[test]
 fn rule_34_i_missed_the_end_of_my_resync() {
     let facts = facts(uuids(A, B, C, D), uuids(A, 0, B, C));
-    expect_correction(&facts, 34, Verdict::SOURCE, Correction::RetireOwnBitmap);
+    expect_correction(&facts, 34, Verdict::SOURCE, Correction::None);
+}
+
+/// Seed 354 of the simulator.
+#[test]
+fn a_source_that_missed_the_end_stays_the_source_until_the_next_resync_begins() {
+    let facts = facts(uuids(A, B, C, D), uuids(A, 0, B, C));
     let (mut own, mut peer) = (facts.own, facts.peer);
-    Correction::RetireOwnBitmap.apply(&mut own, &mut peer);
-    assert_eq!((own, peer), (uuids(A, 0, B, C), facts.peer));
+    let comparison = uuid_compare(&facts);
+    comparison.correction.apply(&mut own, &mut peer);
+    // The connection is lost; the peer sends its UUIDs anew.
+    expect(
+        &Facts {
+            own,
+            peer: facts.peer,
+            ..facts
+        },
+        34,
+        Verdict::SOURCE,
+    );
+}
+
+#[test]
+fn rule_49_and_69_a_source_that_missed_the_end_and_wrote_alone_is_a_split_brain() {
+    // The peer was complete and went on alone as well.
+    let ahead = uuids(E, A, B, C);
+    let behind = uuids(A, B, C, D);
+    let written = Facts {
+        sent_bits: 1,
+        ..facts(behind, ahead)
+    };
+    expect(&written, 49, Verdict::SPLIT_BRAIN);
+    expect(&mirrored(&written), 69, Verdict::SPLIT_BRAIN);
+    let unwritten = facts(behind, ahead);
+    expect(&unwritten, 50, Verdict::TARGET);
+    expect(&mirrored(&unwritten), 70, Verdict::SOURCE);
 }
 
 #[test]
@@ -337,6 +369,8 @@ fn mirrored(facts: &Facts) -> Facts {
         is_primary: facts.peer_is_primary,
         peer_is_primary: facts.is_primary,
         resolves_conflicts: !facts.resolves_conflicts,
+        sent_bits: facts.peer_bits,
+        peer_bits: facts.sent_bits,
         ..*facts
     }
 }

@@ -29,6 +29,8 @@ impl Node {
         match self.answer.take() {
             Some(code) if code >= 1 => Ok(()),
             Some(code) => Err(format!("refused: {code}")),
+            // Who agrees to part closes at once, and that may be seen before the answer.
+            None if of_connection && self.link.is_none() => Ok(()),
             None => Err("no answer".to_owned()),
         }
     }

@@ -26,9 +26,13 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
-    bits::AtomicBits64,
+    bits::{
+        AtomicBits32,
+        AtomicBits64, //
+    },
     sync_io::{
         BulkIo,
+        MetaPage,
         SyncIo, //
     },
     words::AtomicWords, //
@@ -71,6 +75,8 @@ pub(crate) struct Bitmap {
     dirty: AtomicWords,
     capacity_sectors: AtomicBits64,
     set: AtomicBits64,
+    /// Bits were cleared for data that may be in the disk's cache only.
+    cleared: AtomicBits32,
 }
 
 /// Which pages to write.
@@ -93,6 +99,7 @@ impl Bitmap {
             dirty: AtomicWords::new(pages)?,
             capacity_sectors: AtomicBits64::new(capacity.min(largest).0),
             set: AtomicBits64::new(0),
+            cleared: AtomicBits32::new(0),
         })
     }
 
@@ -152,6 +159,9 @@ impl Bitmap {
     pub(crate) fn set_in_sync(&self, sector: Sector, size_bytes: u32) -> u64 {
         let Some(view) = self.view() else { return 0 };
         let changed = view.clear_range(sector, size_bytes);
+        if changed != 0 {
+            self.cleared.set(1);
+        }
         self.account(0, changed, sector, size_bytes);
         changed
     }
@@ -230,8 +240,25 @@ impl Bitmap {
             .is_some_and(|old| old & mask != 0)
     }
 
-    /// Writes one page where it changed; it is on stable storage only after the next flush. May
-    /// sleep.
+    /// Makes the content of a page that is about to be written. May sleep.
+    ///
+    /// What it no longer says must be on stable storage: after a power cut nothing would tell that
+    /// it is missing. What is cleared from now on is not in it.
+    fn fill(&self, disk: &LocalDisk, page: u64, content: &mut MetaPage) -> Result {
+        let view = self.view().ok_or(EINVAL)?;
+        let cleared = self.cleared.clear(1) != 0;
+        view.export_page(page, content);
+        if cleared && disk.backing.has_write_cache() {
+            if let Err(error) = disk.backing.flush_sync() {
+                self.cleared.set(1);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one page where it changed; it is on stable storage only after the next flush. The
+    /// caller holds `LocalDisk::bitmap_writer`. May sleep.
     pub(crate) fn write_page_if_dirty(
         &self,
         device: &Device,
@@ -242,12 +269,10 @@ impl Bitmap {
         if !self.take_dirty(page) {
             return Ok(());
         }
-        let (Some(view), Some(sector)) = (self.view(), disk.layout.bitmap_page(page)) else {
-            return Err(EINVAL);
-        };
-        view.export_page(page, page_io.page()?);
+        let sector = disk.layout.bitmap_page(page).ok_or(EINVAL)?;
         device.counters.bitmap_writes.add(1);
-        let written = disk.write_page(page_io, sector, false);
+        let filled = self.fill(disk, page, page_io.page()?);
+        let written = filled.and_then(|()| disk.write_page(page_io, sector, false));
         if written.is_err() {
             self.mark_dirty(page);
         }
@@ -288,6 +313,9 @@ impl Bitmap {
         let view = self.view().ok_or(EINVAL)?;
         let meta_device = disk.meta.lock().page.device().clone();
         let mut bulk = BulkIo::new(&meta_device, BULK_DEPTH)?;
+        // A page is marked clean before it is on disk. Nobody may take it for written until then,
+        // nor write it a second time at the same time.
+        let _one_writer = disk.bitmap_writer.lock();
         // The content of a page is made right after its sector was asked for.
         let current = Cell::new(0u64);
         let sectors = (0..view.pages()).filter_map(|page| {
@@ -300,8 +328,7 @@ impl Bitmap {
         });
         let written = bulk.write(sectors, disk.timeout_ms(), |_, content| {
             device.counters.bitmap_writes.add(1);
-            view.export_page(current.get(), content);
-            Ok(())
+            self.fill(disk, current.get(), content)
         });
         if written.is_err() {
             self.mark_all_dirty();

@@ -119,6 +119,9 @@ pub(crate) struct LocalDisk {
     /// The metadata device, one I/O at a time.
     #[pin]
     pub(crate) meta: Mutex<MetaIo>,
+    /// Held by whoever writes pages of the bitmap, until they are on stable storage.
+    #[pin]
+    pub(crate) bitmap_writer: Mutex<()>,
     /// Which blocks differ from the peer's.
     pub(crate) bitmap: Bitmap,
     /// Which extents may differ after a crash.
@@ -158,6 +161,7 @@ impl LocalDisk {
                 conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
                 facts <- new_spinlock_irq!(facts, "drbd_facts"),
                 meta <- new_mutex!(parts.meta, "drbd_meta"),
+                bitmap_writer <- new_mutex!((), "drbd_bitmap_writer"),
                 bitmap: parts.bitmap,
                 activity_log <- new_spinlock_irq!(parts.activity_log, "drbd_activity_log"),
                 attached_ns: AtomicBits64::new(monotonic_ns()),
@@ -366,6 +370,8 @@ impl LocalDisk {
         let Some(transaction) = self.activity_log.lock().begin(block, raw_crc32c) else {
             return Ok(false);
         };
+        let evicts = self.activity_log.lock().evicted().next().is_some();
+        let _one_writer = evicts.then(|| self.bitmap_writer.lock());
         let written = if self.conf().al_updates {
             self.flush_evicted_data()
                 .and_then(|()| self.write_evicted(device, &mut meta.page))

@@ -31,7 +31,7 @@ pub use connection::{
 pub use context::Context;
 pub use difference::Difference;
 pub use effects::{
-    effects_after, effects_now, AfterContext, Deferred, DeferredEffects, Immediate,
+    effects_after, effects_now, holds_writes, AfterContext, Deferred, DeferredEffects, Immediate,
     ImmediateEffects,
 };
 pub use error::{StateError, Success};

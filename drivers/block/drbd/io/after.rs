@@ -42,6 +42,7 @@ use super::{
         flag,
         Device, //
     },
+    disk::LocalDisk,
     disk_error,
     limits::METADATA_DIRTY_MS,
     resource::Resource,
@@ -93,7 +94,7 @@ fn after_volume(resource: &Arc<Resource>, after: &After) {
         carry_out_deferred(resource, device, effect, after.old, after.new);
     }
     if after.holds_writes {
-        device.open_gate();
+        device.release_writes();
     }
 }
 
@@ -124,6 +125,13 @@ fn carry_out_deferred(
             .and_then(|()| device.send_uuids(UuidFlags::default()))
             .and_then(|()| device.send_state(new)),
         Deferred::SendSyncUuid => send_sync_uuid(device),
+        Deferred::ReleaseDisk => {
+            if old.disk == DiskState::Negotiating {
+                // The connection was lost before the nodes agreed what the disk is worth.
+                device.chore(chore::GO_DISKLESS);
+            }
+            device.send_state(new)
+        }
         Deferred::NewCurrentUuid => {
             new_current_uuid(device);
             device.send_uuids(UuidFlags::default())
@@ -161,9 +169,6 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
             resync::start_full_sync(device, effect == Deferred::StartFullSyncAsTarget);
         }
         Deferred::ReleaseFailedDisk => release_failed_disk(device, new),
-        Deferred::ReleaseDisk => {
-            let _ = device.send_state(new);
-        }
         Deferred::ResyncNewStorage => {
             device.flags.clear(flag::RESYNC_AFTER_NEGOTIATION);
             resync::resync_new_storage(device);
@@ -308,10 +313,13 @@ pub(crate) fn look_after(device: &Arc<Device>, chores: u32) {
     }
 }
 
-/// Lets a failed disk go, once nobody uses it any more: whoever gives back the last reference makes
-/// the worker come again.
+/// Lets a disk go that failed, or that the nodes could not agree about, once nobody uses it any more:
+/// whoever gives back the last reference makes the worker come again.
 fn go_diskless(device: &Arc<Device>) {
-    if device.state().disk != DiskState::Failed {
+    if !matches!(
+        device.state().disk,
+        DiskState::Failed | DiskState::Diskless
+    ) {
         return;
     }
     let Some(disk) = device.retire_local() else {
@@ -320,21 +328,32 @@ fn go_diskless(device: &Arc<Device>) {
     if device.has_local_references() {
         return;
     }
+    if device.state().disk == DiskState::Failed {
+        part_with(device, &disk);
+    }
+    drop(disk);
+    super::attach::close(device);
+}
+
+/// The last that is done with a failed disk.
+fn part_with(device: &Arc<Device>, disk: &Arc<LocalDisk>) {
+    // The peer is told that what it wrote here before is on stable storage, see `flush_all`.
+    if disk.backing.has_write_cache() {
+        let _ = disk.backing.flush_sync();
+    }
     // What the bitmap says is needed at the next attach; if it cannot be written, everything is out
     // of sync.
     let lost = device.flags.any(flag::WAS_READ_ERROR)
-        || disk.bitmap.write(device, &disk, Which::Dirty).is_err();
+        || disk.bitmap.write(device, disk, Which::Dirty).is_err();
     if lost {
         disk.change(device, |superblock| {
             superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC);
         });
     }
     let _ = disk.sync(device);
-    drop(disk);
     let _ = device
         .resource
         .change_state(device, Change::disk(DiskState::Diskless), How::HARD);
-    super::attach::close(device);
 }
 
 /// Writes metadata that has been dirty for long enough; returns when there is something to write,

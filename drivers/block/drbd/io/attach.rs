@@ -580,4 +580,5 @@ pub(crate) fn close(device: &Arc<Device>) {
     device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
     size::update_limits(device);
     device.wake();
+    device.resource.connection.receiver_wait.wake_all();
 }

@@ -217,6 +217,8 @@ pub(crate) struct Device {
     pub(crate) gate: Gauge,
     /// When `disk-timeout` is to be looked at next; the worker's.
     pub(super) disk_watch_ns: AtomicBits64,
+    /// Reasons why writes wait that the gate let in: a generation is about to begin.
+    pub(crate) held_writes: Gauge,
     /// Stepped when mirroring ends; see `drbd_engine::request::Context::mirrored_since_sent`.
     pub(crate) mirror_generation: AtomicBits32,
     /// The number of the last packet that is ordered with others on both sockets.
@@ -282,6 +284,7 @@ impl Device {
                 capacity_sectors: AtomicBits64::new(0),
                 gate: Gauge::default(),
                 disk_watch_ns: AtomicBits64::new(0),
+                held_writes: Gauge::default(),
                 mirror_generation: AtomicBits32::new(0),
                 packet_seq: AtomicBits32::new(0),
                 peer_seq: AtomicBits32::new(0),
@@ -372,6 +375,11 @@ impl Device {
         // Bios that wait hold references.
         self.retry_delayed();
         disk
+    }
+
+    /// Whether a disk is being let go. Any context.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.retired.lock().is_some()
     }
 
     /// Whether references to the disk are out. The last one that is given back while the disk is
@@ -482,7 +490,7 @@ impl Drop for LocalCount {
     fn drop(&mut self) {
         if self.0.local_references.down() {
             self.0.waiters.wake_all();
-            if self.0.state().disk == DiskState::Failed {
+            if self.0.state().disk <= DiskState::Failed {
                 self.0.chore(chore::GO_DISKLESS);
             }
         }

@@ -16,6 +16,7 @@ use drbd_engine::{
         Event,
         RequestState, //
     },
+    state::DiskState,
     transfer_log::Index,
     types::Sector, //
 };
@@ -193,8 +194,10 @@ impl Request {
         mirror_generation: u32,
         event: Event,
     ) -> (RequestState, Consequences) {
+        let state = device.state();
         let context = Context {
-            suspended: device.state().is_suspended(),
+            suspended: state.is_suspended(),
+            local_is_current: state.disk == DiskState::UpToDate,
             mirrored_since_sent: device.mirror_generation.load() == mirror_generation,
         };
         let (old, _) = self

@@ -16,6 +16,7 @@ use drbd_engine::{
         change_all,
         connection::common_fields,
         effects_now,
+        holds_writes,
         Aggregate,
         Change,
         ConnState,
@@ -418,6 +419,10 @@ impl Resource {
 
     /// Stores one volume's new state and does what cannot wait.
     fn store(&self, control: &mut Control, device: &Arc<Device>, old: State, new: State) {
+        if holds_writes(old, new) {
+            // Before the first of them can be routed by the new state.
+            device.hold_writes();
+        }
         self.connection.publish(device, new);
         self.spread_suspension(control, device, new);
         let another_reports = control.volumes.iter().any(|volume| {
@@ -512,14 +517,7 @@ impl Resource {
     }
 
     fn defer(&self, control: &mut Control, device: &Arc<Device>, old: State, new: State) {
-        // A Primary that lost its peer begins a generation of its own. A write that is told done
-        // before that is on disk would be of the generation that both nodes know.
-        let holds_writes = new.role.is_primary()
-            && old.conn >= ConnState::Connected
-            && new.conn < ConnState::Connected;
-        if holds_writes {
-            device.close_gate();
-        }
+        let holds_writes = holds_writes(old, new);
         let after = After {
             device: device.clone(),
             old,
@@ -528,7 +526,7 @@ impl Resource {
         };
         if control.after.push(after, GFP_KERNEL).is_err() {
             if holds_writes {
-                device.open_gate();
+                device.release_writes();
             }
             log!(
                 Error,

@@ -129,6 +129,8 @@ enum Obstacle {
     Slot,
     /// Data to become accessible again.
     Data,
+    /// A new generation, to be on disk before anything is written in it.
+    Generation,
 }
 
 /// Bios of a device that wait.
@@ -253,6 +255,17 @@ impl Device {
         self.waiters.wake_all();
     }
 
+    /// Keeps writes out of the transfer log. Any context.
+    pub(crate) fn hold_writes(&self) {
+        self.held_writes.up();
+    }
+
+    /// Lets writes into the transfer log again. Any context.
+    pub(crate) fn release_writes(self: &Arc<Self>) {
+        self.held_writes.down();
+        self.retry_delayed();
+    }
+
     /// Gives a bio to the work item. Any context.
     pub(crate) fn delay(self: &Arc<Self>, bio: Bio) {
         self.delayed.count.up();
@@ -375,6 +388,10 @@ impl Device {
         };
         let now_ns = monotonic_ns();
         let mut log = connection.log.lock();
+        if bio.changes_data() && self.held_writes.get() != 0 {
+            drop(log);
+            return Err((bio, Obstacle::Generation));
+        }
         let state = self.state();
         let plan = match self.route(&bio, state) {
             Route::Go(plan) => plan,
@@ -491,6 +508,8 @@ impl Device {
         if route.out_of_sync {
             // The peer is told only of what it does not know yet.
             plan.out_of_sync = self.local_bitmap_set(bio) != 0;
+        } else if route.marks {
+            self.local_bitmap_set(bio);
         }
         plan
     }

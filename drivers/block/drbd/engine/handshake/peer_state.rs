@@ -33,7 +33,7 @@ pub enum UuidsDecision {
     /// Both disks are declared UpToDate: clear and write the bitmap, take over the peer's current
     /// UUID, bitmap UUID 0, hard change.
     SkipInitialSync,
-    /// A diskless Primary follows the peer: its current UUID is the exposed one.
+    /// A diskless node follows the peer: its current UUID is the exposed one.
     ExposePeerCurrent,
     /// Nothing more.
     Accept,
@@ -68,11 +68,9 @@ pub fn receive_uuids(
             UuidsDecision::Accept
         };
     }
-    if depends_on_peer {
-        UuidsDecision::ExposePeerCurrent
-    } else {
-        UuidsDecision::Accept
-    }
+    // A Secondary too: should it be promoted, its users see the peer's data, and it must not attach
+    // older ones under them when the peer is gone.
+    UuidsDecision::ExposePeerCurrent
 }
 
 /// Whether the peer's current UUID becomes the exposed one after a state change under way has been

@@ -62,6 +62,9 @@ impl RequestState {
     /// The blocks were marked out of sync on behalf of this request.
     pub const MARKED_OUT_OF_SYNC: Self = Self(1 << 25);
 
+    /// The local disk is not UpToDate, so what it holds vouches for no write.
+    pub const LOCAL_STALE: Self = Self(1 << 26);
+
     const EMPTY: Self = Self(0);
 
     /// Whether every bit of `bits` is set.
@@ -76,12 +79,33 @@ impl RequestState {
 
     /// Whether the application is told success: one of the copies has, or delivered, the data (spec
     /// §5.3).
+    ///
+    /// A write that only an outdated disk has would be overwritten by the next resync.
     pub const fn is_ok(self) -> bool {
-        self.has_any(Self(Self::LOCAL_OK.0 | Self::NET_OK.0))
+        let on_stale_disk = self.is_data_write() && self.has(Self::LOCAL_STALE);
+        self.has(Self::NET_OK) || (self.has(Self::LOCAL_OK) && !on_stale_disk)
+    }
+
+    /// Whether the peer does not have the data, and will not get it by this request.
+    const fn is_lost_to_peer(self) -> bool {
+        let on_its_way = self.has_any(Self(Self::NET_PENDING.0 | Self::NET_QUEUED.0));
+        !self.has(Self::NET_OK)
+            && (self.has(Self::NET_DONE) || self.has(Self::OUT_OF_SYNC_ONLY) || !on_its_way)
     }
 
     const fn without(self, bits: Self) -> Self {
         Self(self.0 & !bits.0)
+    }
+
+    /// The same with what the present state of the local disk means for it, until it is over.
+    const fn judged_by(self, context: Context) -> Self {
+        if self.has(Self::COMPLETED) {
+            self
+        } else if context.local_is_current {
+            self.without(Self::LOCAL_STALE)
+        } else {
+            Self(self.0 | Self::LOCAL_STALE.0)
+        }
     }
 
     const fn is_data_write(self) -> bool {
@@ -187,6 +211,8 @@ pub struct Context {
     /// called in sync then. A counter per device, stepped when mirroring ends and compared with its
     /// value at admission, answers this.
     pub mirrored_since_sent: bool,
+    /// The local disk is UpToDate. While it is the target of a resync, only the peer's copy counts.
+    pub local_is_current: bool,
 }
 
 /// What the caller of [`apply`] has to do, in the order of the constants; each is told to one
@@ -300,10 +326,11 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
     if old.has(RequestState::RELEASED) {
         return (old, Consequences::NONE);
     }
-    let Some(step) = step(old, event) else {
+    let judged = old.judged_by(context);
+    let Some(step) = step(judged, event) else {
         return (old, Consequences::PROTOCOL_ERROR);
     };
-    let mut new = old.without(step.clear) | step.set;
+    let mut new = judged.without(step.clear) | step.set;
     if context.suspended && !ends_suspension(event) && !old.has(RequestState::COMPLETED) {
         new = new | RequestState::COMPLETION_SUSPENDED;
     }
@@ -316,9 +343,11 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         let in_epoch = new.has(RequestState::EXPECT_BARRIER_ACK);
         todo.add_if(in_epoch, Consequences::CLOSE_EPOCH);
     }
-    let differs = new.is_data_write() && !new.is_on_both();
-    let marked = new.has(RequestState::MARKED_OUT_OF_SYNC);
-    if new.has(RequestState::COMPLETED) && differs && !marked {
+    // Blocks that the peer will not get are marked at once and not when the local disk is through:
+    // the bitmaps may be exchanged before.
+    let differs = new.has(RequestState::COMPLETED) && !new.is_on_both();
+    let is_due = new.is_data_write() && (differs || new.is_lost_to_peer());
+    if is_due && !new.has(RequestState::MARKED_OUT_OF_SYNC) {
         new = new | RequestState::MARKED_OUT_OF_SYNC;
         todo.add_if(true, Consequences::SET_OUT_OF_SYNC);
     }

@@ -81,6 +81,11 @@ pub struct WriteRoute {
     pub remote: bool,
     /// Set the bits, and if some were clear, send the peer P_OUT_OF_SYNC.
     pub out_of_sync: bool,
+    /// Set the bits in the same step as the request enters the transfer log: the peer gets neither
+    /// the data nor that message.
+    ///
+    /// Were they set when the local disk is through, the bitmaps could be exchanged in between.
+    pub marks: bool,
 }
 
 /// The node that serves a read.
@@ -119,6 +124,7 @@ pub fn route_write(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
         local: copies.writes_locally(),
         remote: copies.mirrors(),
         out_of_sync: copies.sends_out_of_sync(),
+        marks: copies.writes_locally() && !copies.mirrors() && !copies.sends_out_of_sync(),
     };
     if !copies.has_current_data() || !(route.local || route.remote) {
         return Route::no_data(on_no_data);
@@ -131,6 +137,7 @@ pub fn route_flush(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
     match route_write(copies, on_no_data) {
         Route::Go(route) => Route::Go(WriteRoute {
             out_of_sync: false,
+            marks: false,
             ..route
         }),
         other => other,

@@ -8,7 +8,7 @@
 mod after;
 mod now;
 
-pub use after::{effects_after, AfterContext};
+pub use after::{effects_after, holds_writes, AfterContext};
 pub use now::effects_now;
 
 macro_rules! effect_set {

@@ -96,7 +96,8 @@ pub struct Start {
 ///
 /// # Errors
 ///
-/// [`StateError::ResyncRunning`] where a resync or verify runs, else what refuses the change.
+/// [`StateError::ResyncRunning`] where a resync or verify runs, an error where a disk is gone, else
+/// what refuses the change.
 pub fn start(
     old: State,
     side: Side,
@@ -106,6 +107,13 @@ pub fn start(
 ) -> Result<Start, StateError> {
     if old.conn >= ConnState::SyncSource && old.conn < ConnState::Ahead {
         return Err(StateError::ResyncRunning);
+    }
+    // A disk that was given up meanwhile must not come back to life by this.
+    if old.disk <= DiskState::Failed {
+        return Err(StateError::NoLocalDisk);
+    }
+    if old.pdsk <= DiskState::Failed {
+        return Err(StateError::NoRemoteDisk);
     }
     let request = Change::conn(side.conn());
     let mut wanted = match side {

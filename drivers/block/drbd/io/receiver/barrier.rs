@@ -113,6 +113,8 @@ fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     let connection = &resource.connection;
     for device in resource.volumes() {
         let Some(local) = device.local() else {
+            // Whoever lets a disk go flushes it.
+            wait(connection, || !device.is_parting())?;
             continue;
         };
         if !local.backing.has_write_cache() {

@@ -8,10 +8,12 @@ use crate::request::{apply, Consequences, Context, Event, Kind, RequestState, St
 const USUAL: Context = Context {
     suspended: false,
     mirrored_since_sent: true,
+local_is_current: true,
 };
 const SUSPENDED: Context = Context {
     suspended: true,
     mirrored_since_sent: true,
+local_is_current: true,
 };
 const ACKED: Event = Event::WriteAcked { in_sync: false };
 const SYNCED: Event = Event::WriteAcked { in_sync: true };
@@ -314,4 +316,47 @@ fn a_request_that_failed_while_frozen_can_be_admitted_again() {
         .has(Consequences::RETRY));
     let (failed, todo) = apply(frozen, Event::Resumed, USUAL);
     assert!(todo.has(Consequences::COMPLETE) && !failed.is_ok());
+}
+
+/// Seeds 1200 and 1948 of the simulator.
+#[test]
+fn what_the_peer_does_not_get_is_marked_before_the_local_disk_is_through() {
+    let start = Start {
+        kind: Kind::Write,
+        local: true,
+        remote: false,
+        out_of_sync: false,
+        protocol: Protocol::C,
+    };
+    let (_, todo) = apply(start.state(), Event::SubmitterDone, USUAL);
+    assert!(todo.has(Consequences::SET_OUT_OF_SYNC) && !todo.has(Consequences::COMPLETE));
+
+    let (sent, _) = run(
+        mirrored(Protocol::C),
+        &[Event::SubmitterDone, Event::HandedOver],
+    );
+    let (lost, todo) = apply(sent, Event::ConnectionLost, USUAL);
+    assert!(todo.has(Consequences::SET_OUT_OF_SYNC) && !todo.has(Consequences::COMPLETE));
+    let (_, todo) = apply(lost, Event::LocalOk, USUAL);
+    assert!(todo.has(Consequences::COMPLETE) && !todo.has(Consequences::SET_OUT_OF_SYNC));
+}
+
+/// Seed 999 of the simulator.
+#[test]
+fn a_write_that_only_a_disk_which_is_not_up_to_date_has_fails() {
+    let target = Context {
+        local_is_current: false,
+        ..USUAL
+    };
+    let (state, _) = run(
+        mirrored(Protocol::C),
+        &[Event::SubmitterDone, Event::HandedOver],
+    );
+    let (state, _) = apply(state, Event::LocalOk, target);
+    let (acked, todo) = apply(state, ACKED, target);
+    assert!(todo.has(Consequences::COMPLETE) && acked.is_ok());
+    let (lost, todo) = apply(state, Event::ConnectionLost, target);
+    assert!(todo.has(Consequences::COMPLETE) && !lost.is_ok());
+    let (synced, todo) = apply(state, Event::ConnectionLost, USUAL);
+    assert!(todo.has(Consequences::COMPLETE) && synced.is_ok());
 }

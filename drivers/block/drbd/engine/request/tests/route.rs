@@ -23,6 +23,7 @@ fn go(local: bool, remote: bool, out_of_sync: bool) -> Route<WriteRoute> {
         local,
         remote,
         out_of_sync,
+        marks: local && !remote && !out_of_sync,
     })
 }
 

@@ -79,6 +79,23 @@ fn lost_peer_data(old: DiskState, new: DiskState) -> bool {
     (had && has_not) || (old == D::DUnknown && settled)
 }
 
+/// Whether the application's writes wait until the deferred effects of a change are carried out.
+///
+/// A Primary whose peer lost the data begins a generation of its own. A write that is told done
+/// before that is on disk would be of the generation that both nodes know, and thrown away where the
+/// peer goes on alone.
+pub fn holds_writes(old: State, new: State) -> bool {
+    new.role.is_primary() && (lost_peer_data(old.pdsk, new.pdsk) || got_disk_alone(old, new))
+}
+
+/// Whether a Primary that ran without a disk and has no peer goes on with its own disk. The peer may
+/// have begun a generation when that disk was detached, and not been heard.
+fn got_disk_alone(old: State, new: State) -> bool {
+    let was_without = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
+    let is_alone = new.conn < ConnState::Connected;
+    was_without && new.disk == DiskState::UpToDate && is_alone && new.role.is_primary()
+}
+
 fn generations(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
     let both =
         |state: State| state.disk == DiskState::UpToDate && state.pdsk == DiskState::UpToDate;
@@ -88,6 +105,7 @@ fn generations(effects: &mut DeferredEffects, old: State, new: State, context: &
     }
     let begins = context.bitmap_uuid_is_zero && new.disk >= DiskState::UpToDate;
     let lost = lost_peer_data(old.pdsk, new.pdsk) && new.someone_is_primary() && begins;
+    let lost = lost || (got_disk_alone(old, new) && begins);
     let suspended = new.is_suspended();
     effects.add_if(Deferred::RememberNewCurrentUuid, lost && suspended);
     let peer_lacks_data = new.pdsk < DiskState::Inconsistent;

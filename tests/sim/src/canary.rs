@@ -25,11 +25,21 @@ pub enum Canary {
     ReadsOutOfSync,
     /// A node that crashed as Primary does not say so.
     CrashForgotten,
+    /// What a Primary without a peer writes is marked out of sync when the disk is through.
+    MarkedTooLate,
+    /// A Primary that lost its peer writes on before its new generation is on disk.
+    WritesBeforeGeneration,
+    /// Pages of the bitmap count as written while another is still writing them.
+    TwoBitmapWriters,
+    /// Pages of the bitmap that say less are written before the data is flushed.
+    ClearedBeforeFlush,
+    /// A disk that is detached is let go without a flush.
+    DetachedWithoutFlush,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -40,6 +50,11 @@ impl Canary {
         Self::LostConnectionForgotten,
         Self::ReadsOutOfSync,
         Self::CrashForgotten,
+        Self::MarkedTooLate,
+        Self::WritesBeforeGeneration,
+        Self::TwoBitmapWriters,
+        Self::ClearedBeforeFlush,
+        Self::DetachedWithoutFlush,
     ];
 
     /// The canary with this name.

@@ -21,6 +21,12 @@ pub enum Content {
 /// A write: first sector, and the content of each; `None` is a sector that was never written.
 pub type Sectors = Vec<(u64, Option<Content>)>;
 
+struct InFlight {
+    sectors: Sectors,
+    /// What completed before is flushed before the write begins.
+    durable: bool,
+}
+
 struct Unflushed {
     sequence: u64,
     sectors: Sectors,
@@ -52,7 +58,7 @@ pub struct Drive {
     /// Completed, not flushed, oldest first.
     unflushed: RefCell<Vec<Unflushed>>,
     /// Submitted and not completed.
-    in_flight: RefCell<BTreeMap<u64, Sectors>>,
+    in_flight: RefCell<BTreeMap<u64, InFlight>>,
     sequence: Cell<u64>,
 }
 
@@ -94,17 +100,15 @@ impl Drive {
         done: impl FnOnce() + 'static,
     ) {
         let sequence = self.next_sequence();
-        self.in_flight.borrow_mut().insert(sequence, sectors);
+        let write = InFlight { sectors, durable };
+        self.in_flight.borrow_mut().insert(sequence, write);
         let drive = self.clone();
         self.sim.after(owner, self.delay(durable), move || {
             if durable {
                 drive.settle(sequence);
             }
-            let sectors = drive
-                .in_flight
-                .borrow_mut()
-                .remove(&sequence)
-                .unwrap_or_default();
+            let write = drive.in_flight.borrow_mut().remove(&sequence);
+            let sectors = write.map(|write| write.sectors).unwrap_or_default();
             store(&mut drive.visible.borrow_mut(), &sectors);
             let completed = drive.next_sequence();
             drive.unflushed.borrow_mut().push(Unflushed {
@@ -181,8 +185,17 @@ impl Drive {
 
     /// The power fails: `keep_permille` of the sectors that were on their way are kept.
     pub fn cut_power(&self, keep_permille: u64) {
+        let mut in_flight = self.in_flight.take();
+        // A write with a flush in front has not begun before that is through.
+        in_flight.retain(|&sequence, write| {
+            let begun = !write.durable || self.sim.one_in(2);
+            if begun && write.durable {
+                self.settle(sequence);
+            }
+            begun
+        });
         let on_their_way = self.unflushed.take().into_iter().map(|write| write.sectors);
-        let in_flight = self.in_flight.take().into_values();
+        let in_flight = in_flight.into_values().map(|write| write.sectors);
         let mut durable = self.durable.borrow_mut();
         for sectors in on_their_way.chain(in_flight) {
             for sector in sectors {

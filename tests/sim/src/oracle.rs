@@ -25,6 +25,8 @@ struct Candidate {
     acknowledged: bool,
     superseded: Option<u64>,
     durable: bool,
+    /// What superseded it is on stable storage.
+    gone: bool,
 }
 
 impl Candidate {
@@ -36,6 +38,7 @@ impl Candidate {
         acknowledged: true,
         superseded: None,
         durable: true,
+        gone: false,
     };
 }
 
@@ -63,6 +66,7 @@ impl View {
                 acknowledged: false,
                 superseded: None,
                 durable: false,
+                gone: false,
             });
         }
     }
@@ -113,13 +117,17 @@ impl View {
                     horizon = horizon.max(one.ended.unwrap_or(0));
                 }
             }
-            candidates.retain(|one| one.superseded.is_none_or(|at| at > horizon));
+            // Reads that began before may still find it.
+            for one in candidates.iter_mut() {
+                one.gone |= one.superseded.is_some_and(|at| at <= horizon);
+            }
         }
     }
 
     /// The power failed: what was not flushed may be lost, what was under way may have happened.
     fn crash(&mut self, now: u64) {
         for candidates in self.sectors.values_mut() {
+            candidates.retain(|one| !one.gone);
             for one in candidates.iter_mut() {
                 one.superseded = None;
                 one.ended = one.ended.or(Some(now));
@@ -155,10 +163,14 @@ impl View {
 #[derive(Clone, Copy, Debug, Default)]
 struct Bio {
     started: u64,
+    /// The node that it was submitted to.
+    reader: usize,
     local: bool,
     remote: bool,
     /// The node whose view a read is judged by.
     view: usize,
+    /// A read of what an unfinished resync had put in sync before the source was lost.
+    frozen: bool,
     over: bool,
 }
 
@@ -181,6 +193,8 @@ pub struct Oracle {
     bios: BTreeMap<u64, Bio>,
     views: [View; 2],
     states: [State; 2],
+    /// The source's view when its target lost it.
+    frozen: [Option<View>; 2],
     /// Writes told done that only this node has.
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
@@ -210,6 +224,7 @@ impl Oracle {
             bios: BTreeMap::new(),
             views: [view.clone(), view],
             states: [State::NEW; 2],
+            frozen: [None, None],
             alone: Default::default(),
             worthless: [false; 2],
             counts: Counts::default(),
@@ -238,6 +253,7 @@ impl Oracle {
         let started = self.now();
         let bio = Bio {
             started,
+            reader: node,
             view: node,
             ..Bio::default()
         };
@@ -246,13 +262,16 @@ impl Oracle {
 
     /// A bio was sent on its ways.
     pub fn routed(&mut self, node: usize, master: &Rc<Master>, local: bool, remote: bool) {
-        let is_current = self.states[node].disk == DiskState::UpToDate;
+        let state = self.states[node];
+        let is_current = state.disk == DiskState::UpToDate;
+        let is_alone = state.conn < ConnState::Connected;
         let Some(bio) = self.bios.get_mut(&master.number) else {
             return;
         };
         bio.local = local;
         bio.remote = remote;
         bio.view = if local && is_current { node } else { 1 - node };
+        bio.frozen = local && !is_current && is_alone;
         let started = bio.started;
         if let Operation::Write(number) = master.operation {
             for (_, view) in [(local, node), (remote, 1 - node)]
@@ -260,6 +279,9 @@ impl Oracle {
                 .filter(|(to, _)| *to)
             {
                 self.views[view].add(range(master), number, started);
+            }
+            if let (true, Some(frozen)) = (local, &mut self.frozen[node]) {
+                frozen.add(range(master), number, started);
             }
         }
     }
@@ -329,10 +351,14 @@ impl Oracle {
                 _ => (*sector, 0),
             })
             .collect();
+        let view = match &mut self.frozen[bio.reader] {
+            Some(frozen) if bio.frozen => frozen,
+            _ => &mut self.views[bio.view],
+        };
         for sector in range(master) {
             let number = found.get(&sector).copied().unwrap_or(0);
-            if !self.views[bio.view].allows(sector, number, bio.started) {
-                let known = self.views[bio.view].candidates(sector).clone();
+            if !view.allows(sector, number, bio.started) {
+                let known = view.candidates(sector).clone();
                 self.violation(format!(
                     "read #{} of sector {sector} gave write #{number}, which was overwritten; allowed: {:?}",
                     master.number,
@@ -364,6 +390,12 @@ impl Oracle {
             }
         }
         self.bios = bios;
+        let loses_source = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
+        let was_target_to_be = matches!(old.disk, DiskState::Inconsistent | DiskState::Outdated);
+        if loses_source && was_target_to_be && old.pdsk == DiskState::UpToDate {
+            // What is in sync may be read on, as it was then.
+            self.frozen[node] = Some(self.views[1 - node].clone());
+        }
         let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
         if was_target && new.conn == ConnState::Connected && new.disk == DiskState::UpToDate {
             self.views[node] = self.views[1 - node].clone();

@@ -402,20 +402,29 @@ impl World {
             let discards = split && node.id == loser;
             let demotes = (split || refused) && node.is_primary();
             let forces = hopeless && node.id != loser && state.conn == ConnState::Connected;
-            self.report.decisions += u64::from(discards) + u64::from(forces);
+            let unrelated = node.flags.unrelated.get() && stand_alone;
+            let starts_over = unrelated && node.id == loser;
+            let diskless = state.disk == DiskState::Diskless;
+            self.report.decisions += u64::from(discards || starts_over) + u64::from(forces);
             busy.set(true);
             self.sim.spawn(node.owner, async move {
                 if demotes {
                     let _ = node.demote().await;
                 }
-                if state.disk == DiskState::Diskless {
+                if (discards || (split && diskless)) && !stand_alone {
+                    let _ = node.disconnect().await;
+                }
+                if starts_over {
+                    let _ = node.detach().await;
+                    if node.state().disk == DiskState::Diskless {
+                        node.forget_data();
+                    }
+                }
+                if node.state().disk == DiskState::Diskless {
                     let _ = node.attach().await;
                 }
                 if forces {
                     let _ = node.promote(true).await;
-                }
-                if discards && !stand_alone {
-                    let _ = node.disconnect().await;
                 }
                 if node.conn() == ConnState::StandAlone {
                     let _ = node.connect(discards).await;

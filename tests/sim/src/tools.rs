@@ -66,6 +66,15 @@ pub fn create_metadata(meta: &Drive, config: &Config, current_uuid: u64) {
     initialize_log(meta, &layout);
 }
 
+/// `drbdmeta create-md` alone: the disk follows any peer that has data.
+pub fn wipe_metadata(meta: &Drive, config: &Config) {
+    let layout = layout(config);
+    let mut superblock = Superblock::fresh(&layout);
+    superblock.last_agreed_size = Sector(config.capacity_sectors);
+    write_superblock(meta, &layout, &superblock);
+    initialize_log(meta, &layout);
+}
+
 fn write_superblock(meta: &Drive, layout: &Layout, superblock: &Superblock) {
     let mut block = [0; SUPERBLOCK_SIZE];
     superblock.encode(&mut block);

@@ -36,18 +36,23 @@ async fn after_volume(node: &Rc<Node>, old: State, new: State) {
     let context = node.after_context(node.state());
     for effect in effects_after(old, new, &context).iter() {
         node.sim.pause().await;
-        carry_out_deferred(node, effect, new).await;
+        carry_out_deferred(node, effect, old, new).await;
     }
 }
 
-async fn carry_out_deferred(node: &Rc<Node>, effect: Deferred, new: State) {
+async fn carry_out_deferred(node: &Rc<Node>, effect: Deferred, old: State, new: State) {
     match effect {
         Deferred::SendStateForPause
         | Deferred::SendStateForHandshake
         | Deferred::SendStateForAhead
         | Deferred::SendStateForInconsistent
-        | Deferred::SendStateForResyncEnd
-        | Deferred::ReleaseDisk => node.send_state(new).await,
+        | Deferred::SendStateForResyncEnd => node.send_state(new).await,
+        Deferred::ReleaseDisk => {
+            if old.disk == DiskState::Negotiating {
+                node.flags.go_diskless.set(true);
+            }
+            node.send_state(new).await;
+        }
         Deferred::GreetPeerDisk | Deferred::SendDisk => {
             node.send_uuids(0).await;
             node.send_state(new).await;
@@ -129,16 +134,32 @@ async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
     node.sim.touch();
 }
 
-/// Lets a failed disk go, once nothing refers to it: to wait for that here would hold up what ends
-/// the requests that do.
+/// Lets a disk go, once nothing refers to it: to wait for that here would hold up what ends the
+/// requests that do.
 pub(crate) async fn go_diskless(node: &Rc<Node>) {
-    if node.state().disk != DiskState::Failed {
+    node.flags.go_diskless.set(false);
+    if !matches!(
+        node.state().disk,
+        DiskState::Failed | DiskState::Diskless
+    ) {
         return;
     }
-    if let Some(local) = node.local() {
-        local.write_bitmap(node, Which::Dirty).await;
+    let Some(disk) = node.retire_local() else {
+        return;
+    };
+    if disk.references.get() != 0 {
+        node.flags.go_diskless.set(true);
+        return;
     }
-    let _ = node.change_state(Request::disk(DiskState::Diskless), Node::HARD);
-    node.local.replace(None);
+    if node.state().disk == DiskState::Failed {
+        // The peer is told that what it wrote here before is on stable storage.
+        if !node.config.has(Canary::DetachedWithoutFlush) {
+            disk.flush_data(node).await;
+        }
+        disk.write_bitmap(node, Which::Dirty).await;
+        disk.sync(node).await;
+        let _ = node.change_state(Request::disk(DiskState::Diskless), Node::HARD);
+    }
+    node.retired.replace(None);
     node.tell(|| "detached".into());
 }

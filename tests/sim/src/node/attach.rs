@@ -18,7 +18,7 @@ use crate::tools;
 impl Node {
     /// Attaches the disk, after the tools applied its activity log.
     pub async fn attach(self: &Rc<Self>) -> Result<(), StateError> {
-        if self.state().disk != DiskState::Diskless || self.local.borrow().is_some() {
+        if self.state().disk != DiskState::Diskless || self.is_attached() {
             return Err(StateError::Unknown);
         }
         tools::apply_activity_log(&self.hardware.meta, &self.config);
@@ -30,15 +30,25 @@ impl Node {
         attached
     }
 
+    /// `drbdadm create-md`: gives up what a detached disk holds.
+    pub fn forget_data(&self) {
+        tools::wipe_metadata(&self.hardware.meta, &self.config);
+        self.flags.unrelated.set(false);
+        self.oracle.borrow_mut().declared_worthless(self.id);
+    }
+
     async fn read_and_attach(self: &Rc<Self>) -> Result<(), StateError> {
         let layout = tools::layout(&self.config);
         let superblock = tools::read_superblock(&self.hardware.meta, &self.config);
         let mut superblock = superblock.ok_or(StateError::Unknown)?;
         superblock.check_clean().map_err(|_| StateError::Unknown)?;
         let state = self.state();
-        if superblock.uuids.generation() != self.exposed_uuid.get() & !1
-            && state.conn < ConnState::Connected
-            && state.role.is_primary()
+        let exposed = self.exposed_uuid.get();
+        let is_alone = state.conn < ConnState::Connected || state.pdsk < DiskState::UpToDate;
+        if state.role.is_primary()
+            && is_alone
+            && exposed != 0
+            && superblock.uuids.generation() != exposed & !1
         {
             // A diskless Primary was promised other data.
             return Err(StateError::Unknown);

@@ -31,6 +31,8 @@ pub(crate) enum Which {
 
 /// An attached disk.
 pub(crate) struct LocalDisk {
+    /// Tells attachments apart.
+    pub(crate) id: u64,
     pub(crate) data: Rc<Drive>,
     pub(crate) meta: Rc<Drive>,
     pub(crate) layout: Layout,
@@ -41,6 +43,8 @@ pub(crate) struct LocalDisk {
     pub(crate) activity_log: RefCell<ActivityLog<Vec<Slot>>>,
     /// Bits were cleared for data that may not be on stable storage yet.
     cleared: Cell<bool>,
+    /// Pages of the bitmap are on their way to stable storage.
+    bitmap_busy: Cell<bool>,
     /// The metadata buffer is in use.
     meta_busy: Cell<bool>,
     /// References that are out.
@@ -70,6 +74,22 @@ impl Node {
         let disk = self.local.borrow().clone()?;
         disk.references.set(disk.references.get() + 1);
         Some(LocalRef(disk))
+    }
+
+    /// Begins to let the disk go: no new references from here on. Returns it, also when called
+    /// again.
+    pub(crate) fn retire_local(&self) -> Option<Rc<LocalDisk>> {
+        if let Some(disk) = self.local.take() {
+            self.retired.replace(Some(disk));
+        }
+        // Bios that wait hold references.
+        self.retry_delayed();
+        self.retired.borrow().clone()
+    }
+
+    /// Whether a disk is attached, or about to be let go.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.local.borrow().is_some() || self.retired.borrow().is_some()
     }
 }
 
@@ -110,6 +130,7 @@ impl LocalDisk {
         let bits = bits_for(capacity);
         let slots = vec![Slot::default(); node.config.al_slots];
         Rc::new(Self {
+            id: node.sim.random(),
             data: node.hardware.data.clone(),
             meta: node.hardware.meta.clone(),
             layout,
@@ -119,6 +140,7 @@ impl LocalDisk {
             dirty_pages: (0..pages_for(bits)).map(|_| Cell::new(false)).collect(),
             activity_log: RefCell::new(ActivityLog::new(slots, superblock.ring)),
             cleared: Cell::new(false),
+            bitmap_busy: Cell::new(false),
             meta_busy: Cell::new(false),
             references: Cell::new(0),
         })
@@ -155,6 +177,15 @@ impl LocalDisk {
         if flags != self.superblock.borrow().flags {
             self.change(|superblock| superblock.flags = flags);
         }
+    }
+
+    /// One writer of pages at a time, until they are on stable storage.
+    async fn lock_bitmap(&self, node: &Node) {
+        if node.config.has(Canary::TwoBitmapWriters) {
+            return;
+        }
+        node.sim.until(|| !self.bitmap_busy.get()).await;
+        self.bitmap_busy.set(true);
     }
 
     async fn lock_metadata(&self, node: &Node) {
@@ -209,8 +240,11 @@ impl LocalDisk {
             // does not reach it.
             self.flush_data(node).await;
         }
+        if !pages.is_empty() {
+            self.lock_bitmap(node).await;
+        }
         if !node.config.has(Canary::BitmapAfterActivityLog) {
-            for page in pages {
+            for &page in &pages {
                 self.write_page_if_dirty(node, page).await;
             }
         }
@@ -219,6 +253,9 @@ impl LocalDisk {
                 .await;
         }
         self.activity_log.borrow_mut().commit();
+        if !pages.is_empty() {
+            self.bitmap_busy.set(false);
+        }
         node.retry_delayed();
         self.unlock_metadata();
         true
@@ -285,7 +322,7 @@ impl LocalDisk {
         let cleared = self.cleared.replace(false);
         let mut content = [0; 4096];
         self.view(node).export_page(page, &mut content);
-        if cleared {
+        if cleared && !node.config.has(Canary::ClearedBeforeFlush) {
             // What the page no longer says must be on stable storage; what is cleared from now on
             // is not in it.
             self.flush_data(node).await;
@@ -298,6 +335,7 @@ impl LocalDisk {
 
     /// Writes the bitmap and flushes it.
     pub(crate) async fn write_bitmap(&self, node: &Node, which: Which) {
+        self.lock_bitmap(node).await;
         for (page, dirty) in (0..).zip(&self.dirty_pages) {
             if dirty.replace(false) || which == Which::All {
                 self.write_page(node, page).await;
@@ -307,5 +345,6 @@ impl LocalDisk {
         let told = done.clone();
         self.meta.flush(node.owner, move || told.set(true));
         node.sim.until(|| done.get()).await;
+        self.bitmap_busy.set(false);
     }
 }

@@ -9,7 +9,7 @@ use drbd_engine::handshake::peer_state::{
     UuidsDecision, UUID_CRASHED_PRIMARY, UUID_DISCARD_MY_DATA, UUID_INCONSISTENT,
 };
 use drbd_engine::handshake::split_brain::{Policies, Policy};
-use drbd_engine::handshake::sync_decision::{sync_decision, Facts, Helper, Outcome, Step};
+use drbd_engine::handshake::sync_decision::{sync_decision, Facts, Helper, LogLine, Outcome, Step};
 use drbd_engine::handshake::uuid_compare::{self, uuid_compare, UuidSet};
 use drbd_engine::state::{Change as Request, ConnState, DiskState, Flags, State};
 
@@ -196,7 +196,12 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
     let decision = sync_decision(&compared, &facts(node, &proposal, &own, &peer, resolves));
     for step in decision.steps.iter() {
         match step {
-            Step::Log(line) => node.tell(|| line.to_string()),
+            Step::Log(line) => {
+                node.tell(|| line.to_string());
+                if line == LogLine::Unrelated {
+                    node.flags.unrelated.set(true);
+                }
+            }
             Step::Helper(Helper::SplitBrain) => node.flags.split_brain.set(true),
             Step::Helper(helper) => node.tell(|| format!("helper {}", helper.name())),
         }

@@ -119,6 +119,8 @@ pub struct NodeFlags {
     pub generations_due: Cell<u32>,
     /// The peer refused us, or we the peer, for a split brain.
     pub split_brain: Cell<bool>,
+    /// The disks have nothing in common.
+    pub unrelated: Cell<bool>,
 }
 
 /// A change of state whose deferred effects are due.
@@ -170,6 +172,8 @@ pub struct Node {
     pub(crate) exposed_uuid: Cell<u64>,
     pub(crate) mirror_generation: Cell<u32>,
     pub(crate) local: RefCell<Option<Rc<disk::LocalDisk>>>,
+    /// The disk that is being let go.
+    pub(crate) retired: RefCell<Option<Rc<disk::LocalDisk>>>,
     pub(crate) log: RefCell<TransferLog<Vec<Entry>>>,
     /// The epoch that the worker has seen.
     pub(crate) seen_epoch: Cell<u32>,
@@ -246,6 +250,7 @@ impl Node {
             exposed_uuid: Cell::new(0),
             mirror_generation: Cell::new(0),
             local: RefCell::new(None),
+            retired: RefCell::new(None),
             log: RefCell::new(log),
             seen_epoch: Cell::new(0),
             requests: (0..REQUESTS_MAX).map(request::Request::new).collect(),

@@ -233,6 +233,7 @@ async fn remember_for_diskless_peer(node: &Rc<Node>, request: &mut PeerRequest) 
     };
     local.set_out_of_sync(node, sector, size_bytes);
     loop {
+        let kicks = node.kicks.get();
         if local.activity_log.borrow_mut().try_get(span) == Got::Hot {
             break;
         }
@@ -241,8 +242,10 @@ async fn remember_for_diskless_peer(node: &Rc<Node>, request: &mut PeerRequest) 
             local.write_transaction(node).await;
             break;
         }
-        local.write_transaction(node).await;
-        node.sim.pause().await;
+        if !local.write_transaction(node).await {
+            // Extents are given back by requests that end.
+            node.sim.until(|| node.kicks.get() != kicks).await;
+        }
     }
     request.span = Some(span);
 }
@@ -298,6 +301,13 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
     }
     node.sim
         .until(|| node.epochs.borrow().active() == 0 || node.is_interrupted())
+        .await;
+    if node.is_interrupted() {
+        return Err(Dropped);
+    }
+    // Whoever lets a disk go flushes it.
+    node.sim
+        .until(|| node.retired.borrow().is_none() || node.is_interrupted())
         .await;
     if node.is_interrupted() {
         return Err(Dropped);

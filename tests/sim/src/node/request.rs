@@ -8,6 +8,7 @@ use std::rc::Rc;
 use drbd_engine::activity_log::Span;
 use drbd_engine::range::Handle;
 use drbd_engine::request::{apply, Consequences, Context, Event, RequestState};
+use drbd_engine::state::DiskState;
 use drbd_engine::transfer_log::Index;
 
 use super::disk::LocalRef;
@@ -45,8 +46,10 @@ pub struct Master {
 /// What a request consists of while its slot is in use.
 pub(crate) struct Parts {
     pub(crate) master: Rc<Master>,
+    /// The disk, while its bio is there.
     pub(crate) local: Option<LocalRef>,
-    pub(crate) span: Option<Span>,
+    /// The extents it holds in the activity log, and the attachment that they are of.
+    pub(crate) extents: Option<(u64, Span)>,
     pub(crate) range: Option<Handle>,
     pub(crate) mirror_generation: u32,
     /// Whether the application's bio was ended or given back.
@@ -81,6 +84,10 @@ impl Request {
         self.state.get()
     }
 
+    fn blocks(&self) -> Option<Blocks> {
+        self.with(|parts| parts.master.blocks)
+    }
+
     pub(crate) fn with<R>(&self, read: impl FnOnce(&mut Parts) -> R) -> Option<R> {
         self.parts.borrow_mut().as_mut().map(read)
     }
@@ -99,6 +106,7 @@ impl Node {
         };
         let context = Context {
             suspended: self.state().is_suspended(),
+            local_is_current: self.state().disk == DiskState::UpToDate,
             mirrored_since_sent: self.mirror_generation.get() == generation,
         };
         let (new, todo) = apply(request.state(), event, context);
@@ -112,23 +120,20 @@ impl Node {
         let index = request.index;
         let forgets = self.config.has(Canary::LostConnectionForgotten);
         if todo.has(Consequences::SET_OUT_OF_SYNC) && !forgets {
-            request.with(|parts| {
-                let blocks = parts.master.blocks;
-                if let Some(local) = &parts.local {
-                    local.set_out_of_sync(self, blocks.sector, blocks.size_bytes);
-                }
-            });
+            if let (Some(local), Some(blocks)) = (self.local(), request.blocks()) {
+                local.set_out_of_sync(self, blocks.sector, blocks.size_bytes);
+            }
         }
         if todo.has(Consequences::SET_IN_SYNC) {
-            request.with(|parts| {
-                let blocks = parts.master.blocks;
-                if let Some(local) = &parts.local {
-                    local.set_in_sync(self, blocks.sector, blocks.size_bytes);
-                }
-            });
+            if let (Some(local), Some(blocks)) = (self.local(), request.blocks()) {
+                local.set_in_sync(self, blocks.sector, blocks.size_bytes);
+            }
         }
         if todo.has(Consequences::CLOSE_EPOCH) {
             self.log.borrow_mut().close_epoch_of(index);
+        }
+        if todo.has(Consequences::LOCAL_ENDED) {
+            drop(request.with(|parts| parts.local.take()));
         }
         if todo.has(Consequences::ANSWERED) {
             self.log.borrow_mut().answered(index);
@@ -194,8 +199,10 @@ impl Node {
             if let Some(range) = parts.range {
                 self.ranges.borrow_mut().remove(range);
             }
-            if let (Some(local), Some(span)) = (&parts.local, parts.span) {
-                local.put_extents(self, span);
+            if let (Some((id, span)), Some(local)) = (parts.extents, self.local()) {
+                if local.id == id {
+                    local.put_extents(self, span);
+                }
             }
         }
         self.log.borrow_mut().release(request.index);

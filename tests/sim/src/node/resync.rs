@@ -79,7 +79,8 @@ impl DirtyBits for Dirty<'_> {
 
 /// Does the chores that are about the resync; returns when to come again. On the worker.
 pub(crate) async fn turn(node: &Rc<Node>) -> u64 {
-    if node.flags.start_source.replace(false) {
+    // A change that the peer is asked for must find the state that it was judged by.
+    if !node.flags.agreement.get() && node.flags.start_source.replace(false) {
         start(node, Side::Source).await;
     }
     if node.flags.resync_done.replace(false) {
@@ -328,6 +329,9 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
     // remembered here; now all that the source said is out of sync has arrived.
     local.write_bitmap(node, Which::Dirty).await;
     drop(local);
+    node.sim
+        .until(|| !node.flags.agreement.get() || node.is_interrupted())
+        .await;
     start(node, Side::Target).await;
     Ok(())
 }

@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use drbd_engine::state::{
-    self, change_all, effects_after, effects_now, AfterContext, Aggregate, Change as Request,
-    ConnState, Context, Deferred, Fencing, Flags, Immediate, OnNoData, State, StateError, Success,
+    self, change_all, effects_now, holds_writes, AfterContext, Aggregate, Change as Request,
+    ConnState, Context, Fencing, Flags, Immediate, OnNoData, State, StateError, Success,
     VolumeChange,
 };
 
@@ -152,8 +152,7 @@ impl Node {
     /// Leaves the rest to the worker. What is written alone must belong to a generation of its own,
     /// so writes wait for that.
     fn defer(&self, old: State, new: State) {
-        let effects = effects_after(old, new, &self.after_context(new));
-        let holds_writes = effects.contains(Deferred::NewCurrentUuid);
+        let holds_writes = holds_writes(old, new);
         if holds_writes {
             self.flags
                 .generations_due

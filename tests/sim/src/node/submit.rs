@@ -222,7 +222,8 @@ impl Node {
 
     /// Routes the request in the state it enters the transfer log in, and starts its parts.
     fn admit(self: &Rc<Self>, bio: Bio) -> Result<(), (Bio, Obstacle)> {
-        if bio.changes_data() && self.flags.generations_due.get() != 0 {
+        let careless = self.config.has(Canary::WritesBeforeGeneration);
+        if bio.changes_data() && self.flags.generations_due.get() != 0 && !careless {
             return Err((bio, Obstacle::Generation));
         }
         let local = match &bio.extents {
@@ -269,8 +270,11 @@ impl Node {
             out_of_sync: plan.out_of_sync,
             protocol: self.config.protocol,
         };
-        let (reference, span) = match bio.extents {
-            Some((reference, span)) => (Some(reference), Some(span)),
+        let (reference, extents) = match bio.extents {
+            Some((reference, span)) => {
+                let id = reference.id;
+                (Some(reference), Some((id, span)))
+            }
             None => (local, None),
         };
         if plan.remote && kind != Kind::Flush {
@@ -279,8 +283,8 @@ impl Node {
         }
         let parts = Parts {
             master: master.clone(),
-            local: reference,
-            span,
+            local: reference.filter(|_| plan.local),
+            extents,
             range: bio.range,
             mirror_generation: self.mirror_generation.get(),
             is_over: false,
@@ -338,6 +342,9 @@ impl Node {
                         local.set_out_of_sync(self, sector, size_bytes)
                     })
                 };
+                if route.marks && !self.config.has(Canary::MarkedTooLate) {
+                    newly_set();
+                }
                 Route::Go(Plan {
                     local: route.local,
                     remote: route.remote,

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use super::disk::LocalDisk;
 use super::{after, resync, sender, Node};
 use crate::sim::MS;
 
@@ -16,16 +17,17 @@ impl Node {
         let queued = !self.deferred.volume.borrow().is_empty()
             || !self.deferred.connection.borrow().is_empty()
             || !self.answers.borrow().is_empty();
-        let chores = self.may_go_diskless() || flags.start_source.get() || flags.resync_done.get();
+        let may_start = flags.start_source.get() && !flags.agreement.get();
+        let chores = self.may_go_diskless() || may_start || flags.resync_done.get();
         queued || chores || self.log.borrow_mut().next_to_send().is_some() || self.epoch_is_closed()
     }
 
     fn may_go_diskless(&self) -> bool {
-        let local = self.local.borrow();
-        let unused = local
-            .as_ref()
-            .is_none_or(|local| local.references.get() == 0);
-        self.flags.go_diskless.get() && unused
+        let attached = self.local.borrow();
+        let retired = self.retired.borrow();
+        let disk = attached.as_ref().or(retired.as_ref());
+        let is_unused = |disk: &Rc<LocalDisk>| disk.references.get() == 0;
+        self.flags.go_diskless.get() && (attached.is_some() || disk.is_none_or(is_unused))
     }
 
     /// Whether a barrier is due though nothing waits to be sent.
@@ -72,7 +74,6 @@ async fn turn(node: &Rc<Node>) -> u64 {
     }
     sender::drain(node).await;
     if node.may_go_diskless() {
-        node.flags.go_diskless.set(false);
         after::go_diskless(node).await;
     }
     resync::turn(node).await

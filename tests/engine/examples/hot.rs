@@ -46,6 +46,7 @@ fn hot_write_on_the_primary(log: &mut Log, ranges: &mut Ranges, sector: Sector) 
     let context = Context {
         suspended: false,
         mirrored_since_sent: true,
+        local_is_current: true,
     };
     let mut happens = |event| state = apply(state, event, context).0;
     assert_eq!(log.next_to_send(), Some(index));

@@ -138,10 +138,7 @@ async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
 /// requests that do.
 pub(crate) async fn go_diskless(node: &Rc<Node>) {
     node.flags.go_diskless.set(false);
-    if !matches!(
-        node.state().disk,
-        DiskState::Failed | DiskState::Diskless
-    ) {
+    if !matches!(node.state().disk, DiskState::Failed | DiskState::Diskless) {
         return;
     }
     let Some(disk) = node.retire_local() else {

@@ -84,7 +84,7 @@ impl Run {
         let context = Context {
             suspended: false,
             mirrored_since_sent: true,
-local_is_current: true,
+            local_is_current: true,
         };
         let (state, todo) = apply(self.state, event, context);
         assert!(

@@ -8,12 +8,12 @@ use crate::request::{apply, Consequences, Context, Event, Kind, RequestState, St
 const USUAL: Context = Context {
     suspended: false,
     mirrored_since_sent: true,
-local_is_current: true,
+    local_is_current: true,
 };
 const SUSPENDED: Context = Context {
     suspended: true,
     mirrored_since_sent: true,
-local_is_current: true,
+    local_is_current: true,
 };
 const ACKED: Event = Event::WriteAcked { in_sync: false };
 const SYNCED: Event = Event::WriteAcked { in_sync: true };

@@ -85,7 +85,12 @@ fn writes_go_where_a_copy_is() {
     let ahead = copies(UpToDate, Inconsistent, Ahead);
     assert_eq!(
         route_flush(ahead, OnNoData::IoError),
-        go(true, false, false)
+        Route::Go(WriteRoute {
+            local: true,
+            remote: false,
+            out_of_sync: false,
+            marks: false,
+        })
     );
 }
 

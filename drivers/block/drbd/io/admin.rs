@@ -137,11 +137,12 @@ fn settle(resource: &Arc<Resource>) {
     }
 }
 
-/// Waits until no request of a device awaits the peer; the connection's end ends that too. May
-/// sleep.
+/// Waits until no request of a device awaits the peer; the connection's end ends that too, and
+/// requests of suspended I/O are not waited for, since it takes a command to resume it. May sleep.
 fn wait_for_answers(device: &Device) {
     const LOOK_AGAIN_MS: u32 = 100;
-    let answered = || device.counters.application_pending.get() == 0;
+    let answered =
+        || device.counters.application_pending.get() == 0 || device.state().is_suspended();
     while !device.waiters.wait_until_timeout(answered, LOOK_AGAIN_MS) {}
 }
 
@@ -239,6 +240,9 @@ impl Backend for Arc<Registry> {
     }
 
     fn detach(&self, minor: Minor, force: bool, info: &mut InfoText) -> RetCode {
+        if let (true, Some(device)) = (force, self.find(minor)) {
+            disk::give_up(&device);
+        }
         self.on_device(minor, |device| disk::detach(device, force, info))
     }
 
@@ -269,8 +273,13 @@ impl Backend for Arc<Registry> {
         })
     }
 
-    fn disconnect(&self, resource: ResourceId, force: bool, _info: &mut InfoText) -> RetCode {
-        self.on_resource(resource, |resource| connect::disconnect(resource, force))
+    fn disconnect(&self, resource: ResourceId, force: bool, info: &mut InfoText) -> RetCode {
+        if let (true, Some(resource)) = (force, Registry::resource(self, resource)) {
+            connect::hang_up(&resource);
+        }
+        self.on_resource(resource, |resource| {
+            connect::disconnect(resource, force, info)
+        })
     }
 
     fn primary(&self, minor: Minor, force: bool, _info: &mut InfoText) -> RetCode {

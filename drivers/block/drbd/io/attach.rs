@@ -67,6 +67,7 @@ use super::{
         Parts, //
     },
     held_io::HeldIo,
+    limits::COMMAND_WAIT_MS,
     resource::Resource,
     resync::{
         self,
@@ -79,6 +80,9 @@ use super::{
     state::How, //
 };
 use crate::control::backend::InfoText;
+
+/// How long a disk that is attached may take to read its super block.
+const READ_MS: u32 = 60_000;
 
 /// Who claims metadata devices with room for several disks: all disks of this module together.
 static INDEXED_METADATA: SharedHolder = SharedHolder::new();
@@ -95,8 +99,10 @@ pub(crate) fn attach(
 ) -> Result<RetCode, RetCode> {
     let resource = &device.resource;
     resource.ensure_worker().map_err(|_| RetCode::NO_MEMORY)?;
-    // A disk that is on its way out is gone afterwards.
-    resource.flush_worker();
+    // A disk that is on its way out is gone afterwards, unless it hangs.
+    if !resource.flush_worker_within(COMMAND_WAIT_MS) {
+        return Err(RetCode::INTERRUPTED);
+    }
     if device.state().disk != DiskState::Diskless || device.is_attached() {
         return Err(RetCode::DISK_CONFIGURED);
     }
@@ -111,7 +117,9 @@ pub(crate) fn attach(
     let disk = found.into_disk(device, conf, size)?;
 
     let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
-    resource.flush_worker();
+    if !resource.flush_worker_within(COMMAND_WAIT_MS) {
+        return Err(RetCode::INTERRUPTED);
+    }
     check_generation(device, &superblock)?;
     resource.change_state(device, Change::disk(DiskState::Attaching), How::VERBOSE)?;
     let result = publish(device, disk, &superblock, size);
@@ -249,7 +257,7 @@ impl Found {
         let parts = Parts {
             bitmap: bitmap.map_err(|_| RetCode::NO_MEMORY_BITMAP)?,
             activity_log: ActivityLog::new(slots(extents)?, self.layout.ring()),
-            meta: MetaIo::new(&self.meta).map_err(|_| RetCode::NO_MEMORY)?,
+            meta: MetaIo::new(&self.meta, &self.backing).map_err(|_| RetCode::NO_MEMORY)?,
             conf: Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?,
             backing: self.backing,
             layout: self.layout,
@@ -297,7 +305,7 @@ fn read_superblock(
     let meta_sectors = meta.size_sectors();
     let sector = placement.superblock_sector(meta_sectors)?;
     let mut io = SyncIo::new(meta).map_err(|_| MetaError::Io)?;
-    let page = io.read(sector.0, None).map_err(|error| {
+    let page = io.read(sector.0, Some(READ_MS)).map_err(|error| {
         log!(
             Error,
             device,

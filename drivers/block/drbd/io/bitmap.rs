@@ -289,7 +289,7 @@ impl Bitmap {
         bulk.read(
             first,
             usize::try_from(pages)?,
-            disk.timeout_ms(),
+            &|waited_ms| disk.has_patience(waited_ms),
             |index, content| {
                 set = set.saturating_add(view.merge_page(u64::try_from(index)?, content));
                 Ok(())
@@ -326,7 +326,8 @@ impl Bitmap {
                 .then(|| disk.layout.bitmap_page(page).map(|sector| sector.0))
                 .flatten()
         });
-        let written = bulk.write(sectors, disk.timeout_ms(), |_, content| {
+        let goes_on = |waited_ms| disk.has_patience(waited_ms);
+        let written = bulk.write(sectors, &goes_on, |_, content| {
             device.counters.bitmap_writes.add(1);
             self.fill(disk, current.get(), content)
         });
@@ -335,7 +336,7 @@ impl Bitmap {
         }
         written?;
         if disk.flushes_metadata() {
-            meta_device.flush_sync()?;
+            disk.flush(&meta_device)?;
         }
         Ok(())
     }

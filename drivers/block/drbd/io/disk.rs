@@ -83,14 +83,17 @@ pub(crate) struct MetaIo {
     pub(crate) activity_log: SyncIo,
     /// For everything else.
     pub(crate) page: SyncIo,
+    /// For flushes of the data.
+    data: SyncIo,
 }
 
 impl MetaIo {
     /// Makes the pages. May sleep.
-    pub(crate) fn new(device: &BlockDevice) -> Result<Self> {
+    pub(crate) fn new(meta: &BlockDevice, backing: &BlockDevice) -> Result<Self> {
         Ok(Self {
-            activity_log: SyncIo::new(device)?,
-            page: SyncIo::new(device)?,
+            activity_log: SyncIo::new(meta)?,
+            page: SyncIo::new(meta)?,
+            data: SyncIo::new(backing)?,
         })
     }
 }
@@ -324,18 +327,25 @@ impl LocalDisk {
     /// The wait ends when the disk is abandoned, also where it began before.
     pub(crate) fn write_page(&self, io: &mut SyncIo, sector: Sector, flush: bool) -> Result {
         io.start_write(sector.0, flush)?;
-        let start_ns = monotonic_ns();
-        loop {
-            let result = io.finish(Some(ABANDONED_TIMEOUT_MS));
-            let waited_ms = monotonic_ns().saturating_sub(start_ns) / 1_000_000;
-            let is_over = self
-                .timeout_ms()
-                .is_some_and(|most| waited_ms >= u64::from(most));
-            match result {
-                Err(error) if error == ETIMEDOUT && !is_over => {}
-                result => return result,
-            }
-        }
+        self.finish(io)
+    }
+
+    /// Waits for what was started, but neither beyond the deadline nor for an abandoned disk.
+    fn finish(&self, io: &mut SyncIo) -> Result {
+        io.finish_while(&|waited_ms| self.has_patience(waited_ms))
+    }
+
+    /// Whether an I/O that took that long may take longer.
+    pub(crate) fn has_patience(&self, waited_ms: u64) -> bool {
+        self.timeout_ms()
+            .is_none_or(|most| waited_ms < u64::from(most))
+    }
+
+    /// Flushes the write cache of one of the disk's devices, waiting as for metadata. May sleep.
+    pub(crate) fn flush(&self, device: &BlockDevice) -> Result {
+        let mut io = SyncIo::new(device)?;
+        io.start_flush()?;
+        self.finish(&mut io)
     }
 
     /// An error of the metadata device costs the disk: tells the worker, once.
@@ -373,7 +383,7 @@ impl LocalDisk {
         let evicts = self.activity_log.lock().evicted().next().is_some();
         let _one_writer = evicts.then(|| self.bitmap_writer.lock());
         let written = if self.conf().al_updates {
-            self.flush_evicted_data()
+            self.flush_evicted_data(&mut meta.data)
                 .and_then(|()| self.write_evicted(device, &mut meta.page))
                 .and_then(|()| self.write_block(device, &mut meta.activity_log, transaction))
         } else {
@@ -392,13 +402,14 @@ impl LocalDisk {
     /// The data of extents that leave the log must not be in a cache any more: after a power cut
     /// nothing would tell that it is missing. The flush of the metadata does that where both are on
     /// one device.
-    fn flush_evicted_data(&self) -> Result {
+    fn flush_evicted_data(&self, io: &mut SyncIo) -> Result {
         let is_internal = self.layout.placement().is_internal();
         let evicts = self.activity_log.lock().evicted().next().is_some();
         if is_internal || !evicts || !self.backing.has_write_cache() {
             return Ok(());
         }
-        self.backing.flush_sync()
+        io.start_flush()?;
+        self.finish(io)
     }
 
     /// What the bitmap says of extents that leave the log must be on disk before the log forgets

@@ -110,6 +110,27 @@ impl Resource {
     ///
     /// The connection is StandAlone afterwards. A graceful end is a change to Disconnecting before.
     pub(crate) fn stop_receiver(&self) {
+        self.ask_receiver_to_stop();
+        self.join_receiver();
+    }
+
+    /// Ends the receiver as [`Self::stop_receiver`] does, but waits for `timeout_ms` at most:
+    /// requests of the peer that a backing device does not answer keep it. Returns whether it has
+    /// ended; it goes on ending by itself otherwise.
+    pub(crate) fn stop_receiver_within(&self, timeout_ms: u32) -> bool {
+        self.ask_receiver_to_stop();
+        // The receiver takes the lock too, so it must not be held here.
+        let Some(thread) = self.threads.lock().receiver.take() else {
+            return true;
+        };
+        if thread.wait_finished(timeout_ms) {
+            return true;
+        }
+        self.threads.lock().receiver = Some(thread);
+        false
+    }
+
+    fn ask_receiver_to_stop(&self) {
         let running = self.threads.lock().receiver.as_ref().is_some_and(|thread| {
             thread.request_stop();
             !thread.is_finished()
@@ -118,7 +139,6 @@ impl Resource {
             self.connection.interrupt();
             self.waiters.wake_all();
         }
-        self.join_receiver();
     }
 
     fn join_receiver(&self) {

@@ -26,3 +26,5 @@ pub(crate) const FRESH_BIO_BYTES: u32 = 8192;
 pub(crate) const UNKNOWN_PEER_BIO_BYTES: u32 = 4096;
 /// How long a command waits for application I/O to end before it gives up.
 pub(crate) const HOLD_IO_MS: u32 = 30_000;
+/// How long a command waits for a thread that a backing device or the peer may keep.
+pub(crate) const COMMAND_WAIT_MS: u32 = 30_000;

@@ -90,6 +90,8 @@ pub(crate) struct AfterConnection {
 
 /// How long the worker sleeps when nothing has a deadline.
 const IDLE_MS: u32 = 1000;
+/// Longest single wait for the worker.
+const FLUSH_NAP_MS: u32 = 60_000;
 
 impl Resource {
     /// Starts the worker where it does not run. May sleep; the caller holds `admin`.
@@ -119,16 +121,23 @@ impl Resource {
 
     /// Waits until the worker has done what it was given before. May sleep; not from the worker.
     pub(crate) fn flush_worker(&self) {
+        while !self.flush_worker_within(FLUSH_NAP_MS) {}
+    }
+
+    /// Waits for the worker as [`Self::flush_worker`] does, but for `timeout_ms` at most: metadata
+    /// that a disk does not write keep it. Returns whether it is through. May sleep; not from the
+    /// worker.
+    pub(crate) fn flush_worker_within(&self, timeout_ms: u32) -> bool {
         if self.threads.lock().worker.is_none() {
-            return;
+            return true;
         }
         // Two turns: the one under way may have looked already.
-        for _ in 0..2 {
+        (0..2).all(|_| {
             let turns = self.worker_turns.load();
             self.chore(chore::LOOK);
-            self.waiters
-                .wait_until(|| self.worker_turns.load() != turns || !self.has_worker());
-        }
+            let is_through = || self.worker_turns.load() != turns || !self.has_worker();
+            self.waiters.wait_until_timeout(is_through, timeout_ms / 2)
+        })
     }
 
     fn has_worker(&self) -> bool {

@@ -214,6 +214,14 @@ impl Thread {
         drop(self);
     }
 
+    /// Waits until the thread's function has returned, or `timeout_ms` have passed; returns
+    /// whether it has. Dropping the handle does not wait for long afterwards. May sleep.
+    pub fn wait_finished(&self, timeout_ms: u32) -> bool {
+        self.shared
+            .finish
+            .wait_until_timeout(|| self.is_finished(), timeout_ms)
+    }
+
     /// Waits until the thread has ended by itself. May sleep.
     pub fn join(self) {
         self.shared.finish.wait_until(|| self.is_finished());

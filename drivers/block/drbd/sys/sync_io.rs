@@ -36,6 +36,9 @@ pub type MetaPage = [u8; META_PAGE_BYTES];
 /// Longest single sleep, below the kernel's hung-task limit of 120 s.
 const NAP_MS: u32 = 60_000;
 
+/// How often [`SyncIo::finish_while`] asks whether to go on.
+const LOOK_MS: u32 = 1000;
+
 /// Room for one I/O of one page (or a flush) at a time, usable without allocating anything.
 ///
 /// All operations fail with `EDEADLK` inside a disk's `submit`, with `ETIMEDOUT` when the deadline
@@ -154,9 +157,15 @@ impl SyncIo {
 
     /// Flushes the device's volatile write cache.
     pub fn flush(&mut self, timeout_ms: Option<u32>) -> Result {
+        self.start_flush()?;
+        self.finish(timeout_ms)
+    }
+
+    /// Starts to flush the device's volatile write cache.
+    pub fn start_flush(&mut self) -> Result {
         let token = self.token()?;
         self.device.submit_flush(token);
-        self.finish(timeout_ms)
+        Ok(())
     }
 
     /// Starts reading; [`SyncIo::finish`] waits for the end.
@@ -192,6 +201,23 @@ impl SyncIo {
         match self.slot.errno.load(Relaxed) {
             0 => Ok(()),
             errno => Err(Error::from_errno(errno)),
+        }
+    }
+
+    /// Waits for what was started as long as `goes_on`, which is asked once a second with the
+    /// milliseconds waited so far; errors as of [`SyncIo::finish`].
+    pub fn finish_while(&mut self, goes_on: &dyn Fn(u64) -> bool) -> Result {
+        let mut waited_ms = 0u64;
+        loop {
+            match self.finish(Some(LOOK_MS)) {
+                // Not the device's own time-out, which is an answer.
+                Err(_) if self.outstanding => {}
+                result => return result,
+            }
+            waited_ms = waited_ms.saturating_add(u64::from(LOOK_MS));
+            if !goes_on(waited_ms) {
+                return Err(ETIMEDOUT);
+            }
         }
     }
 
@@ -270,12 +296,12 @@ impl BulkIo {
 
     /// Reads `pages` pages from `sector` on and hands them to `each` in order.
     ///
-    /// `timeout_ms` is for each I/O. Stops at the first error of the device or of `each`.
+    /// Each I/O is waited for as long as `goes_on` (see [`SyncIo::finish_while`]). Stops at the first error of the device or of `each`.
     pub fn read(
         &mut self,
         sector: u64,
         pages: usize,
-        timeout_ms: Option<u32>,
+        goes_on: &dyn Fn(u64) -> bool,
         mut each: impl FnMut(usize, &MetaPage) -> Result,
     ) -> Result {
         let depth = self.lanes.len();
@@ -284,7 +310,7 @@ impl BulkIo {
             for step in 0..pages.saturating_add(depth) {
                 let lane = self.lane(&mut turn)?;
                 if let Some(index) = step.checked_sub(depth) {
-                    lane.finish(timeout_ms)?;
+                    lane.finish_while(goes_on)?;
                     each(index, lane.page()?)?;
                 }
                 if step < pages {
@@ -293,31 +319,31 @@ impl BulkIo {
             }
             Ok(())
         });
-        self.settle(timeout_ms).and(result)
+        self.settle(goes_on).and(result)
     }
 
     /// Writes one page to each of `sectors`; `fill` makes the content, given the position in
     /// `sectors`.
     ///
-    /// Not flushed: follow with [`BlockDevice::flush_sync`] or a flushed write. `timeout_ms` and
+    /// Not flushed: follow with [`BlockDevice::flush_sync`] or a flushed write. `goes_on` and
     /// errors as for [`BulkIo::read`].
     pub fn write(
         &mut self,
         sectors: impl Iterator<Item = u64>,
-        timeout_ms: Option<u32>,
+        goes_on: &dyn Fn(u64) -> bool,
         mut fill: impl FnMut(usize, &mut MetaPage) -> Result,
     ) -> Result {
         let result = bio::plugged(|| {
             let mut turn = 0;
             for (index, sector) in sectors.enumerate() {
                 let lane = self.lane(&mut turn)?;
-                lane.finish(timeout_ms)?;
+                lane.finish_while(goes_on)?;
                 fill(index, lane.page()?)?;
                 lane.start_write(sector, false)?;
             }
             Ok(())
         });
-        self.settle(timeout_ms).and(result)
+        self.settle(goes_on).and(result)
     }
 
     /// The lane whose turn it is; the next call gives the next one.
@@ -331,10 +357,10 @@ impl BulkIo {
     }
 
     /// Waits for everything that is out and returns the first error.
-    fn settle(&mut self, timeout_ms: Option<u32>) -> Result {
+    fn settle(&mut self, goes_on: &dyn Fn(u64) -> bool) -> Result {
         let mut result = Ok(());
         for lane in &mut self.lanes {
-            result = result.and(lane.finish(timeout_ms));
+            result = result.and(lane.finish_while(goes_on));
         }
         result
     }

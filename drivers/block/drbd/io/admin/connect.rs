@@ -42,6 +42,7 @@ use crate::{
     },
     io::{
         connection::Config,
+        limits::COMMAND_WAIT_MS,
         registry::Registry,
         resource::Resource,
         state::How, //
@@ -229,7 +230,10 @@ pub(super) fn change_options(
 }
 
 /// DISCONNECT.
-pub(super) fn disconnect(resource: &Arc<Resource>, force: bool) -> Outcome {
+///
+/// Waits for what the connection asked of the disks, but not for a disk that hangs: then the
+/// command fails, the connection goes on ending by itself, and the command can be given again.
+pub(super) fn disconnect(resource: &Arc<Resource>, force: bool, info: &mut InfoText) -> Outcome {
     if resource.cstate() == ConnState::StandAlone {
         return Ok(RetCode::SUCCESS);
     }
@@ -242,12 +246,27 @@ pub(super) fn disconnect(resource: &Arc<Resource>, force: bool) -> Outcome {
         Err(error) => return Err(error.into()),
     }
     // The receiver is started by the worker, and ends by itself.
-    resource.flush_worker();
-    resource.stop_receiver();
+    let has_ended = resource.flush_worker_within(COMMAND_WAIT_MS)
+        && resource.stop_receiver_within(COMMAND_WAIT_MS);
+    if !has_ended {
+        let text = format_args!(
+            "the connection waits for a backing device that does not answer; it ends when that does"
+        );
+        return Err(info.say(RetCode::INTERRUPTED, text));
+    }
     // Hard, so it is refused only where the connection is StandAlone already.
     let _ = resource.change_connection(Change::conn(ConnState::StandAlone), How::HARD);
-    resource.flush_worker();
+    resource.flush_worker_within(COMMAND_WAIT_MS);
     Ok(RetCode::SUCCESS)
+}
+
+/// What a forced disconnect does before its turn: whoever waits for the peer need not any more,
+/// so that a command which does cannot keep this one.
+pub(super) fn hang_up(resource: &Resource) {
+    if resource.cstate() > ConnState::StandAlone {
+        // Refused where the connection is ending.
+        let _ = resource.change_connection(DISCONNECT, How::HARD);
+    }
 }
 
 const DISCONNECT: Change = Change::conn(ConnState::Disconnecting);

@@ -36,6 +36,7 @@ use crate::{
             LocalRef, //
         },
         held_io::HeldIo,
+        limits::COMMAND_WAIT_MS,
         resync::order,
         size,
         state::How, //
@@ -109,11 +110,7 @@ pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> 
     }
     let change = Change::disk(DiskState::Failed);
     if force {
-        device.flags.set(flag::FORCE_DETACH);
-        // The worker may be waiting for it already.
-        if let Some(local) = device.local() {
-            local.abandon();
-        }
+        give_up(device);
         return Ok(resource.change_state(device, change, How::HARD)?.into());
     }
     let held = HeldIo::new(device).map_err(|_| still_in_use(info))?;
@@ -129,8 +126,17 @@ pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> 
         return Err(still_in_use(info));
     }
     // The devices are closed by then, and free for others.
-    resource.flush_worker();
+    resource.flush_worker_within(COMMAND_WAIT_MS);
     Ok(code)
+}
+
+/// What a forced detach does before its turn: who waits for the disk's metadata, as a command that
+/// has its turn now may, is not kept by it any more.
+pub(super) fn give_up(device: &Arc<Device>) {
+    if let Some(local) = device.local() {
+        device.flags.set(flag::FORCE_DETACH);
+        local.abandon();
+    }
 }
 
 fn still_in_use(info: &mut InfoText) -> RetCode {
@@ -144,6 +150,6 @@ pub(super) fn outdate(device: &Arc<Device>) -> Outcome {
     let success = device
         .resource
         .request_state(device, change, How::VERBOSE)?;
-    device.resource.flush_worker();
+    device.resource.flush_worker_within(COMMAND_WAIT_MS);
     Ok(success.into())
 }

@@ -32,6 +32,7 @@ use crate::{
         cpu_mask,
         device::Device,
         handshake,
+        limits::COMMAND_WAIT_MS,
         registry::{
             NotCreated,
             Registry, //
@@ -118,7 +119,7 @@ pub(super) fn delete_device(registry: &Registry, device: &Arc<Device>) -> Outcom
         // The peer keeps what it has of the volume, and no longer counts on us.
         let change = Change::conn(ConnState::WFReportParams);
         let _ = resource.request_state(device, change, How::VERBOSE);
-        resource.flush_worker();
+        resource.flush_worker_within(COMMAND_WAIT_MS);
     }
     registry.remove_device(device);
     Ok(RetCode::NO_ERROR)

@@ -36,6 +36,7 @@ use crate::io::{
     connection::flag as connection_flag,
     device::Device,
     fence,
+    limits::COMMAND_WAIT_MS,
     resource::Resource,
     state::How, //
 };
@@ -114,7 +115,8 @@ fn finish(device: &Arc<Device>, forced: bool) {
         disk.set_read_only(!role.is_primary());
         disk.notify_change();
     }
-    device.resource.flush_worker();
+    // What is left of it happens by itself.
+    device.resource.flush_worker_within(COMMAND_WAIT_MS);
 }
 
 /// Asks until the node is Primary, `Some` whether by force; `None` if it was so before.

@@ -33,6 +33,8 @@ use crate::io::{
         LocalRef, //
     },
     held_io::HeldIo,
+    limits::COMMAND_WAIT_MS,
+    resource::Resource,
     resync,
     state::How, //
 };
@@ -45,7 +47,7 @@ pub(super) fn invalidate(device: &Arc<Device>) -> Outcome {
     require_disk(device)?;
     let resource = &device.resource;
     let state = device.state();
-    resource.flush_worker();
+    quiet_worker(resource)?;
     let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
     if state.conn != ConnState::StandAlone || state.role.is_primary() {
         let change = Change::conn(ConnState::StartingSyncT);
@@ -63,7 +65,7 @@ pub(super) fn invalidate_peer(device: &Arc<Device>) -> Outcome {
     require_disk(device)?;
     let resource = &device.resource;
     let state = device.state();
-    resource.flush_worker();
+    quiet_worker(resource)?;
     let _held = HeldIo::new(device).map_err(|_| RetCode::INTERRUPTED)?;
     if state.conn != ConnState::StandAlone || !state.role.is_primary() {
         let change = Change::conn(ConnState::StartingSyncS);
@@ -190,6 +192,14 @@ fn skip_initial_sync(device: &Arc<Device>, local: &LocalRef) -> Result<(), RetCo
     let change = Change::disk(DiskState::UpToDate).with_pdsk(DiskState::UpToDate);
     device.resource.change_state(device, change, How::VERBOSE)?;
     Ok(())
+}
+
+/// Waits until the worker is through with what came before, unless a disk keeps it.
+fn quiet_worker(resource: &Resource) -> Result<(), RetCode> {
+    match resource.flush_worker_within(COMMAND_WAIT_MS) {
+        true => Ok(()),
+        false => Err(RetCode::INTERRUPTED),
+    }
 }
 
 fn require_disk(device: &Arc<Device>) -> Result<LocalRef, RetCode> {

@@ -106,7 +106,7 @@ pub(crate) fn finish(device: &Arc<Device>) {
     let local = device.local();
     if let Some(local) = local.as_ref().filter(|_| !is_verify) {
         // The generation must not promise more than the disk holds.
-        if local.backing.flush_sync().is_err() {
+        if local.flush(&local.backing).is_err() {
             device.resync.lock().done = false;
             device.chore(chore::DISK_FAILED);
             return;

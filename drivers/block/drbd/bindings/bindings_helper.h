@@ -13,5 +13,6 @@
 #include "bindings_net.h"
 #include "bindings_user.h"
 #include "shim.h"
+#include "shim_faults.h"
 
 const gfp_t DRBD_CONST_GFP_NOIO = GFP_NOIO;

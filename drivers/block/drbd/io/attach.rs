@@ -66,6 +66,10 @@ use super::{
         MetaIo,
         Parts, //
     },
+    fault::{
+        self,
+        Fault, //
+    },
     held_io::HeldIo,
     limits::COMMAND_WAIT_MS,
     resource::Resource,
@@ -253,8 +257,12 @@ impl Found {
         // From the first write on, the log has to be applied before the next attach.
         superblock.magic = Magic::Unclean;
         let before = superblock.last_agreed_size.min(size);
+        if fault::strikes(device, Fault::BitmapAllocation) {
+            return Err(RetCode::NO_MEMORY_BITMAP);
+        }
         let bitmap = Bitmap::new(self.layout.usable(), before);
         let parts = Parts {
+            minor: device.minor,
             bitmap: bitmap.map_err(|_| RetCode::NO_MEMORY_BITMAP)?,
             activity_log: ActivityLog::new(slots(extents)?, self.layout.ring()),
             meta: MetaIo::new(&self.meta, &self.backing).map_err(|_| RetCode::NO_MEMORY)?,
@@ -305,7 +313,11 @@ fn read_superblock(
     let meta_sectors = meta.size_sectors();
     let sector = placement.superblock_sector(meta_sectors)?;
     let mut io = SyncIo::new(meta).map_err(|_| MetaError::Io)?;
-    let page = io.read(sector.0, Some(READ_MS)).map_err(|error| {
+    let read = match fault::strikes(device, Fault::MetaRead) {
+        true => Err(EIO),
+        false => io.read(sector.0, Some(READ_MS)),
+    };
+    let page = read.map_err(|error| {
         log!(
             Error,
             device,

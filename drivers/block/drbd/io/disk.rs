@@ -29,13 +29,20 @@ use drbd_engine::{
         Fencing,
         State, //
     },
-    types::Sector,
+    types::{
+        Minor,
+        Sector, //
+    },
 };
 use drbd_sys::{
     bdev::BlockDevice,
     bits::{
         AtomicBits32,
         AtomicBits64, //
+    },
+    faults::{
+        self,
+        Fault, //
     },
     hash::crc32c,
     log,
@@ -111,6 +118,7 @@ pub(crate) struct Facts {
 pub(crate) struct LocalDisk {
     /// Tells this attachment from others of the device.
     pub(crate) id: u64,
+    minor: Minor,
     /// Holds the data.
     pub(crate) backing: BlockDevice,
     /// Where the parts of the metadata lie.
@@ -140,6 +148,7 @@ pub(crate) struct LocalDisk {
 
 /// What [`LocalDisk::new`] is made of.
 pub(crate) struct Parts {
+    pub(crate) minor: Minor,
     pub(crate) backing: BlockDevice,
     pub(crate) layout: Layout,
     pub(crate) conf: Arc<DiskConf>,
@@ -159,6 +168,7 @@ impl LocalDisk {
         Arc::pin_init(
             try_pin_init!(Self {
                 id: ATTACHMENTS.fetch_add(1u64, Relaxed),
+                minor: parts.minor,
                 backing: parts.backing,
                 layout: parts.layout,
                 conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
@@ -326,6 +336,9 @@ impl LocalDisk {
     ///
     /// The wait ends when the disk is abandoned, also where it began before.
     pub(crate) fn write_page(&self, io: &mut SyncIo, sector: Sector, flush: bool) -> Result {
+        if faults::strikes(self.minor.0, Fault::MetaWrite) {
+            return Err(EIO);
+        }
         io.start_write(sector.0, flush)?;
         self.finish(io)
     }

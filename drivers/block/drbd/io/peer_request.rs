@@ -18,7 +18,9 @@ use drbd_engine::{
 use drbd_sys::{
     bio::{
         BufferCompletion,
-        Completion, //
+        Completion,
+        Flags,
+        Operation, //
     },
     page::Buffer, //
 };
@@ -36,6 +38,10 @@ use super::{
         LocalRef, //
     },
     disk_error,
+    fault::{
+        self,
+        Fault, //
+    },
     limits::PEER_REQUESTS_MAX,
     worker::Work, //
 };
@@ -170,6 +176,10 @@ impl Connection {
         sector: Sector,
         size_bytes: u32,
     ) -> Option<KBox<PeerRequest>> {
+        // As where no memory is left: the connection ends, and begins anew.
+        if fault::strikes(device, Fault::PeerRequestAllocation) {
+            return None;
+        }
         let mut taken = None;
         self.receiver_wait.wait_until(|| {
             taken = self.try_take_request(device, kind, sector, size_bytes);
@@ -232,6 +242,25 @@ impl PeerIo {
             }
             connection.asender_wait.wake_all();
         }
+    }
+}
+
+impl PeerIo {
+    /// Reads into or writes from `buffer`, unless a fault is injected.
+    pub(crate) fn submit(self, device: &Device, flags: Flags, buffer: Buffer) {
+        let Some(backing) = self.0.local.as_ref().map(|local| local.backing.clone()) else {
+            return BufferCompletion::complete(self, buffer, Err(ENODEV));
+        };
+        let (operation, fault) = match self.0.kind {
+            Kind::Read => (Operation::Read, Fault::DataRead),
+            Kind::Write => (Operation::Write, Fault::DataWrite),
+            kind if kind.reads() => (Operation::Read, Fault::ResyncRead),
+            _ => (Operation::Write, Fault::ResyncWrite),
+        };
+        if fault::strikes(device, fault) {
+            return BufferCompletion::complete(self, buffer, Err(EIO));
+        }
+        backing.submit_buffer(operation, flags, self.0.sector.0, buffer, self);
     }
 }
 

@@ -40,6 +40,7 @@ use drbd_engine::{
 };
 use drbd_sys::{
     bio::{
+        Completion,
         Flags,
         MasterBio,
         Operation, //
@@ -64,6 +65,10 @@ use super::{
         Device,
         Gauge,
         LocalRef, //
+    },
+    fault::{
+        self,
+        Fault, //
     },
     fifo::Fifo,
     limits::DELAYED_BIOS_MAX,
@@ -478,7 +483,16 @@ impl Device {
             } else {
                 self.counters.written.add(sectors);
             }
-            clone.submit(AtDisk(request.clone()));
+            let fault = match operation {
+                Operation::Read => Fault::DataRead,
+                _ => Fault::DataWrite,
+            };
+            if fault::strikes(self, fault) {
+                drop(clone);
+                Completion::complete(AtDisk(request.clone()), Err(EIO));
+            } else {
+                clone.submit(AtDisk(request.clone()));
+            }
         }
         request.happens(Event::SubmitterDone);
         Ok(())

@@ -12,6 +12,7 @@ pub mod bdev;
 pub mod bio;
 pub mod bits;
 pub mod disk;
+pub mod faults;
 pub mod genl;
 pub mod hash;
 pub mod kthread;

@@ -296,7 +296,8 @@ impl BulkIo {
 
     /// Reads `pages` pages from `sector` on and hands them to `each` in order.
     ///
-    /// Each I/O is waited for as long as `goes_on` (see [`SyncIo::finish_while`]). Stops at the first error of the device or of `each`.
+    /// Each I/O is waited for as long as `goes_on` (see [`SyncIo::finish_while`]). Stops at the
+    /// first error of the device or of `each`.
     pub fn read(
         &mut self,
         sector: u64,
@@ -360,6 +361,10 @@ impl BulkIo {
     fn settle(&mut self, goes_on: &dyn Fn(u64) -> bool) -> Result {
         let mut result = Ok(());
         for lane in &mut self.lanes {
+            if result == Err(ETIMEDOUT) {
+                // The device hangs: the others' pages stay with their bios.
+                break;
+            }
             result = result.and(lane.finish_while(goes_on));
         }
         result

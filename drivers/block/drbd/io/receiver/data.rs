@@ -30,8 +30,7 @@ use drbd_engine::{
 use drbd_sys::{
     bio::{
         Completion,
-        Flags,
-        Operation, //
+        Flags, //
     },
     log, //
 };
@@ -93,17 +92,11 @@ impl Receiver {
         }
         self.check(device, data.sector, size, RequestKind::Data)?;
         let buffer = self.read_data(device, data.sector, size)?;
-        let backing = local.backing.clone();
         let Some(request) = self.admit(device, local, Kind::Write, &data, size)? else {
             return Ok(());
         };
-        backing.submit_buffer(
-            Operation::Write,
-            bio_flags(request.flags),
-            data.sector.0,
-            buffer,
-            PeerIo(request),
-        );
+        let flags = bio_flags(request.flags);
+        PeerIo(request).submit(device, flags, buffer);
         Ok(())
     }
 

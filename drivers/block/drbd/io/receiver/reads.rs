@@ -83,10 +83,8 @@ impl Receiver {
             .counters
             .read
             .add(u64::from(packet.size >> SECTOR_SHIFT));
-        let backing = local.backing.clone();
         request.local = Some(local);
-        let io = PeerIo(request);
-        backing.submit_buffer(Operation::Read, Flags::NONE, packet.sector.0, buffer, io);
+        PeerIo(request).submit(device, Flags::NONE, buffer);
         Ok(())
     }
 

@@ -16,10 +16,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
-    bio::{
-        Flags as BioFlags,
-        Operation, //
-    },
+    bio::Flags as BioFlags,
     log,
     time::{
         monotonic_ns,
@@ -111,15 +108,8 @@ pub(crate) fn receive_request(
         .read
         .add(u64::from(packet.size >> SECTOR_SHIFT));
     device.resync.lock().moved(packet.size);
-    let backing = local.backing.clone();
     request.local = Some(local);
-    backing.submit_buffer(
-        Operation::Read,
-        BioFlags::NONE,
-        packet.sector.0,
-        buffer,
-        PeerIo(request),
-    );
+    PeerIo(request).submit(device, BioFlags::NONE, buffer);
     Ok(())
 }
 

@@ -32,10 +32,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
-    bio::{
-        Flags as BioFlags,
-        Operation, //
-    },
+    bio::Flags as BioFlags,
     log,
     page::Buffer,
     time::monotonic_ns, //
@@ -235,15 +232,8 @@ pub(crate) fn receive_reply(
         .written
         .add(u64::from(size_bytes >> SECTOR_SHIFT));
     device.resync.lock().moved(size_bytes);
-    let backing = local.backing.clone();
     request.local = Some(local);
-    backing.submit_buffer(
-        Operation::Write,
-        BioFlags::NONE,
-        packet.sector.0,
-        buffer,
-        PeerIo(request),
-    );
+    PeerIo(request).submit(device, BioFlags::NONE, buffer);
     Ok(())
 }
 

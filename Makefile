@@ -53,6 +53,11 @@ ko-um:
 	@$(GROUND) prepare --lane um
 	@$(GROUND) module --lane um KRUSTFLAGS=-Dwarnings
 
+# help: make ko-faults   build/drbd-faults.ko: the module with fault injection, for tests
+.PHONY: ko-faults
+ko-faults:
+	@$(GROUND) module --output build/faults KRUSTFLAGS=-Dwarnings DRBD_FAULTS=y
+
 # help: make ko-check CRATE=engine|sys|drbd   compile one crate (and what it needs), no linking
 CRATE ?= drbd
 object_engine := engine/drbd_engine.o

@@ -64,7 +64,7 @@ fn empty(
                 .write_page_if_dirty(device, local, page_io, page)?;
         }
         if local.flushes_metadata() {
-            page_io.device().flush_sync()?;
+            local.flush(page_io.device())?;
         }
         let mut present = local.activity_log.lock();
         // A bit that was set meanwhile is of an extent that was in use.

@@ -102,8 +102,8 @@ pub(crate) struct PeerRequest {
     pub(crate) epoch: Option<EpochRef>,
     /// The range that is claimed.
     pub(crate) range: Option<Handle>,
-    /// The extents it holds in the activity log.
-    pub(crate) span: Option<Span>,
+    /// The extents it holds in the activity log of the disk with this id.
+    pub(crate) span: Option<(u64, Span)>,
     /// The disk, while its I/O is there.
     pub(crate) local: Option<LocalRef>,
     /// The peer's digest of its data, to be compared.
@@ -197,10 +197,11 @@ impl Connection {
                 device.ranges_changed();
             }
         }
-        if let (Some(device), Some(local), Some(span)) =
-            (&request.device, &request.local, request.span)
-        {
-            local.put_extents(device, span);
+        if let (Some(device), Some((id, span))) = (&request.device, request.span) {
+            // Its own reference went when its I/O ended.
+            if let Some(local) = device.local().filter(|local| local.id == id) {
+                local.put_extents(device, span);
+            }
         }
         *request = PeerRequest::idle();
         if self.idle.push(request).is_err() {

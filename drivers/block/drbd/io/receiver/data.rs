@@ -321,7 +321,9 @@ impl Receiver {
     /// The peer has no data of its own: this node remembers what it will have to be told.
     fn keep_only_copy(&self, device: &Arc<Device>, request: &mut PeerRequest) {
         let Some(local) = &request.local else { return };
-        request.span = self.hold_extents(device, local, request.sector, request.size_bytes);
+        request.span = self
+            .hold_extents(device, local, request.sector, request.size_bytes)
+            .map(|span| (local.id, span));
         local
             .bitmap
             .set_out_of_sync(request.sector, request.size_bytes);

@@ -119,7 +119,8 @@ def compare(script: str, theirs: dict, ours: dict, about: str) -> None:
                               + "\n    ".join(changed))
     stale = [rule for rule in rules if rule not in used]
     complaints += [f"no longer differs, remove it from the list: {rule}" for rule in stale]
-    assert not complaints, f"{len(complaints)} steps differ (- C, + ours):\n" + "\n".join(complaints)
+    differ = "\n".join(complaints)
+    assert not complaints, f"{len(complaints)} steps differ (- C, + ours):\n{differ}"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """A node changes drivers, C -> ours -> C, while the other one is in use; then the other node does.
 
-Load with verification runs on the Primary all the time. A swap may cost a resync of what was written
-meanwhile, never a full one, and the application never sees an error.
+Load with verification runs on the Primary all the time. A swap may cost a resync of what was
+written meanwhile, never a full one, and the application never sees an error.
 """
 
 import pytest

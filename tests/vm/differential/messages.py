@@ -18,7 +18,7 @@ PARAMETERS = {14: 6, 15: 6, 13: 7, 17: 9, 16: 10, 11: 12, 18: 13, 12: DISK, 28: 
 # Valid ones of these would end what the messages are about.
 ENDING = {6, 8, 27}
 DUMPS = {2, 30, 31, 32, 33, 38}
-ADDRESSES = (struct.pack("=HHI8x", 2, 0x9c7a, 0x010200c0), struct.pack("=HHI8x", 2, 0x9c7a, 0x020200c0))
+ADDRESSES = tuple(struct.pack("=HHI8x", 2, 0x9c7a, host) for host in (0x010200c0, 0x020200c0))
 
 
 def attribute(number: int, payload: bytes, length: int | None = None) -> bytes:
@@ -89,7 +89,8 @@ def _contexts() -> dict[str, bytes]:
         "unknown attribute": attribute(77, b"x" * 40) + attribute(CONTEXT, good),
         "trailing bytes": attribute(CONTEXT, good) + b"\1\2\3",
         "trailing attribute too long": attribute(CONTEXT, good) + attribute(5, b"", 4000),
-        "context deep in contexts": attribute(CONTEXT, attribute(CONTEXT, attribute(CONTEXT, good))),
+        "context deep in contexts": attribute(CONTEXT, attribute(CONTEXT,
+                                                                 attribute(CONTEXT, good))),
     }
 
 
@@ -122,7 +123,8 @@ def handmade() -> dict[str, bytes]:
         for title, payload in {
             "empty": b"", "one byte": b"\1", "unknown field": attribute(60, b"12345678"),
             "field 1 empty": attribute(1, b""), "field 1 of 1": attribute(1, b"\xff"),
-            "field 1 of 3": attribute(1, b"\xff\xff\xff"), "field 1 of 200": attribute(1, b"a" * 200),
+            "field 1 of 3": attribute(1, b"\xff\xff\xff"),
+            "field 1 of 200": attribute(1, b"a" * 200),
             "field 6 of 2": attribute(6, b"ab"), "field 8 of 0": attribute(8, b""),
             "field 2 without end": attribute(2, b"ab"), "cut": attribute(8, b"1234")[:5],
             "beyond": attribute(8, b"1234", 60), "of length 0": attribute(8, b"1234", 0),

@@ -4,7 +4,8 @@
 //! plugged in.
 //!
 //! Standard input and output are the two ends, sockets that keep frames apart. On standard error
-//! arrives which cables are plugged in: bytes `0` to `3`, a bit for each end. Standard library only.
+//! arrives which cables are plugged in: bytes `0` to `3`, a bit for each end. Standard library
+//! only.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};

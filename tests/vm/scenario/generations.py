@@ -2,8 +2,8 @@
 """Two disks with made-up data generations, attached and connected, and what came of it.
 
 A case says what is on either disk and how the nodes are configured. Many are played in one boot,
-each with a resource, a minor and a partition of its own. What came of a case is told by the kernel's log, by
-/proc/drbd, and by the disks after `down`.
+each with a resource, a minor and a partition of its own. What came of a case is told by the
+kernel's log, by /proc/drbd, and by the disks after `down`.
 """
 
 import random

@@ -313,8 +313,8 @@ pub(crate) fn look_after(device: &Arc<Device>, chores: u32) {
     }
 }
 
-/// Lets a disk go that failed, or that the nodes could not agree about, once nobody uses it any more:
-/// whoever gives back the last reference makes the worker come again.
+/// Lets a disk go that failed, or that the nodes could not agree about, once nobody uses it any
+/// more: whoever gives back the last reference makes the worker come again.
 fn go_diskless(device: &Arc<Device>) {
     if !matches!(device.state().disk, DiskState::Failed | DiskState::Diskless) {
         return;

@@ -249,9 +249,7 @@ impl Found {
         size: Sector,
     ) -> Result<Arc<LocalDisk>, RetCode> {
         let extents = self.layout.ring().clamp_extents(conf.al_extents);
-        let mut conf = conf.clone();
-        conf.al_extents = extents;
-        conf.rs_discard_granularity = discard_granularity(device, &self.backing, &conf);
+        let conf = self.effective_conf(device, conf, extents)?;
         let mut superblock = self.superblock;
         superblock.al_extents = extents;
         // From the first write on, the log has to be applied before the next attach.
@@ -266,12 +264,26 @@ impl Found {
             bitmap: bitmap.map_err(|_| RetCode::NO_MEMORY_BITMAP)?,
             activity_log: ActivityLog::new(slots(extents)?, self.layout.ring()),
             meta: MetaIo::new(&self.meta, &self.backing).map_err(|_| RetCode::NO_MEMORY)?,
-            conf: Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?,
+            conf,
             backing: self.backing,
             layout: self.layout,
             superblock,
         };
         LocalDisk::new(parts).map_err(|_| RetCode::NO_MEMORY)
+    }
+
+    /// The options as this disk can have them.
+    #[inline(never)] // Keeps a copy of all options off the stack of the attach.
+    fn effective_conf(
+        &self,
+        device: &Device,
+        conf: &DiskConf,
+        extents: u32,
+    ) -> Result<Arc<DiskConf>, RetCode> {
+        let mut conf = conf.clone();
+        conf.al_extents = extents;
+        conf.rs_discard_granularity = discard_granularity(device, &self.backing, &conf);
+        Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)
     }
 }
 

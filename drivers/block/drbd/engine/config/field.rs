@@ -276,7 +276,7 @@ impl Field {
         const CLAMPED: [&str; 3] = ["al-extents", "c-plan-ahead", "resync-rate"];
         match (self.kind, value) {
             (Kind::U32 { min, max, .. }, Value::U32(value)) if CLAMPED.contains(&self.name) => {
-                Value::U32(value.clamp(min, max))
+                Value::U32(value.max(min).min(max))
             }
             _ => value,
         }

@@ -355,8 +355,8 @@ impl Change {
 
     /// The peer's request in this node's terms, if it is one that a peer may have (spec §4.5).
     ///
-    /// It may tell of its own role and disk, start a resync or a verify, shake hands anew, or leave;
-    /// and who leaves may take this node's disk for outdated. All else of this node is its own
+    /// It may tell of its own role and disk, start a resync or a verify, shake hands anew, or
+    /// leave; and who leaves may take this node's disk for outdated. All else is its own
     /// business: that changes are judged does not help, for a rule says what goes together, not
     /// who has a say in it.
     ///

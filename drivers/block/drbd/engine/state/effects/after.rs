@@ -82,14 +82,14 @@ fn lost_peer_data(old: DiskState, new: DiskState) -> bool {
 /// Whether the application's writes wait until the deferred effects of a change are carried out.
 ///
 /// A Primary whose peer lost the data begins a generation of its own. A write that is told done
-/// before that is on disk would be of the generation that both nodes know, and thrown away where the
-/// peer goes on alone.
+/// before that is on disk would be of the generation that both nodes know, and thrown away where
+/// the peer goes on alone.
 pub fn holds_writes(old: State, new: State) -> bool {
     new.role.is_primary() && (lost_peer_data(old.pdsk, new.pdsk) || got_disk_alone(old, new))
 }
 
-/// Whether a Primary that ran without a disk and has no peer goes on with its own disk. The peer may
-/// have begun a generation when that disk was detached, and not been heard.
+/// Whether a Primary that ran without a disk and has no peer goes on with its own disk. The peer
+/// may have begun a generation when that disk was detached, and not been heard.
 fn got_disk_alone(old: State, new: State) -> bool {
     let was_without = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
     let is_alone = new.conn < ConnState::Connected;

@@ -69,8 +69,11 @@ impl Mempool {
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             pool <- Opaque::try_ffi_init(move |pool: *mut bindings::mempool_t| {
-                // SAFETY: `pool` is valid for writes and stays in place, being pinned; the
-                // functions and their data belong together.
+                // SAFETY: `pool` is valid for writes. `mempool_init_node` takes the number of
+                // elements that are there already from the structure.
+                unsafe { pool.write_bytes(0, 1) };
+                // SAFETY: `pool` is zeroed and stays in place, being pinned; the functions and
+                // their data belong together.
                 to_result(unsafe {
                     bindings::mempool_init_node(
                         pool,

@@ -104,3 +104,11 @@ def test_a_loaded_module_answers_while_it_has_no_resource(nodes):
     assert t.run("drbdsetup show").out.strip() == ""
     t.run("rmmod drbd")
     nothing_is_left(t)
+
+
+def test_resources_come_and_go_where_free_memory_is_poisoned(lab):
+    """A structure that the kernel expects to be zeroed was not: the reserve of a memory pool."""
+    guest = lab.guest("poisoned", tools="stock", disks=["16M"], options=["slab_debug=FZPU"])
+    lab.boot(guest)
+    guest.run("modprobe drbd && for _ in {1..20}; do drbdsetup new-resource r0 && "
+              "drbdsetup new-minor r0 0 0 && drbdsetup down r0 || exit; done; rmmod drbd")

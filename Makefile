@@ -175,20 +175,26 @@ format:
 rust-analyzer:
 	@$(GROUND) rust-analyzer
 
-# help: make install     module (below /lib/modules/KVER_INSTALL/updates) and tools; DESTDIR=
-.PHONY: install uninstall
-install:
+# help: make install     module (below /lib/modules/KVER_INSTALL/updates), tools, init script and
+# help:                  unit; make install-module only the module, beside drbd-utils; DESTDIR=
+.PHONY: install install-module install-tools uninstall
+install: install-module install-tools
+install-module:
 	install -D -m 644 build/drbd.ko \
 		$(DESTDIR)/lib/modules/$(KVER_INSTALL)/updates/drbd.ko
+	$(if $(DESTDIR),,depmod $(KVER_INSTALL))
+install-tools:
 	@for program in $(PROGRAMS); do \
 		install -v -D -m 755 build/bin/$$program $(DESTDIR)$(PREFIX)/sbin/$$program || exit 1; \
 	done
-	$(if $(DESTDIR),,depmod $(KVER_INSTALL))
+	install -D -m 755 tools/init/drbd $(DESTDIR)/etc/init.d/drbd
+	install -D -m 644 tools/init/drbd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/drbd.service
 
 # help: make uninstall   removes what install put there
 uninstall:
 	rm -f $(DESTDIR)/lib/modules/$(KVER_INSTALL)/updates/drbd.ko
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(PROGRAMS))
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(PROGRAMS)) $(DESTDIR)/etc/init.d/drbd \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system/drbd.service
 	$(if $(DESTDIR),,depmod $(KVER_INSTALL))
 
 # help: make clean       removes build/; the cache outside the checkout stays

@@ -14,7 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import editor  # noqa: E402
 import module  # noqa: E402
-from buildroot import build_root, network_and_cargo, run_in_root  # noqa: E402
+from buildroot import (  # noqa: E402
+    build_root,
+    network_and_cargo,
+    require_programs,
+    run_in_root,
+)
 from cache import GroundError, cache_dir  # noqa: E402
 from guestimage import base_images, lane_modules  # noqa: E402
 from kernel import (  # noqa: E402
@@ -29,6 +34,7 @@ from lane import LANES, lane_kernel  # noqa: E402
 
 
 def prepare(options: argparse.Namespace) -> int:
+    require_programs()
     root = build_root()
     kernel = resolve(root, fresh=options.update)
     kernel_files(root, kernel)

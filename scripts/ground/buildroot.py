@@ -29,6 +29,12 @@ bash busybox-static coreutils diffutils drbd-utils e2fsprogs ethtool findutils f
 iproute2 iputils-ping procps sed strace tcpdump util-linux
 """.split()
 
+# What the machine itself must have to build and to boot guests, and the Debian package it is in.
+PROGRAMS = {
+    "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "qemu-system-x86_64": "qemu-system-x86",
+    "unshare": "util-linux", "xz": "xz-utils",
+}
+
 # Paths that apt or a build may change; everything else must stay as it was made.
 VOLATILE = ("var", "tmp", "run", "root", "dev", "proc", "ground", "etc")
 
@@ -64,8 +70,11 @@ def require_network() -> None:
         ) from error
 
 
-def require_programs(programs: dict[str, str]) -> None:
-    """Every program of `programs` (name to Debian package) must be installed."""
+def require_programs() -> None:
+    """Every program that any step needs must be there before the first step begins."""
+    programs = dict(PROGRAMS)
+    if os.geteuid() != 0:
+        programs["newuidmap"] = "uidmap"
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = sorted({package for name, package in programs.items()
                       if not shutil.which(name, path=path)})
@@ -81,10 +90,7 @@ def root_key() -> str:
 
 
 def _make(directory: Path) -> None:
-    programs = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux"}
-    if os.geteuid() != 0:
-        programs["newuidmap"] = "uidmap"
-    require_programs(programs)
+    require_programs()
     require_network()
     lines = [
         f"deb {mirror()} {SUITE} main",

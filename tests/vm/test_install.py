@@ -43,5 +43,10 @@ def test_the_installed_module_is_preferred_until_it_is_uninstalled(tmp_path):
     assert preferred(tmp_path, ground) == "updates/drbd.ko"
     for program in ("drbdadm", "drbdsetup", "drbdmeta"):
         assert (tmp_path / "usr/sbin" / program).stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "etc/init.d/drbd").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "usr/lib/systemd/system/drbd.service").is_file()
     make("uninstall", tmp_path, ground)
     assert preferred(tmp_path, ground).startswith(OWN)
+    left = [path for top in ("usr", "etc") for path in (tmp_path / top).rglob("*")
+            if not path.is_dir()]
+    assert left == [], left

@@ -47,11 +47,11 @@ ko:
 	@$(GROUND) module KRUSTFLAGS=-Dwarnings
 endif
 
-# help: make ko-um       the module for User Mode Linux, build/drbd-um.ko
-.PHONY: ko-um
-ko-um:
-	@$(GROUND) prepare --lane um
-	@$(GROUND) module --lane um KRUSTFLAGS=-Dwarnings
+# help: make ko-um, make ko-debug   the module for User Mode Linux, for the debug kernel
+.PHONY: ko-um ko-debug
+ko-um ko-debug: ko-%:
+	@$(GROUND) prepare --lane $*
+	@$(GROUND) module --lane $* KRUSTFLAGS=-Dwarnings
 
 # help: make ko-faults   build/drbd-faults.ko: the module with fault injection, for tests
 .PHONY: ko-faults
@@ -125,10 +125,11 @@ PYTEST = $(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
 vm-test: ko peer
 	$(PYTEST)
 
-# help: make um-test [TESTS=]   the same on User Mode Linux, at native speed
-.PHONY: um-test
-um-test: ko-um peer
-	DRBD_LANE=um $(PYTEST)
+# help: make um-test [TESTS=]      the same on User Mode Linux, at native speed
+# help: make debug-test [TESTS=]   the same on a kernel that watches locks, memory and sleeping
+.PHONY: um-test debug-test
+um-test debug-test: %-test: ko-% peer
+	DRBD_LANE=$* $(PYTEST)
 
 # help: make bench [ROWS=] [RUNS=5] [LANE=qemu|engine]   side by side with the C driver: table, JSON,
 # help:                  plot in build/bench/; engine: instructions of the engine's hot functions

@@ -35,6 +35,9 @@ PROGRAMS = {
     "unshare": "util-linux", "xz": "xz-utils",
 }
 
+# What the debug lane needs besides; a root of its own, since all that others make hangs on theirs.
+CLANG_PACKAGES = ["clang-19", "lld-19", "llvm-19"]
+
 # Paths that apt or a build may change; everything else must stay as it was made.
 VOLATILE = ("var", "tmp", "run", "root", "dev", "proc", "ground", "etc")
 
@@ -89,7 +92,11 @@ def root_key() -> str:
     return key_of(SUITE, " ".join(BUILD_PACKAGES), " ".join(GUEST_PACKAGES), "2")
 
 
-def _make(directory: Path) -> None:
+def clang_root_key() -> str:
+    return key_of(SUITE, " ".join(BUILD_PACKAGES), " ".join(CLANG_PACKAGES), "1")
+
+
+def _make(directory: Path, packages: list[str]) -> None:
     require_programs()
     require_network()
     lines = [
@@ -109,7 +116,7 @@ def _make(directory: Path) -> None:
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--customize-hook=mkdir -p \"$1/ground/source\" \"$1/ground/objtree\" "
         "\"$1/ground/checkout\" \"$1/ground/output\"",
-        f"--include={','.join(BUILD_PACKAGES + GUEST_PACKAGES)}",
+        f"--include={','.join(packages)}",
         SUITE, str(directory), *lines,
     ]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -125,7 +132,17 @@ def build_root(quick: bool = False) -> Path:
     """The build root, made if needed (about 90 s and 1.7 GB)."""
     return ensure(
         "root", root_key(), f"Debian {SUITE} with rustc, bindgen, gcc and the guests' programs "
-        f"from {mirror()}", _make, needed_mib=4096, volatile=VOLATILE, quick=quick,
+        f"from {mirror()}", lambda directory: _make(directory, BUILD_PACKAGES + GUEST_PACKAGES),
+        needed_mib=4096, volatile=VOLATILE, quick=quick,
+    )
+
+
+def clang_root(quick: bool = False) -> Path:
+    """The root of the debug lane; KASAN with Rust needs clang, which nothing else does."""
+    return ensure(
+        "clangroot", clang_root_key(), f"Debian {SUITE} with rustc, bindgen and clang "
+        f"from {mirror()}", lambda directory: _make(directory, BUILD_PACKAGES + CLANG_PACKAGES),
+        needed_mib=4096, volatile=VOLATILE, quick=quick,
     )
 
 

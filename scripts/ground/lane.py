@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """Lanes: the kernels that guests run and that our module is built for.
 
-`stock` is Debian's kernel, the one where a result counts. `um` is User Mode Linux, fast, built here
-from the same source.
+`stock` is Debian's kernel, the one where a result counts. `um` is User Mode Linux, fast. `debug`
+watches itself: KASAN, lock proving, kmemleak, object debugging. The last two are built here from
+the stock kernel's source.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildroot import build_root, root_key, run_in_root
+from buildroot import build_root, clang_root, root_key, clang_root_key, run_in_root
 from cache import GroundError, cache_dir, ensure, key_of
 from kernel import (
     OBJTREE,
@@ -21,7 +22,7 @@ from kernel import (
     object_tree,
 )
 
-LANES = ("stock", "um")
+LANES = ("stock", "um", "debug")
 
 # On top of ARCH=um's defconfig: what the guests and the C driver need.
 UML_CONFIG = """
@@ -37,6 +38,31 @@ CRYPTO_CRC32C=y DETECT_HUNG_TASK=y DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=n DEBUG_IN
 GCC_PLUGINS=n IOSCHED_BFQ=n BLK_DEV_NBD=n TUN=n PPP=n SLIP=n DUMMY=n IPV6_SIT=n ISO9660_FS=n
 AUTOFS_FS=n QUOTA=n WLAN=n BINFMT_MISC=n
 """
+
+# On top of allnoconfig: a machine that QEMU emulates, what the guests and the C driver need, and
+# everything that watches.
+DEBUG_CONFIG = """
+64BIT=y SMP=y PCI=y PCI_MSI=y ACPI=y X86_X2APIC=y HYPERVISOR_GUEST=y PARAVIRT=y KVM_GUEST=y
+PRINTK=y TTY=y SERIAL_8250=y SERIAL_8250_CONSOLE=y VIRTIO_MENU=y VIRTIO=y VIRTIO_PCI=y
+VIRTIO_BLK=y VIRTIO_NET=y VIRTIO_CONSOLE=y HW_RANDOM=y HW_RANDOM_VIRTIO=y
+BLK_DEV=y BLOCK=y BLK_DEV_INITRD=y RD_GZIP=y BINFMT_ELF=y BINFMT_SCRIPT=y DEVTMPFS=y TMPFS=y
+PROC_FS=y SYSFS=y SYSCTL=y PROC_SYSCTL=y DEBUG_FS=y NET=y INET=y IPV6=y UNIX=y PACKET=y
+NETDEVICES=y NET_CORE=y EXT4_FS=y EXT4_USE_FOR_EXT2=y MODULES=y MODULE_UNLOAD=y RUST=y
+CONNECTOR=y BLK_DEV_DRBD=m BLK_DEV_NULL_BLK=m BLK_DEV_LOOP=y BLK_DEV_RAM=m MD=y BLK_DEV_DM=y
+DM_FLAKEY=y DM_DELAY=y DM_LOG_WRITES=y DM_DUST=y
+CRYPTO=y CRYPTO_HMAC=y CRYPTO_SHA256=y CRYPTO_SHA1=y CRYPTO_MD5=y CRYPTO_CRC32C=y
+FUTEX=y EPOLL=y EVENTFD=y SIGNALFD=y TIMERFD=y AIO=y IO_URING=y SHMEM=y MULTIUSER=y
+POSIX_TIMERS=y HIGH_RES_TIMERS=y NO_HZ_IDLE=y FILE_LOCKING=y ADVISE_SYSCALLS=y MEMBARRIER=y
+KALLSYMS=y BUG=y MAGIC_SYSRQ=y NET_SCHED=y NET_SCH_NETEM=y NET_SCH_TBF=y UEVENT_HELPER=y
+INOTIFY_USER=y FSNOTIFY=y UNWINDER_FRAME_POINTER=y FRAME_POINTER=y PREEMPT_VOLUNTARY=y
+DEBUG_KERNEL=y DEBUG_INFO_NONE=y KASAN=y KASAN_GENERIC=y KASAN_VMALLOC=y PROVE_LOCKING=y
+DEBUG_ATOMIC_SLEEP=y PROVE_RCU=y DEBUG_KMEMLEAK=y FAULT_INJECTION=y FAILSLAB=y
+FAIL_PAGE_ALLOC=y FAIL_MAKE_REQUEST=y FAULT_INJECTION_DEBUG_FS=y DEBUG_LIST=y DEBUG_OBJECTS=y
+DEBUG_OBJECTS_TIMERS=y DEBUG_OBJECTS_WORK=y RUST_DEBUG_ASSERTIONS=y RUST_OVERFLOW_CHECKS=y
+DETECT_HUNG_TASK=y SLUB_DEBUG=y SLUB_DEBUG_ON=y STACKTRACE=y SCHED_STACK_END_CHECK=y DEBUG_VM=y
+BUG_ON_DATA_CORRUPTION=y
+"""
+
 
 @dataclass(frozen=True)
 class Built:
@@ -128,10 +154,17 @@ def loader(root: Path) -> tuple[Path, Path]:
     return libraries / "ld-linux-x86-64.so.2", libraries
 
 
+def lane_root(lane: str, quick: bool = False) -> Path:
+    """The build root with the compilers of a lane."""
+    return clang_root(quick) if lane == "debug" else build_root(quick)
+
+
 def variables_for(lane: str, kernel: Kernel) -> list[str]:
     """What every `make` in a lane's object tree is told."""
     if lane == "um":
         return ["ARCH=um", "CC=gcc-14", "HOSTCC=gcc-14"]
+    if lane == "debug":
+        return ["LLVM=-19"]
     return make_variables(kernel)
 
 
@@ -145,12 +178,18 @@ def module_variables(lane: str) -> list[str]:
 
 def lane_kernel(lane: str, kernel: Kernel, quick: bool = False) -> Built:
     """The kernel of a lane, made if needed."""
-    root = build_root(quick)
+    root = lane_root(lane, quick)
     if lane == "um":
         tree = _built_tree(
             root, kernel, lane, key_of(kernel.version, root_key(), UML_CONFIG, "2"),
             "User Mode Linux, for the fast lane (about 10 minutes on two cores)",
             "defconfig", UML_CONFIG, ["linux", "modules"], quick, 2048)
         return Built(_uml_program(tree, quick), _release(tree), tree)
+    if lane == "debug":
+        tree = _built_tree(
+            root, kernel, lane, key_of(kernel.version, clang_root_key(), DEBUG_CONFIG, "1"),
+            "a kernel that watches itself (about 17 minutes on two cores)",
+            "allnoconfig", DEBUG_CONFIG, ["bzImage", "modules"], quick, 3072)
+        return Built(tree / "arch/x86/boot/bzImage", _release(tree), tree)
     return Built(kernel_files(root, kernel, quick) / "vmlinuz", kernel.release,
                  object_tree(root, kernel, quick))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildroot import build_root, run_in_root
 from kernel import OBJTREE, SOURCE, kernel_source, resolve
-from lane import lane_kernel, module_variables, variables_for
+from lane import lane_kernel, lane_root, module_variables, variables_for
 
 CHECKOUT = "/ground/checkout"
 
@@ -24,8 +24,8 @@ def checkout_dir() -> Path:
 def build(targets: list[str], variables: list[str], output: str | None = None,
           lane: str = "stock") -> int:
     """Run kbuild for the checkout; `output` is relative to it. Returns make's exit code."""
-    root = build_root(quick=True)
-    kernel = resolve(root)
+    kernel = resolve(build_root(quick=True))
+    root = lane_root(lane, quick=True)
     tree = lane_kernel(lane, kernel, quick=True).tree
     source = kernel_source(root, kernel, quick=True)
     checkout = checkout_dir()

@@ -67,7 +67,7 @@ def pytest_runtest_call(item):
     if outcome.excinfo is None:
         try:
             for used in live_labs():
-                used.check()
+                used.check_at_rest()
         except BaseException as trouble:
             outcome.force_exception(trouble) if hasattr(outcome, "force_exception") \
                 else _fail(outcome, trouble)

@@ -15,6 +15,19 @@ from .report import KernelReport, find_trouble
 COMMAND_TIMEOUT_S = 120
 BOOT_TIMEOUT_S = 240
 
+# An object counts as leaked when it has been unreachable for 5 s, and found so by two scans.
+_AT_REST = """
+leaks=/sys/kernel/debug/kmemleak
+[ -e $leaks ] || exit 0
+grep -q 'debug_locks: *1$' /proc/lockdep_stats || grep -H debug_locks /proc/lockdep_stats
+echo scan > $leaks
+sleep 6
+echo scan > $leaks
+cat $leaks
+echo clear > $leaks
+"""
+
+
 @dataclass(frozen=True)
 class Result:
     """How a command ended: exit code, standard output and standard error."""
@@ -42,7 +55,7 @@ class Process:
     def __init__(self, guest: "Guest", script: str, timeout_s: float) -> None:
         self._guest = guest
         self._script = script
-        self._deadline = time.monotonic() + timeout_s
+        self._deadline = time.monotonic() + timeout_s * guest.slowness
         self._out = bytearray()
         self._err = bytearray()
         self._code: int | None = None
@@ -105,6 +118,8 @@ class Guest(abc.ABC):
     """One machine. What differs between kinds of machine is abstract; see qemu.py."""
 
     line: agent.AgentLine
+    # How many times longer than on the stock kernel everything may take.
+    slowness = 1
 
     def __init__(self, name: str, address: str, directory: Path) -> None:
         self.name = name
@@ -146,7 +161,7 @@ class Guest(abc.ABC):
 
     def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
         """Wait until the guest takes commands."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * self.slowness
         while not self.line.ready.wait(0.1):
             self.check()
             if time.monotonic() > deadline:
@@ -186,7 +201,7 @@ class Guest(abc.ABC):
 
     def wait_until(self, script: str, pattern: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Repeat a script until its output matches `pattern`; returns that output."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * self.slowness
         wanted = re.compile(pattern)
         print(f"[{self.name}] $ {script}   # until it says {pattern}", flush=True)
         while True:
@@ -253,6 +268,19 @@ class Guest(abc.ABC):
         if self.is_on and not self.alive():
             self.is_on = False
             raise GuestDied(f"{self.name}: the machine is gone; console:\n{self.log()[-3000:]}")
+
+    def ask_at_rest(self) -> Process | None:
+        """Ask a kernel that watches itself what it does not tell by itself: leaks."""
+        return Process(self, _AT_REST, COMMAND_TIMEOUT_S) if self.is_on else None
+
+    def check_at_rest(self, asked: Process | None) -> None:
+        """Fail if the answer is anything but silence."""
+        found = asked.wait().out if asked else ""
+        if found.strip():
+            with contextlib.suppress(KernelReport):
+                self.check()
+            raise KernelReport(f"{self.name}: the kernel has found leaks, or has stopped watching "
+                               f"locks:\n{found[:8000]}")
 
     def release(self) -> None:
         """Kill the machine whatever state it is in."""

@@ -21,7 +21,8 @@ PROGRAMS = ("drbdadm", "drbdsetup", "drbdmeta")
 class Ground:
     """The prepared environment, looked up once a run and lane.
 
-    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux.
+    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux, "debug" a kernel under
+    QEMU that watches itself.
     """
 
     _known: dict[str, "Ground"] = {}

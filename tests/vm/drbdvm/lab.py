@@ -49,6 +49,11 @@ class _Place:
             self._file = None
 
 
+# Shadow memory, quarantine and lock tables come on top of what a guest needs.
+DEBUG_MEMORY_MIB = 1536
+DEBUG_SLOWNESS = 5
+
+
 def live_labs() -> list["Lab"]:
     """Labs that are in use, newest last."""
     return list(_live)
@@ -62,8 +67,8 @@ class Lab:
     """Makes guests; everything they leave is in `directory`, which ends with the lab.
 
     `keep` names a directory under build/vm/ where consoles are kept when the lab ends. `lane` is
-    what the guests run: "stock" (Debian's kernel under QEMU) or "um" (User Mode Linux); DRBD_LANE=
-    says which unless the test does.
+    what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode Linux) or "debug" (a
+    kernel under QEMU that watches itself); DRBD_LANE= says which unless the test does.
     """
 
     def __init__(self, keep: str | None = None, lane: str | None = None) -> None:
@@ -129,9 +134,16 @@ class Lab:
                 kernel, self._ground.loader, self._ground.libraries, initrd, memory_mib,
                 processors, disks, *(wire or (None, 0)), options)
             return uml.UmlGuest(name, address, directory, machine)
+        if self.lane == "debug":
+            memory_mib = max(memory_mib, DEBUG_MEMORY_MIB)
+            # Walking the ACPI tables takes KASAN a minute.
+            options = ["acpi=off", "kmemleak=on", *options]
         machine = qemu.Machine(kernel, initrd, self._accelerator, memory_mib, processors, disks,
                                wire, capture, options)
-        return qemu.QemuGuest(name, address, directory, machine)
+        guest = qemu.QemuGuest(name, address, directory, machine)
+        if self.lane == "debug":
+            guest.slowness = DEBUG_SLOWNESS
+        return guest
 
     def _wire(self, first_number: int) -> tuple:
         """The two ends of a wire, for the guests with this number and the next."""
@@ -185,6 +197,14 @@ class Lab:
         """Fail if any guest's kernel reported trouble, or a guest died."""
         for guest in self.guests:
             guest.check()
+
+    def check_at_rest(self) -> None:
+        """The same, and what a kernel of the debug lane tells when it is asked. Takes seconds."""
+        self.check()
+        if self.lane == "debug":
+            asked = [guest.ask_at_rest() for guest in self.guests]
+            for guest, process in zip(self.guests, asked):
+                guest.check_at_rest(process)
 
     def close(self) -> None:
         """Kill the guests, keep their consoles if wanted, remove everything else."""

@@ -16,7 +16,7 @@ ROOT_CARGO := $(GROUND) run env CARGO_TARGET_DIR=/ground/checkout/build/target-l
 WORKSPACES := tests $(if $(wildcard tools/*/Cargo.toml),tools)
 PROGRAMS := drbdadm drbdsetup drbdmeta
 CRATE_ROOTS := $(addprefix drivers/block/drbd/,drbd.rs engine/drbd_engine.rs sys/drbd_sys.rs \
-	bindings/prelude.rs) $(addprefix tests/vm/guest/,agent.rs relay.rs)
+	bindings/prelude.rs) $(addprefix tests/vm/guest/,agent.rs ledger.rs netlink.rs relay.rs)
 
 DESTDIR ?=
 PREFIX ?= /usr

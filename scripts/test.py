@@ -6,11 +6,13 @@ is `N passed, N failed`. Steps: build, lint, host tests, fuzzers, tests on boote
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +62,31 @@ def cargo(command: list[str]) -> Count:
     return count
 
 
-def pytest(command: list[str]) -> Count:
-    """Tests on booted kernels; an error in a fixture is a failure."""
-    results = CHECKOUT / "build" / "vm-results.xml"
+def pytest(_: list[str]) -> Count:
+    """Tests on booted kernels, a few files at a time; the output of each file comes in one piece."""
+    files = sorted((CHECKOUT / "tests/vm").glob("test_*.py"), key=_longest_first)
+    total = Count()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+        for output, count in workers.map(_pytest_file, files):
+            print(output, end="", flush=True)
+            total.add(count)
+    return total
+
+
+def _longest_first(file: Path) -> tuple[int, str]:
+    """What takes minutes must not begin last."""
+    name = file.stem.removeprefix("test_")
+    return (LONGEST.index(name) if name in LONGEST else len(LONGEST), name)
+
+
+def _pytest_file(file: Path) -> tuple[str, Count]:
+    """One file of tests; an error in a fixture is a failure."""
+    results = CHECKOUT / "build" / "vm-results" / f"{file.stem}.xml"
+    results.parent.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)
-    code, _ = run([*command, f"--junit-xml={results}"])
+    done = subprocess.run([*PYTEST, f"--junit-xml={results}", str(file)], cwd=CHECKOUT, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, errors="replace")
     count = Count()
     try:
         for suite in ElementTree.parse(results).iter("testsuite"):
@@ -73,12 +95,13 @@ def pytest(command: list[str]) -> Count:
             count.add(Count(max(int(suite.get("tests", 0)) - failed - skipped, 0), failed))
     except (OSError, ElementTree.ParseError):
         pass
-    if code != 0 and count.failed == 0:
+    if done.returncode != 0 and count.failed == 0:
         count.failed = 1
-    return count
+    return done.stdout, count
 
 
 PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/vm/pytest.ini"]
+LONGEST = ("pairs", "verify", "walkthrough", "power_cuts", "lifecycle", "resync", "rolling_swap")
 
 STEPS = {
     "environment": (as_one, ["make", "--no-print-directory", "prepare"]),
@@ -87,7 +110,7 @@ STEPS = {
     "lint": (as_one, ["make", "--no-print-directory", "-k", "lint"]),
     "host": (cargo, ["make", "--no-print-directory", "-k", "host-test"]),
     "fuzz": (as_one, ["make", "--no-print-directory", "fuzz", "TIME=5"]),
-    "vm": (pytest, [*PYTEST, "tests/vm"]),
+    "vm": (pytest, []),
 }
 
 

@@ -16,8 +16,9 @@ _SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
 _live: list["Lab"] = []
 
-# Labs of all processes that may run side by side. Emulated guests need a processor each.
-_SIDE_BY_SIDE = int(os.environ.get("DRBDVM_SIDE_BY_SIDE", 0)) or max(1, (os.cpu_count() or 1) // 2)
+# Labs of all processes that may run side by side. The guests of a pair mostly wait for each other,
+# so that a pair keeps less than one processor busy.
+_SIDE_BY_SIDE = int(os.environ.get("DRBDVM_SIDE_BY_SIDE", 0)) or os.cpu_count() or 1
 
 
 class _Place:

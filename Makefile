@@ -119,8 +119,9 @@ fuzz:
 
 # help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
+NAMED = $(patsubst test_%,tests/vm/test_%,$(TESTS))
 PYTEST = $(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini \
-	$(if $(filter test_%,$(TESTS)),$(patsubst test_%,tests/vm/test_%,$(TESTS)),tests/vm $(TESTS))
+	$(if $(filter tests/vm/%,$(NAMED)),,tests/vm) $(NAMED)
 .PHONY: vm-test
 vm-test: ko peer
 	$(PYTEST)

@@ -2,8 +2,8 @@
 """Power cuts in the middle of writes: what was acknowledged is there afterwards, on both disks.
 
 Each round writes until the power of the primary, of the secondary or of both is cut at some moment,
-lets the pair come back, checks every acknowledged block on the node that has not been asked last, and
-compares the disks. `--cuts N` says how many, `--cut-seed` where and when.
+lets the pair come back, compares the disks, and checks every acknowledged block on the node that
+was secondary. `--cuts N` says how many, `--cut-seed` when.
 """
 
 import random
@@ -18,7 +18,6 @@ from guestimage import guest_program
 VICTIMS = ("primary", "secondary", "both")
 SHORTEST_S, LONGEST_S = 0.5, 4.0
 BLOCK_KIB = 4
-# Lines that are on their way when the machine dies are lost, which is as if they were not written.
 LEDGER = "usr/sbin/ledger"
 
 

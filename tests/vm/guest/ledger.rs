@@ -7,8 +7,8 @@
 //! whenever a write is acknowledged. Now and then a lane reads back what it wrote.
 //!
 //! `ledger check DEVICE BLOCKS` reads such lines, the last acknowledged version of each block, and
-//! then every block: each sector must be of its block and not older than that. A newer one is right:
-//! the machine died before it could tell. Sectors of one block may differ only in that.
+//! then every block: each sector must be of its block and not older. A newer one is right: the
+//! machine died before it could tell. Sectors of one block may differ only in that.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -32,7 +32,7 @@ iproute2 iputils-ping procps sed strace tcpdump util-linux
 # What the machine itself must have to build and to boot guests, and the Debian package it is in.
 PROGRAMS = {
     "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "qemu-system-x86_64": "qemu-system-x86",
-    "unshare": "util-linux", "xz": "xz-utils",
+    "setpriv": "util-linux", "unshare": "util-linux", "xz": "xz-utils",
 }
 
 # What the debug lane needs besides; a root of its own, since all that others make hangs on theirs.

@@ -14,6 +14,8 @@ from .report import KernelReport, find_trouble
 
 COMMAND_TIMEOUT_S = 120
 BOOT_TIMEOUT_S = 240
+# A killed test run must not leave machines behind.
+DIES_WITH_RUNNER = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # An object counts as leaked when it has been unreachable for 5 s, and found so by two scans.
 _AT_REST = """

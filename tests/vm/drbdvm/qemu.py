@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import tsc
 from .agent import AgentLine
-from .guest import Guest, GuestDied
+from .guest import DIES_WITH_RUNNER, Guest, GuestDied
 from .qmp import Monitor
 
 
@@ -108,7 +108,8 @@ class QemuGuest(Guest):
             self.machine.wire.local.unlink(missing_ok=True)
         with open(self.directory / "qemu.log", "ab") as log:
             self._process = subprocess.Popen(
-                self._command_line(agent_socket, monitor_socket), stdin=subprocess.DEVNULL,
+                [*DIES_WITH_RUNNER, *self._command_line(agent_socket, monitor_socket)],
+                stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )
         self.is_on = True

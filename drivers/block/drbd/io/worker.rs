@@ -90,6 +90,8 @@ pub(crate) struct AfterConnection {
 
 /// How long the worker sleeps when nothing has a deadline.
 const IDLE_MS: u32 = 1000;
+/// How long the worker goes on answering the peer before it looks after everything else.
+const ANSWERS_NS: u64 = 10_000_000;
 /// Longest single wait for the worker.
 const FLUSH_NAP_MS: u32 = 60_000;
 
@@ -182,12 +184,19 @@ fn turn(resource: &Arc<Resource>) -> u32 {
     if chores & chore::AFTER_STATE != 0 {
         after::carry_out(resource);
     }
-    while let Some(work) = resource.work.pop() {
-        match work {
-            Work::Answer(request) => sender::answer(resource, request),
+    // The socket may take long for an answer: neither a state change nor a write of the application
+    // waits for all that a resync asks for.
+    let ends_ns = monotonic_ns().saturating_add(ANSWERS_NS);
+    loop {
+        sender::drain(resource);
+        let Some(Work::Answer(request)) = resource.work.pop() else {
+            break;
+        };
+        sender::answer(resource, request);
+        if resource.has_chores() || monotonic_ns() >= ends_ns {
+            break;
         }
     }
-    sender::drain(resource);
     let now_ns = monotonic_ns();
     let mut sleep_ms = IDLE_MS;
     for device in resource.volumes() {

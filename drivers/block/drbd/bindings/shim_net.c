@@ -241,6 +241,11 @@ bool drbd_shim_memneq(const void *a, const void *b, size_t len)
 	return crypto_memneq(a, b, len);
 }
 
+bool drbd_shim_is_reclaiming(void)
+{
+	return current->flags & PF_MEMALLOC;
+}
+
 unsigned int drbd_shim_noio_save(void)
 {
 	return memalloc_noio_save();

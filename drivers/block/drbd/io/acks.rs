@@ -163,9 +163,7 @@ impl Asender {
         let connection = &self.resource.connection;
         if !connection.done.is_empty() || connection.flags.any(flag::EPOCHS_CHANGED) {
             connection.flags.clear(flag::EPOCHS_CHANGED);
-            let corks = connection
-                .config()
-                .is_some_and(|config| config.net.tcp_cork);
+            let corks = connection.corks();
             if corks {
                 self.socket.set_cork(true);
             }

@@ -58,10 +58,13 @@ use super::{
 /// Carries out what state changes left for the worker.
 pub(crate) fn carry_out(resource: &Arc<Resource>) {
     loop {
-        let (volumes, connections) = resource.control.lock().take_after();
+        let mut control = resource.control.lock();
+        let (volumes, connections) = control.take_after();
         if volumes.is_empty() && connections.is_empty() {
+            resource.set_unsent_changes(false);
             return;
         }
+        drop(control);
         for after in volumes {
             after_volume(resource, &after);
         }

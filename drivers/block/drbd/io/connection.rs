@@ -291,6 +291,12 @@ impl Connection {
         drop(old);
     }
 
+    /// Whether packets that are there together may be sent together: the option `tcp-cork`. Any
+    /// context.
+    pub(crate) fn corks(&self) -> bool {
+        self.config().is_some_and(|config| config.net.tcp_cork)
+    }
+
     /// The agreed protocol version; the one assumed before any was agreed. Any context.
     pub(crate) fn version(&self) -> Version {
         Version::new(self.version.load()).unwrap_or(Version::ASSUMED)

@@ -99,6 +99,8 @@ pub(crate) struct Resource {
     pub(crate) work: Fifo<Work>,
     /// What the worker is to look after: a set of [`super::worker::Chore`].
     pub(crate) chores: AtomicBits32,
+    /// 1 from before a state is published until the worker has sent what the peer is to know of it.
+    unsent_changes: AtomicBits32,
     /// The worker waits here.
     #[pin]
     pub(crate) worker_wait: WaitQueue,
@@ -135,6 +137,7 @@ impl Resource {
                 delayed: Gauge::default(),
                 work <- Fifo::new(REQUESTS_MAX + PEER_REQUESTS_MAX),
                 chores: AtomicBits32::new(0),
+                unsent_changes: AtomicBits32::new(0),
                 worker_wait <- new_wait_queue!("drbd_worker"),
                 worker_turns: AtomicBits32::new(0),
                 worker_runs: AtomicBits32::new(0),
@@ -248,6 +251,17 @@ impl Resource {
             .lock()
             .iter()
             .any(|device| device.chores.load() != 0)
+    }
+
+    /// Whether the peer is yet to be told of a change of state. Any context; exact for whoever
+    /// holds the log's lock, under which states are published.
+    pub(crate) fn has_unsent_changes(&self) -> bool {
+        self.unsent_changes.any(1)
+    }
+
+    /// A change is about to be published, or all were told. The caller holds `control`.
+    pub(super) fn set_unsent_changes(&self, unsent: bool) {
+        self.unsent_changes.store(u32::from(unsent));
     }
 
     /// Tells the worker to look after something. Any context.

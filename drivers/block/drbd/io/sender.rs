@@ -15,7 +15,6 @@ use drbd_engine::{
     },
     transfer_log::{
         Barrier as LogBarrier,
-        Index,
         Part, //
     },
     types::{
@@ -45,6 +44,10 @@ use drbd_sys::{
     hash::Hash,
     log,
     page::Segments,
+    reclaim::{
+        self,
+        NoIoScope, //
+    },
     socket::{
         SendError,
         SendOptions,
@@ -72,10 +75,15 @@ use super::{
         checksum,
         verify, //
     },
+    worker::chore, //
 };
 
 /// The largest fixed part of a packet that is sent from a buffer: a bitmap packet.
 const PACKET_BYTES: usize = 4096;
+/// The most requests that a submitting task sends before it leaves the rest to the worker.
+const SUBMITTER_REQUESTS_MAX: u32 = 8;
+/// What the socket accounts for a packet beside its pages, at most.
+const PACKET_OVERHEAD_BYTES: usize = 4096;
 
 /// The sending end of the data socket.
 pub(crate) struct DataChannel {
@@ -84,6 +92,8 @@ pub(crate) struct DataChannel {
     pub(crate) integrity: Option<Hash>,
     /// Where a packet's header and fixed part are put together.
     scratch: KBox<[u8; PACKET_BYTES]>,
+    /// The end of the last packet waits in the socket for the next one.
+    holds_back: bool,
 }
 
 impl DataChannel {
@@ -93,7 +103,24 @@ impl DataChannel {
             sender,
             integrity: None,
             scratch: KBox::new([0; PACKET_BYTES], GFP_KERNEL)?,
+            holds_back: false,
         })
+    }
+
+    /// Whether the socket takes a packet with so many bytes of pages without waiting for the peer.
+    fn has_room(&self, size_bytes: u32) -> bool {
+        let socket = self.sender.socket();
+        let wanted = usize::try_from(size_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_add(PACKET_OVERHEAD_BYTES);
+        socket.queued_bytes().saturating_add(wanted) <= socket.send_buffer_bytes()
+    }
+
+    /// Sends what waits for a packet that does not come.
+    fn push(&mut self) {
+        if core::mem::take(&mut self.holds_back) {
+            self.sender.socket().push();
+        }
     }
 }
 
@@ -113,6 +140,15 @@ impl MetaChannel {
 /// set in motion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotSent;
+
+/// How a packet joins what is sent before and after it.
+#[derive(Clone, Copy, Default)]
+struct Company {
+    /// The end of an epoch, sent in front of it in the same call.
+    barrier: Option<LogBarrier>,
+    /// Another packet follows at once.
+    more: bool,
+}
 
 /// What follows the fixed part of a packet.
 enum Body<'a> {
@@ -202,14 +238,40 @@ impl Resource {
     ) -> Result<(), NotSent> {
         let mut data = self.connection.data.lock();
         let channel = (*data).as_mut().ok_or(NotSent)?;
-        let sent = self.send_locked(channel, volume, command, body, fill);
+        let sent = self.send_locked(channel, Company::default(), volume, command, body, fill);
         drop(data);
         self.judge_send(sent, "data")
+    }
+
+    /// Sends a packet that consists of a fixed part only.
+    fn send_fixed(
+        &self,
+        channel: &mut DataChannel,
+        company: Company,
+        volume: VolumeNr,
+        command: Command,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let body = Body::Nothing;
+        let fill = |_: &mut Hashes<'_>, out: &mut [u8]| copy(out, payload);
+        self.send_locked(channel, company, volume, command, body, fill)
+    }
+
+    /// Puts a barrier at the start of `out`; returns its size.
+    fn put_barrier(&self, barrier: LogBarrier, out: &mut [u8]) -> Option<usize> {
+        let packet = Barrier {
+            cookie: BarrierCookie(barrier.number.to_ne_bytes()),
+        };
+        let payload = packet.encode();
+        let front = self.put_header(VolumeNr(0), Command::Barrier, payload.len(), out)?;
+        let fixed = copy(out.get_mut(front..)?, &payload)?;
+        front.checked_add(fixed)
     }
 
     fn send_locked(
         &self,
         channel: &mut DataChannel,
+        company: Company,
         volume: VolumeNr,
         command: Command,
         body: Body<'_>,
@@ -220,9 +282,16 @@ impl Resource {
         let mut hashes = Hashes {
             integrity: channel.integrity.as_mut(),
         };
+        let in_front = match company.barrier {
+            Some(barrier) => self
+                .put_barrier(barrier, channel.scratch.as_mut_slice())
+                .ok_or(malformed)?,
+            None => 0,
+        };
         let (front, rest) = channel
             .scratch
-            .split_at_mut_checked(header_size)
+            .get_mut(in_front..)
+            .and_then(|scratch| scratch.split_at_mut_checked(header_size))
             .ok_or(malformed)?;
         let fixed = fill(&mut hashes, rest).ok_or(malformed)?;
         let (segments, lend) = match body {
@@ -233,9 +302,14 @@ impl Resource {
         let length = fixed.checked_add(segments.len_bytes()).ok_or(malformed)?;
         self.put_header(volume, command, length, front)
             .ok_or(malformed)?;
-        let total = header_size.checked_add(fixed).ok_or(malformed)?;
+        let total = in_front
+            .checked_add(header_size)
+            .and_then(|size| size.checked_add(fixed))
+            .ok_or(malformed)?;
         let packet = channel.scratch.get(..total).ok_or(malformed)?;
+        channel.holds_back = company.more;
         let options = SendOptions {
+            more: company.more,
             lend: lend && !self.environment.copies_pages(),
             ..SendOptions::default()
         };
@@ -273,13 +347,18 @@ impl Resource {
             .map_or(0, |config| config.net.ko_count)
     }
 
-    /// A failed send costs the connection.
+    /// A failed send costs the connection. May sleep.
     fn judge_send(&self, sent: Result<(), SendError>, socket: &str) -> Result<(), NotSent> {
         let Err(error) = sent else { return Ok(()) };
-        let conn = match error {
+        self.log_failed_send(error, socket);
+        self.lose_connection(match error {
             SendError::Stalled { .. } => ConnState::Timeout,
             _ => ConnState::BrokenPipe,
-        };
+        });
+        Err(NotSent)
+    }
+
+    fn log_failed_send(&self, error: SendError, socket: &str) {
         if !self.connection.is_interrupted() {
             log!(
                 Error,
@@ -289,8 +368,14 @@ impl Resource {
                 error
             );
         }
-        self.lose_connection(conn);
-        Err(NotSent)
+    }
+
+    /// Sends what the transfer log has queued: at once, by the task that queued it, or by the
+    /// worker. May sleep, though not for the peer.
+    pub(crate) fn send_soon(self: &Arc<Self>) {
+        if !send_at_once(self) {
+            self.chore(chore::SEND);
+        }
     }
 }
 
@@ -322,51 +407,139 @@ fn append_digest(
 /// Sends what the transfer log has queued. On the worker.
 pub(crate) fn drain(resource: &Arc<Resource>) {
     loop {
-        let connection = &resource.connection;
-        let mut log = connection.log.lock();
-        let now_ns = monotonic_ns();
-        let Some(index) = log.next_to_send() else {
-            let barrier = log.idle_barrier(now_ns);
-            drop(log);
-            if let Some(barrier) = barrier {
-                let _ = send_barrier(resource, barrier);
+        let mut data = resource.connection.data.lock();
+        let next = send_next(resource, (*data).as_mut(), |_, _| true);
+        drop(data);
+        match next {
+            Next::Idle | Next::NoRoom => return,
+            Next::Sent => {}
+            Next::Failed(error) => {
+                let _ = resource.judge_send(Err(error), "data");
             }
-            return;
-        };
-        let part = log.get(index).map_or(Part::None, |entry| entry.part());
-        let cookie = log.cookie(index);
-        let barrier = log.begin_send(index, now_ns);
-        drop(log);
-        let Some(request) = resource.requests.get(index).cloned() else {
-            return;
-        };
-        let sent = send_barrier_before(resource, barrier)
-            .and_then(|()| send_request(resource, &request, part, cookie));
-        let event = if sent.is_ok() {
-            Event::HandedOver
-        } else {
-            Event::NotSent
-        };
-        request.happens(event);
-        if sent.is_err() {
-            cancel(resource, index);
         }
     }
 }
 
-fn cancel(resource: &Resource, index: Index) {
-    resource.connection.log.lock().cancel_send(index);
+/// Sends what the transfer log has queued, if nobody else sends and the socket takes it. Returns
+/// whether there is nothing left for the worker.
+///
+/// The task that submits a request may hold bios that others wait for. So it neither waits for the
+/// peer here nor changes states, and what it would announce too early it leaves to the worker: the
+/// effects of a change of state are sent before the requests that were admitted after it.
+fn send_at_once(resource: &Arc<Resource>) -> bool {
+    if reclaim::is_reclaiming() {
+        return false;
+    }
+    let _scope = NoIoScope::enter();
+    for _ in 0..SUBMITTER_REQUESTS_MAX {
+        let Some(mut data) = resource.connection.data.try_lock() else {
+            return false;
+        };
+        let Some(channel) = (*data).as_mut() else {
+            return false;
+        };
+        let next = send_next(resource, Some(channel), |channel, size_bytes| {
+            channel.has_room(size_bytes) && !resource.has_unsent_changes()
+        });
+        drop(data);
+        match next {
+            Next::Idle => return true,
+            Next::NoRoom => return false,
+            Next::Sent => {}
+            Next::Failed(error) => {
+                resource.log_failed_send(error, "data");
+                resource.chore(chore::SEND_FAILED);
+                return false;
+            }
+        }
+    }
+    false
 }
 
-fn send_barrier_before(resource: &Resource, barrier: Option<LogBarrier>) -> Result<(), NotSent> {
-    barrier.map_or(Ok(()), |barrier| send_barrier(resource, barrier))
+/// What became of the next request in the transfer log.
+enum Next {
+    /// Nothing waits to be sent.
+    Idle,
+    /// The caller does not want to send it now.
+    NoRoom,
+    /// It was sent, or there is no connection to send it on.
+    Sent,
+    /// It could not be sent, which costs the connection.
+    Failed(SendError),
 }
 
-fn send_barrier(resource: &Resource, barrier: LogBarrier) -> Result<(), NotSent> {
+/// Sends the oldest request that waits for it, or the barrier of the last ones, where `may_send`
+/// says so of its size. The channel is the caller's, so that packets go in the order of the log.
+fn send_next(
+    resource: &Arc<Resource>,
+    channel: Option<&mut DataChannel>,
+    may_send: impl FnOnce(&DataChannel, u32) -> bool,
+) -> Next {
+    let connection = &resource.connection;
+    let mut log = connection.log.lock();
+    let next = log.next_to_send();
+    let entry = next.and_then(|index| log.get(index));
+    let (part, size_bytes) = entry.map_or((Part::None, 0), |entry| (entry.part(), entry.size()));
+    if channel
+        .as_ref()
+        .is_some_and(|channel| !may_send(channel, size_bytes))
+    {
+        return Next::NoRoom;
+    }
+    let now_ns = monotonic_ns();
+    let Some(index) = next else {
+        let barrier = log.idle_barrier(now_ns);
+        drop(log);
+        return send_idle_barrier(resource, channel, barrier);
+    };
+    let cookie = log.cookie(index);
+    let company = Company {
+        barrier: log.begin_send(index, now_ns),
+        more: log.next_to_send().is_some() && connection.corks(),
+    };
+    drop(log);
+    let Some(request) = resource.requests.get(index) else {
+        return Next::Idle;
+    };
+    let sent = match (channel, cookie) {
+        (Some(channel), Some(cookie)) => Some(send_request(
+            resource, channel, company, request, part, cookie,
+        )),
+        _ => None,
+    };
+    if sent == Some(Ok(())) {
+        request.happens(Event::HandedOver);
+        return Next::Sent;
+    }
+    request.happens(Event::NotSent);
+    connection.log.lock().cancel_send(index);
+    match sent {
+        Some(Err(error)) => Next::Failed(error),
+        _ => Next::Sent,
+    }
+}
+
+fn send_idle_barrier(
+    resource: &Resource,
+    channel: Option<&mut DataChannel>,
+    barrier: Option<LogBarrier>,
+) -> Next {
+    let Some(channel) = channel else {
+        return Next::Idle;
+    };
+    let Some(barrier) = barrier else {
+        channel.push();
+        return Next::Idle;
+    };
     let packet = Barrier {
         cookie: BarrierCookie(barrier.number.to_ne_bytes()),
     };
-    resource.send_data(VolumeNr(0), Command::Barrier, &packet.encode())
+    let company = Company::default();
+    let command = Command::Barrier;
+    match resource.send_fixed(channel, company, VolumeNr(0), command, &packet.encode()) {
+        Ok(()) => Next::Sent,
+        Err(error) => Next::Failed(error),
+    }
 }
 
 /// What a request's packet needs of it.
@@ -381,10 +554,13 @@ struct Outgoing {
 
 fn send_request(
     resource: &Resource,
+    channel: &mut DataChannel,
+    company: Company,
     request: &Request,
     part: Part,
-    cookie: Option<BlockId>,
-) -> Result<(), NotSent> {
+    cookie: BlockId,
+) -> Result<(), SendError> {
+    let gone = SendError::Failed(ENOENT);
     let outgoing = request
         .with(|parts| Outgoing {
             device: parts.device.clone(),
@@ -397,45 +573,44 @@ fn send_request(
             sector: parts.sector,
             size_bytes: parts.size_bytes,
         })
-        .ok_or(NotSent)?;
-    let cookie = cookie.ok_or(NotSent)?;
+        .ok_or(gone)?;
+    let volume = outgoing.device.volume;
     match part {
-        Part::None => Err(NotSent),
-        Part::Read => send_read(resource, &outgoing, cookie),
-        Part::OutOfSync => send_out_of_sync(resource, &outgoing),
-        Part::Write => send_write(resource, &outgoing, cookie, request.state()),
+        Part::None => Err(gone),
+        Part::Read => {
+            let packet = BlockRequest {
+                sector: outgoing.sector,
+                block_id: cookie,
+                size: outgoing.size_bytes,
+            };
+            let command = Command::DataRequest;
+            resource.send_fixed(channel, company, volume, command, &packet.encode())
+        }
+        Part::OutOfSync => {
+            let packet = BlockDescriptor {
+                sector: outgoing.sector,
+                size: outgoing.size_bytes,
+            };
+            let command = Command::OutOfSync;
+            resource.send_fixed(channel, company, volume, command, &packet.encode())
+        }
+        Part::Write => {
+            let state = request.state();
+            send_write(resource, channel, company, &outgoing, cookie, state)
+        }
     }
-}
-
-fn send_read(resource: &Resource, outgoing: &Outgoing, cookie: BlockId) -> Result<(), NotSent> {
-    let packet = BlockRequest {
-        sector: outgoing.sector,
-        block_id: cookie,
-        size: outgoing.size_bytes,
-    };
-    resource.send_data(
-        outgoing.device.volume,
-        Command::DataRequest,
-        &packet.encode(),
-    )
-}
-
-fn send_out_of_sync(resource: &Resource, outgoing: &Outgoing) -> Result<(), NotSent> {
-    let packet = BlockDescriptor {
-        sector: outgoing.sector,
-        size: outgoing.size_bytes,
-    };
-    resource.send_data(outgoing.device.volume, Command::OutOfSync, &packet.encode())
 }
 
 fn send_write(
     resource: &Resource,
+    channel: &mut DataChannel,
+    company: Company,
     outgoing: &Outgoing,
     cookie: BlockId,
     state: RequestState,
-) -> Result<(), NotSent> {
+) -> Result<(), SendError> {
     let device = &outgoing.device;
-    let hold = outgoing.hold.as_ref().ok_or(NotSent)?;
+    let hold = outgoing.hold.as_ref().ok_or(SendError::Failed(ENOENT))?;
     let data = Data {
         sector: outgoing.sector,
         block_id: cookie,
@@ -447,7 +622,7 @@ fn send_write(
         .sent
         .add(u64::from(outgoing.size_bytes >> 9));
     if outgoing.operation != Operation::Write {
-        return send_trim(resource, outgoing, data);
+        return send_trim(resource, channel, company, outgoing, data);
     }
     let has_integrity = resource.connection.has_integrity();
     // Protocol A and digests need the bytes as they are now; the application may change them later.
@@ -457,13 +632,20 @@ fn send_write(
     } else {
         Body::Lent(hold.segments())
     };
-    resource.send_on_data(device.volume, Command::Data, body, |hashes, out| {
+    let fill = |hashes: &mut Hashes<'_>, out: &mut [u8]| {
         let used = copy(out, &data.encode())?;
         append_digest(&mut hashes.integrity, hold.segments(), out, used)
-    })
+    };
+    resource.send_locked(channel, company, device.volume, Command::Data, body, fill)
 }
 
-fn send_trim(resource: &Resource, outgoing: &Outgoing, data: Data) -> Result<(), NotSent> {
+fn send_trim(
+    resource: &Resource,
+    channel: &mut DataChannel,
+    company: Company,
+    outgoing: &Outgoing,
+    data: Data,
+) -> Result<(), SendError> {
     let zeroes = data.flags.contains(DataFlags::ZEROES);
     let command = if zeroes {
         Command::Zeroes
@@ -474,7 +656,8 @@ fn send_trim(resource: &Resource, outgoing: &Outgoing, data: Data) -> Result<(),
         data,
         size: outgoing.size_bytes,
     };
-    resource.send_data(outgoing.device.volume, command, &packet.encode())
+    let volume = outgoing.device.volume;
+    resource.send_fixed(channel, company, volume, command, &packet.encode())
 }
 
 /// The flags of a write's packet (spec §1.16).

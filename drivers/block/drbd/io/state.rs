@@ -423,6 +423,7 @@ impl Resource {
             // Before the first of them can be routed by the new state.
             device.hold_writes();
         }
+        self.set_unsent_changes(true);
         self.connection.publish(device, new);
         self.spread_suspension(control, device, new);
         let another_reports = control.volumes.iter().any(|volume| {
@@ -432,6 +433,8 @@ impl Resource {
         for effect in effects_now(old, new, another_reports).iter() {
             self.carry_out(control, device, effect, old, new);
         }
+        // It says so when there is nothing left to tell the peer.
+        self.chore(chore::AFTER_STATE);
     }
 
     /// Suspension is a matter of the whole resource: the other volumes' words mirror it.

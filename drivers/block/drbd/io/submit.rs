@@ -474,7 +474,8 @@ impl Device {
         );
         drop(log);
         if plan.remote || plan.out_of_sync {
-            self.resource.chore(chore::SEND);
+            // Before the local part: the way to the peer and back is the longer one.
+            self.resource.send_soon();
         }
         if let (true, Some(clone)) = (plan.local, clone) {
             let sectors = u64::from(size_bytes >> 9);

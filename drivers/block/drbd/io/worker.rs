@@ -44,6 +44,8 @@ pub(crate) mod chore {
     pub(crate) const SEND: u32 = 1 << 1;
     /// Resource: look at everything once.
     pub(crate) const LOOK: u32 = 1 << 12;
+    /// Resource: a submitting task could not send; the connection is of no use any more.
+    pub(crate) const SEND_FAILED: u32 = 1 << 13;
     /// Device: the resync or verify may ask for more.
     pub(crate) const RESYNC_TURN: u32 = 1 << 2;
     /// Device: the resync or verify may be at its end.
@@ -181,6 +183,9 @@ impl Resource {
 /// Does everything there is to do now; returns how long nothing is due by itself, in milliseconds.
 fn turn(resource: &Arc<Resource>) -> u32 {
     let chores = resource.chores.clear(u32::MAX);
+    if chores & chore::SEND_FAILED != 0 {
+        resource.lose_connection(ConnState::BrokenPipe);
+    }
     if chores & chore::AFTER_STATE != 0 {
         after::carry_out(resource);
     }

@@ -13,6 +13,13 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
+/// Whether the current task is freeing memory for others, out of the reserves: what it submits must
+/// not take more of them than it has to. Task context.
+pub fn is_reclaiming() -> bool {
+    // SAFETY: Reads flags of the current task only.
+    unsafe { drbd_bindings::drbd_shim_is_reclaiming() }
+}
+
 /// While it lives, no allocation of this thread starts block I/O to reclaim memory.
 ///
 /// Scopes nest; drop them in reverse order.

@@ -300,6 +300,12 @@ impl TcpSocket {
         unsafe { drbd_bindings::tcp_sock_set_nodelay(self.0.sk()) };
     }
 
+    /// Sends what [`SendOptions::more`] holds back, without waiting for more. May sleep.
+    pub fn push(&self) {
+        // Setting the option again does just that.
+        self.set_nodelay();
+    }
+
     /// Holds back partial frames while `on`; turning it off sends them. May sleep.
     pub fn set_cork(&self, on: bool) {
         // SAFETY: The socket is a TCP socket.

@@ -141,15 +141,18 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
     }
 
     /// A write is done, well or not. Afterwards ask [`Self::next_ack`] until it has none.
-    pub fn write_done(&mut self, epoch: EpochRef) {
+    ///
+    /// Returns whether it was the last, for which a barrier may wait.
+    pub fn write_done(&mut self, epoch: EpochRef) -> bool {
         if !self.is_open(epoch.0) {
             // The connection the write came by is gone.
-            return;
+            return false;
         }
         if let Some(epoch) = self.slot(epoch.0) {
             epoch.active = epoch.active.saturating_sub(1);
             self.active = self.active.saturating_sub(1);
         }
+        self.active == 0
     }
 
     /// A barrier arrived. Afterwards ask [`Self::next_ack`] until it has none.
@@ -198,6 +201,12 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         if has_barrier && self.open() < self.capacity() {
             self.open_next();
         }
+    }
+
+    /// Whether [`Self::next_ack`] has one.
+    pub fn is_ack_due(&mut self) -> bool {
+        self.slot(self.oldest)
+            .is_some_and(|epoch| epoch.is_finished())
     }
 
     /// The next barrier ack to send, in the order of the epochs; each is told once.

@@ -55,7 +55,10 @@ use super::{
 mod dispatch;
 mod settle;
 
-pub(super) use settle::settle_done;
+pub(super) use settle::{
+    ack_epochs,
+    settle_done, //
+};
 
 /// Bytes of acks that are received at once.
 const INBOX_BYTES: usize = 4096;
@@ -161,9 +164,10 @@ impl Asender {
             self.receive()?;
         }
         let connection = &self.resource.connection;
-        if !connection.done.is_empty() || connection.flags.any(flag::EPOCHS_CHANGED) {
-            connection.flags.clear(flag::EPOCHS_CHANGED);
-            let corks = connection.corks();
+        let done = connection.done.len();
+        if done > 0 {
+            // Acks that are due at the same time go together; none waits for another.
+            let corks = done > 1 && connection.corks();
             if corks {
                 self.socket.set_cork(true);
             }
@@ -186,7 +190,7 @@ impl Asender {
             || {
                 self.events.context().ready.any(1)
                     || !connection.done.is_empty()
-                    || connection.flags.any(flag::EPOCHS_CHANGED | flag::SEND_PING)
+                    || connection.flags.any(flag::SEND_PING)
                     || connection.is_interrupted()
                     || context.should_stop()
             },
@@ -225,12 +229,18 @@ impl Asender {
     fn receive(&mut self) -> Result<(), ConnectionError> {
         loop {
             let room = self.inbox.get_mut(self.held..).unwrap_or(&mut []);
+            let room_bytes = room.len();
             match self.socket.try_recv(room) {
                 Ok(count) => {
+                    let was_all = count < room_bytes;
                     self.held = self.held.saturating_add(count);
                     let now_ns = monotonic_ns();
                     self.liveness.on_received(now_ns);
                     self.handle_all(now_ns)?;
+                    if was_all {
+                        // Whatever came since says so itself.
+                        return Ok(());
+                    }
                 }
                 Err(RecvError::TimedOut { .. }) => return Ok(()),
                 Err(error) => return self.lost(error),

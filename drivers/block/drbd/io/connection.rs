@@ -96,10 +96,8 @@ pub(crate) mod flag {
     pub(crate) const LAST_READ_REMOTE: u32 = 1 << 10;
     /// The sockets were shut down: nobody may wait for the peer any more.
     pub(crate) const INTERRUPTED: u32 = 1 << 11;
-    /// A barrier ack may be due.
-    pub(crate) const EPOCHS_CHANGED: u32 = 1 << 12;
     /// A backing device refused to flush.
-    pub(crate) const FLUSH_FAILED: u32 = 1 << 13;
+    pub(crate) const FLUSH_FAILED: u32 = 1 << 12;
 }
 
 /// What CONNECT configured. Replaced as a whole, never changed in place.

@@ -45,7 +45,10 @@ impl<T> Fifo<T> {
     }
 
     /// Appends `value`, or hands it back where the queue is full. Any context.
-    pub(crate) fn push(&self, value: T) -> Result<(), T> {
+    ///
+    /// Returns whether the queue was empty: whoever takes values until there are none need not be
+    /// woken otherwise.
+    pub(crate) fn push(&self, value: T) -> Result<bool, T> {
         let mut ring = self.ring.lock();
         let capacity = ring.slots.len();
         if ring.len >= capacity {
@@ -59,8 +62,9 @@ impl<T> Fifo<T> {
             Some(slot) => *slot = Some(value),
             None => return Err(value),
         }
+        let was_empty = ring.len == 0;
         ring.len = ring.len.wrapping_add(1);
-        Ok(())
+        Ok(was_empty)
     }
 
     /// Takes the oldest value. Any context.
@@ -75,6 +79,11 @@ impl<T> Fifo<T> {
         ring.head = if next >= ring.slots.len() { 0 } else { next };
         ring.len = ring.len.wrapping_sub(1);
         value
+    }
+
+    /// How many values are queued at this moment. Any context.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.lock().len
     }
 
     /// Whether nothing is queued at this moment. Any context.

@@ -205,7 +205,6 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
             | connection_flag::DRY_RUN
             | connection_flag::DISCONNECT_SENT
             | connection_flag::CONGESTED
-            | connection_flag::EPOCHS_CHANGED
             | connection_flag::FLUSH_FAILED,
     );
     let waits = Change::conn(ConnState::WFConnection);

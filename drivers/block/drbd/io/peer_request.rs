@@ -204,13 +204,16 @@ impl Connection {
             }
         }
         *request = PeerRequest::idle();
-        if self.idle.push(request).is_err() {
+        let pushed = self.idle.push(request);
+        if pushed.is_err() {
             pr_err!("drbd: more peer requests than there are\n");
         }
         if self.peer_requests.down() {
             self.asender_wait.wake_all();
         }
-        self.receiver_wait.wake_all();
+        if pushed.is_ok_and(|was_empty| was_empty) {
+            self.receiver_wait.wake_all();
+        }
     }
 }
 
@@ -238,10 +241,11 @@ impl PeerIo {
         if request.kind.reads() {
             device.resource.give_work(Work::Answer(request));
         } else {
-            if connection.done.push(request).is_err() {
-                pr_err!("drbd: more peer requests are done than there are\n");
+            match connection.done.push(request) {
+                Ok(true) => connection.asender_wait.wake_all(),
+                Ok(false) => {}
+                Err(_) => pr_err!("drbd: more peer requests are done than there are\n"),
             }
-            connection.asender_wait.wake_all();
         }
     }
 }

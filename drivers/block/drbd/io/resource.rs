@@ -275,10 +275,11 @@ impl Resource {
     /// The queue has room for every request there can be, so a refusal is a defect of this module,
     /// and said so in the log.
     pub(crate) fn give_work(&self, work: Work) {
-        if self.work.push(work).is_err() {
-            log!(Error, self, "work queue overflow");
+        match self.work.push(work) {
+            Ok(true) => self.worker_wait.wake_all(),
+            Ok(false) => {}
+            Err(_) => log!(Error, self, "work queue overflow"),
         }
-        self.worker_wait.wake_all();
     }
 
     /// The connection's own state. May sleep.

@@ -177,22 +177,50 @@ impl Resource {
         command: Command,
         payload: &[u8],
     ) -> Result<(), NotSent> {
+        let mut once = Some(payload);
+        self.send_each_meta(volume, command, || once.take())
+    }
+
+    /// Sends a packet on the meta socket for each payload there is; no other packet comes in
+    /// between. May sleep.
+    pub(crate) fn send_each_meta<P: AsRef<[u8]>>(
+        &self,
+        volume: VolumeNr,
+        command: Command,
+        mut next: impl FnMut() -> Option<P>,
+    ) -> Result<(), NotSent> {
+        let mut meta = self.connection.meta.lock();
+        let channel = (*meta).as_mut().ok_or(NotSent)?;
+        let mut sent = Ok(());
+        while sent.is_ok() {
+            let Some(payload) = next() else { break };
+            sent = self.send_on_meta(channel, volume, command, payload.as_ref());
+        }
+        drop(meta);
+        self.judge_send(sent, "meta")
+    }
+
+    fn send_on_meta(
+        &self,
+        channel: &mut MetaChannel,
+        volume: VolumeNr,
+        command: Command,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let malformed = SendError::Failed(EMSGSIZE);
         let mut packet = [0u8; 64];
         let used = self
             .put_header(volume, command, payload.len(), &mut packet)
-            .ok_or(NotSent)?;
-        let rest = packet.get_mut(used..).ok_or(NotSent)?;
+            .ok_or(malformed)?;
+        let rest = packet.get_mut(used..).ok_or(malformed)?;
         let total = copy(rest, payload)
             .and_then(|len| used.checked_add(len))
-            .ok_or(NotSent)?;
-        let packet = packet.get(..total).ok_or(NotSent)?;
-        let mut meta = self.connection.meta.lock();
-        let channel = (*meta).as_mut().ok_or(NotSent)?;
-        let sent = channel
+            .ok_or(malformed)?;
+        let packet = packet.get(..total).ok_or(malformed)?;
+        let options = SendOptions::default();
+        channel
             .sender
-            .send(packet, SendOptions::default(), &mut |_| Stall::GiveUp);
-        drop(meta);
-        self.judge_send(sent, "meta")
+            .send(packet, options, &mut |_| Stall::GiveUp)
     }
 
     /// Sends an ack about blocks. May sleep.

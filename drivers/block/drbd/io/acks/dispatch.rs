@@ -45,7 +45,6 @@ use crate::io::{
         self,
         verify, //
     },
-    worker::chore, //
 };
 
 /// Handles a packet of the meta socket that is no ping.
@@ -211,7 +210,6 @@ fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), Connectio
             return Err(ConnectionError);
         }
     }
-    resource.chore(chore::SEND);
     Ok(())
 }
 

@@ -56,7 +56,11 @@ fn settle(resource: &Resource, mut request: KBox<PeerRequest>) {
         device.counters.unacked.down();
     }
     if let Some(epoch) = request.epoch.take() {
-        resource.connection.epochs.lock().write_done(epoch);
+        let connection = &resource.connection;
+        let was_last = connection.epochs.lock().write_done(epoch);
+        if was_last {
+            connection.receiver_wait.wake_all();
+        }
     }
     resource.connection.free_request(request);
 }
@@ -92,20 +96,19 @@ fn sets_in_sync(device: &Device, request: &PeerRequest) -> bool {
         && request.flags.contains(DataFlags::MAY_SET_IN_SYNC)
 }
 
-fn ack_epochs(resource: &Resource) {
-    loop {
-        let ack = resource.connection.epochs.lock().next_ack();
-        let Some(ack) = ack else { return };
+/// Acks the epochs that are complete, in their order. May sleep; on the asender and the receiver.
+pub(in crate::io) fn ack_epochs(resource: &Resource) {
+    let connection = &resource.connection;
+    if !connection.epochs.lock().is_ack_due() {
+        return;
+    }
+    // What cannot be sent has cost the connection.
+    let _ = resource.send_each_meta(Default::default(), Command::BarrierAck, || {
+        let ack = connection.epochs.lock().next_ack()?;
         let packet = BarrierAck {
             cookie: BarrierCookie(ack.cookie),
             set_size: ack.set_size,
         };
-        let command = Command::BarrierAck;
-        if resource
-            .send_meta(Default::default(), command, &packet.encode())
-            .is_err()
-        {
-            return;
-        }
-    }
+        Some(packet.encode())
+    });
 }

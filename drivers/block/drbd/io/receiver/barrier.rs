@@ -23,6 +23,7 @@ use super::{
     Receiver, //
 };
 use crate::io::{
+    acks::ack_epochs,
     connection::{
         flag,
         Connection, //
@@ -49,9 +50,13 @@ impl Completion for Flushing {
         if result.is_err() {
             connection.flags.set(flag::FLUSH_FAILED);
         }
-        connection.flushes.down();
-        connection.receiver_wait.wake_all();
-        connection.asender_wait.wake_all();
+        if connection.flushes.down() {
+            connection.receiver_wait.wake_all();
+            if connection.is_interrupted() {
+                // The receiver cleans up, and waits where the asender did.
+                connection.asender_wait.wake_all();
+            }
+        }
     }
 }
 
@@ -66,28 +71,19 @@ impl Receiver {
         if step != BarrierStep::GoOn {
             self.settle(step)?;
         }
-        self.acks_may_be_due();
+        ack_epochs(&self.resource);
         Ok(())
     }
 
     /// Waits until the disks have what came before.
     fn settle(&self, step: BarrierStep) -> Result<(), ConnectionError> {
         let connection = &self.resource.connection;
-        // An epoch that needs no flush is acked as soon as its last write is done.
-        self.acks_may_be_due();
         wait(connection, || connection.epochs.lock().active() == 0)?;
         if step == BarrierStep::DrainAndFlush {
             flush_all(&self.resource)?;
         }
         connection.epochs.lock().settled();
         Ok(())
-    }
-
-    /// Lets the asender, which sends all acks, look at the epochs.
-    fn acks_may_be_due(&self) {
-        let connection = &self.resource.connection;
-        connection.flags.set(flag::EPOCHS_CHANGED);
-        connection.asender_wait.wake_all();
     }
 }
 

@@ -45,6 +45,7 @@ use super::{
     Receiver, //
 };
 use crate::io::{
+    acks::ack_epochs,
     connection::flag,
     device::{
         Device,
@@ -176,8 +177,7 @@ impl Receiver {
         let epoch = epochs.write_received();
         epochs.write_done(epoch);
         drop(epochs);
-        connection.flags.set(flag::EPOCHS_CHANGED);
-        connection.asender_wait.wake_all();
+        ack_epochs(&self.resource);
     }
 
     /// Takes everything a write needs but its data; `None` where it was answered without being

@@ -125,7 +125,7 @@ fn settle(resource: &Arc<Resource>) {
     };
     drop(fencer);
     let had_worker = resource.threads.lock().worker.is_some();
-    if !had_worker && resource.chores.load() == 0 {
+    if !had_worker && !resource.bell.has_chores() {
         return;
     }
     // Changes that were made without a worker have effects too. Without memory for one they wait.

@@ -442,7 +442,7 @@ impl Device {
     /// Tells the worker to look after something on this device. Any context.
     pub(crate) fn chore(&self, chore: u32) {
         self.chores.set(chore);
-        self.resource.worker_wait.wake_all();
+        self.resource.bell.wake();
     }
 
     /// Wakes whoever waits for this device or its resource. Any context.

@@ -222,7 +222,7 @@ impl Request {
             }
         }
         if todo.has(Consequences::CLOSE_EPOCH) && connection.log.lock().close_epoch_of(self.index) {
-            device.resource.chore(chore::SEND);
+            device.resource.barrier_is_due();
         }
         if todo.has(Consequences::LOCAL_ENDED) {
             device.counters.local.down();

@@ -23,7 +23,9 @@ use drbd_sys::{
     bits::AtomicBits32,
     kthread::Thread,
     log,
+    new_timer,
     new_wait_queue,
+    timer::Timer,
     wait::WaitQueue, //
 };
 use kernel::{
@@ -50,8 +52,14 @@ use super::{
     },
     request::RequestTable,
     state::Control,
-    worker::Work, //
+    worker::{
+        Bell,
+        Work, //
+    },
 };
+
+/// How long the barrier of an epoch waits for a write that takes it along.
+const BARRIER_MS: u32 = 2;
 
 /// A resource's name, at most 127 bytes.
 pub(crate) type Name = Text<127>;
@@ -97,13 +105,13 @@ pub(crate) struct Resource {
     /// What the worker is to do, from any context.
     #[pin]
     pub(crate) work: Fifo<Work>,
-    /// What the worker is to look after: a set of [`super::worker::Chore`].
-    pub(crate) chores: AtomicBits32,
+    /// Wakes the worker.
+    pub(crate) bell: Arc<Bell>,
+    /// Rings it for the barrier of an epoch that no write followed.
+    #[pin]
+    barrier_timer: Timer<Arc<Bell>>,
     /// 1 from before a state is published until the worker has sent what the peer is to know of it.
     unsent_changes: AtomicBits32,
-    /// The worker waits here.
-    #[pin]
-    pub(crate) worker_wait: WaitQueue,
     /// How often the worker looked at everything.
     pub(crate) worker_turns: AtomicBits32,
     /// 1 while the worker runs.
@@ -124,6 +132,8 @@ impl Resource {
         options: ResourceOptions,
         environment: Arc<Environment>,
     ) -> Result<Arc<Self>> {
+        let bell = Arc::pin_init(Bell::new(), GFP_KERNEL)?;
+        let rings = bell.clone();
         Arc::pin_init(
             try_pin_init!(Self {
                 name,
@@ -136,9 +146,9 @@ impl Resource {
                 suspends_without_data: AtomicBits32::new(0),
                 delayed: Gauge::default(),
                 work <- Fifo::new(REQUESTS_MAX + PEER_REQUESTS_MAX),
-                chores: AtomicBits32::new(0),
+                bell,
+                barrier_timer <- new_timer!(rings, "drbd_barrier"),
                 unsent_changes: AtomicBits32::new(0),
-                worker_wait <- new_wait_queue!("drbd_worker"),
                 worker_turns: AtomicBits32::new(0),
                 worker_runs: AtomicBits32::new(0),
                 waiters <- new_wait_queue!("drbd_waiters"),
@@ -266,8 +276,12 @@ impl Resource {
 
     /// Tells the worker to look after something. Any context.
     pub(crate) fn chore(&self, chore: u32) {
-        self.chores.set(chore);
-        self.worker_wait.wake_all();
+        self.bell.ring(chore);
+    }
+
+    /// An epoch ended: its barrier goes with the next write, or by itself soon. Any context.
+    pub(crate) fn barrier_is_due(&self) {
+        self.barrier_timer.start_ms(BARRIER_MS);
     }
 
     /// Gives the worker something to do. Any context.
@@ -276,7 +290,7 @@ impl Resource {
     /// and said so in the log.
     pub(crate) fn give_work(&self, work: Work) {
         match self.work.push(work) {
-            Ok(true) => self.worker_wait.wake_all(),
+            Ok(true) => self.bell.wake(),
             Ok(false) => {}
             Err(_) => log!(Error, self, "work queue overflow"),
         }

@@ -218,9 +218,7 @@ impl Resource {
             .ok_or(malformed)?;
         let packet = packet.get(..total).ok_or(malformed)?;
         let options = SendOptions::default();
-        channel
-            .sender
-            .send(packet, options, &mut |_| Stall::GiveUp)
+        channel.sender.send(packet, options, &mut |_| Stall::GiveUp)
     }
 
     /// Sends an ack about blocks. May sleep.

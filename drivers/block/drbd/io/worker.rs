@@ -8,13 +8,17 @@ use drbd_engine::state::{
     State, //
 };
 use drbd_sys::{
+    bits::AtomicBits32,
     kthread::{
         self,
         Thread, //
     },
     log,
+    new_wait_queue,
     reclaim::NoIoScope,
-    time::monotonic_ns, //
+    time::monotonic_ns,
+    timer::Expire,
+    wait::WaitQueue, //
 };
 use kernel::{
     alloc::KBox,
@@ -33,7 +37,7 @@ use super::{
     sender, //
 };
 
-/// What the worker looks after: bits of [`Resource::chores`] and [`Device::chores`].
+/// What the worker looks after: bits of [`Resource::chore`] and [`Device::chores`].
 ///
 /// A chore says that something may be due; looking finds out what. Setting one twice is setting it
 /// once.
@@ -62,6 +66,49 @@ pub(crate) mod chore {
     pub(crate) const SYNC_METADATA: u32 = 1 << 8;
     /// Device: the metadata device failed.
     pub(crate) const METADATA_FAILED: u32 = 1 << 9;
+}
+
+/// What the worker is woken by.
+#[pin_data]
+pub(crate) struct Bell {
+    /// What it is to look after: a set of [`chore`].
+    chores: AtomicBits32,
+    /// It waits here.
+    #[pin]
+    wait: WaitQueue,
+}
+
+impl Bell {
+    /// A bell that nobody rang.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            chores: AtomicBits32::new(0),
+            wait <- new_wait_queue!("drbd_worker"),
+        })
+    }
+
+    /// Tells the worker to look after something. Any context.
+    pub(crate) fn ring(&self, chore: u32) {
+        self.chores.set(chore);
+        self.wait.wake_all();
+    }
+
+    /// Makes the worker look at its queue. Any context.
+    pub(crate) fn wake(&self) {
+        self.wait.wake_all();
+    }
+
+    /// Whether there is something to look after. Any context.
+    pub(crate) fn has_chores(&self) -> bool {
+        self.chores.load() != 0
+    }
+}
+
+impl Expire for Bell {
+    /// No write came to take the barrier of the last epoch along.
+    fn expire(&self) {
+        self.ring(chore::SEND);
+    }
 }
 
 /// Something for the worker that belongs to one request.
@@ -117,7 +164,7 @@ impl Resource {
         let worker = self.threads.lock().worker.take();
         if let Some(worker) = worker {
             worker.request_stop();
-            self.worker_wait.wake_all();
+            self.bell.wake();
             worker.stop();
             log!(Info, self, "Terminating worker thread");
         }
@@ -161,7 +208,7 @@ fn run(resource: &Arc<Resource>, context: &kthread::Context) {
         if stop && !resource.has_chores() && resource.work.is_empty() {
             break;
         }
-        resource.worker_wait.wait_until_timeout(
+        resource.bell.wait.wait_until_timeout(
             || {
                 resource.has_chores()
                     || !resource.work.is_empty()
@@ -176,13 +223,13 @@ fn run(resource: &Arc<Resource>, context: &kthread::Context) {
 
 impl Resource {
     fn has_chores(&self) -> bool {
-        self.chores.load() != 0 || self.any_device_chore()
+        self.bell.has_chores() || self.any_device_chore()
     }
 }
 
 /// Does everything there is to do now; returns how long nothing is due by itself, in milliseconds.
 fn turn(resource: &Arc<Resource>) -> u32 {
-    let chores = resource.chores.clear(u32::MAX);
+    let chores = resource.bell.chores.clear(u32::MAX);
     if chores & chore::SEND_FAILED != 0 {
         resource.lose_connection(ConnState::BrokenPipe);
     }

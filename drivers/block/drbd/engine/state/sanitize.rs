@@ -90,7 +90,7 @@ pub fn sanitize(old: State, wanted: State, context: &Context) -> (State, Warning
     forget_pause_of_unconfigured(&mut new);
     abort_without_disks(&mut new, &mut warnings);
     settle_lost_negotiation(&mut new, context, &mut warnings);
-    trust_connected_disks(&mut new);
+    trust_connected_disks(old, &mut new);
     clamp_disks(&mut new, &mut warnings);
     suspend(old, &mut new, context);
     pause_or_continue_resync(&mut new);
@@ -141,12 +141,21 @@ fn settle_lost_negotiation(new: &mut State, context: &Context, warnings: &mut Wa
     }
 }
 
-fn trust_connected_disks(new: &mut State) {
+/// A disk that its node was not sure of is good where the nodes meet, or where it comes into use
+/// while they are connected: the handshake has compared its generation, and where that is an old
+/// one the next rule says so again.
+///
+/// Only then. A resync that ends early because the other disk fails leaves its target with the old
+/// data that it had: that it is connected makes it no younger. The C driver does not ask where the
+/// disk comes from, calls such a target UpToDate, and what the source wrote is lost.
+fn trust_connected_disks(old: State, new: &mut State) {
     if new.conn < ConnState::Connected || new.conn >= ConnState::Ahead {
         return;
     }
-    for disk in [&mut new.disk, &mut new.pdsk] {
-        if matches!(*disk, DiskState::Consistent | DiskState::Outdated) {
+    let meets = old.conn < ConnState::Connected;
+    for (was, disk) in [(old.disk, &mut new.disk), (old.pdsk, &mut new.pdsk)] {
+        let is_new = meets || was < DiskState::Inconsistent;
+        if is_new && matches!(*disk, DiskState::Consistent | DiskState::Outdated) {
             *disk = DiskState::UpToDate;
         }
     }
@@ -161,9 +170,12 @@ const fn allowed_disks(conn: ConnState) -> [(DiskState, DiskState); 2] {
     const UP_TO_DATE: (D, D) = (D::UpToDate, D::UpToDate);
     const INCONSISTENT: (D, D) = (D::Inconsistent, D::Inconsistent);
     match conn {
-        C::WFBitMapT | C::PausedSyncT | C::StartingSyncT | C::WFSyncUUID | C::Behind => {
+        C::WFBitMapT | C::PausedSyncT | C::WFSyncUUID | C::Behind => {
             [(D::Inconsistent, D::Outdated), UP_TO_DATE]
         }
+        // The admin gave the data up. Nothing else says so if the sync does not come about: the
+        // generations are equal still.
+        C::StartingSyncT => [INCONSISTENT, UP_TO_DATE],
         C::VerifyS | C::VerifyT => [UP_TO_DATE, UP_TO_DATE],
         C::Connected => [ANY, ANY],
         C::WFBitMapS | C::PausedSyncS | C::StartingSyncS | C::Ahead => {

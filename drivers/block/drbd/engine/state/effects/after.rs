@@ -175,7 +175,9 @@ fn announcements(effects: &mut DeferredEffects, old: State, new: State) {
         Deferred::SendStateForAhead,
         new.conn == C::Ahead && old.conn != C::Ahead,
     );
-    let fell_back = old.disk == D::UpToDate && new.disk == D::Inconsistent;
+    // Who invalidates tells by the change that both agree to.
+    let invalidates = new.conn == C::StartingSyncT;
+    let fell_back = old.disk == D::UpToDate && new.disk == D::Inconsistent && !invalidates;
     effects.add_if(Deferred::SendStateForInconsistent, connected && fell_back);
 }
 

@@ -134,22 +134,58 @@ fn rule_4_a_lost_negotiation_falls_back_to_what_the_users_saw() {
 }
 
 #[test]
-fn rule_5_connected_disks_are_up_to_date() {
-    for disk in [D::Consistent, D::Outdated] {
-        let (state, warnings) = sanitized(with(C::Connected, disk, disk));
-        assert_eq!((state.disk, state.pdsk), (D::UpToDate, D::UpToDate));
-        assert!(warnings.is_empty());
+fn rule_5_disks_that_meet_are_up_to_date() {
+    let alone = with(C::WFReportParams, D::Outdated, D::DUnknown);
+    let attaching = with(C::Connected, D::Negotiating, D::Diskless);
+    for old in [alone, attaching] {
+        for disk in [D::Consistent, D::Outdated] {
+            let wanted = with(C::Connected, disk, disk);
+            let (state, warnings) = sanitize(old, wanted, &Context::NEW);
+            assert_eq!((state.disk, state.pdsk), (D::UpToDate, D::UpToDate));
+            assert!(warnings.is_empty());
+        }
     }
     assert_eq!(
-        sanitized(with(C::Behind, D::Outdated, D::UpToDate)).0.disk,
+        sanitize(
+            alone,
+            with(C::Behind, D::Outdated, D::UpToDate),
+            &Context::NEW
+        )
+        .0
+        .disk,
         D::Outdated
     );
+}
+
+// Seeds 2847 and 4903 of the simulator: the writes of a source were lost that gave up its disk.
+#[test]
+fn rule_5_an_aborted_resync_makes_old_data_no_younger() {
+    for conn in [C::WFBitMapT, C::WFSyncUUID] {
+        let old = with(conn, D::Outdated, D::UpToDate);
+        for pdsk in [D::Failed, D::Diskless] {
+            let (aborted, _) = sanitize(old, State { pdsk, ..old }, &Context::NEW);
+            assert_eq!((aborted.conn, aborted.disk), (C::Connected, D::Outdated));
+            let (later, _) = sanitize(aborted, aborted, &Context::NEW);
+            assert_eq!(later, aborted);
+        }
+    }
+    for conn in [C::WFBitMapS, C::StartingSyncS] {
+        let old = with(conn, D::UpToDate, D::Consistent);
+        let failed = State {
+            disk: D::Failed,
+            ..old
+        };
+        let (aborted, _) = sanitize(old, failed, &Context::NEW);
+        assert_eq!((aborted.conn, aborted.pdsk), (C::Connected, D::Consistent));
+    }
 }
 
 #[test]
 fn rule_6_every_connection_state_has_its_range_of_disks() {
     use Warning::{DiskUpgraded, PeerDiskUpgraded};
-    for conn in [C::WFBitMapT, C::StartingSyncT, C::WFSyncUUID, C::Behind] {
+    let given_up = sanitized(with(C::StartingSyncT, D::UpToDate, D::UpToDate)).0;
+    assert_eq!(given_up.disk, D::Inconsistent);
+    for conn in [C::WFBitMapT, C::WFSyncUUID, C::Behind] {
         let (state, warnings) = sanitized(with(conn, D::UpToDate, D::Inconsistent));
         assert_eq!(
             (state.disk, state.pdsk),

@@ -122,6 +122,8 @@ pub struct Proposal {
     pub conn: ConnState,
     /// Whether the sync handshake is to be run.
     pub needs_handshake: bool,
+    /// The peer attaches a disk that the handshake refused.
+    pub refuses_peer_disk: bool,
 }
 
 /// Reads the peer's state.
@@ -166,6 +168,7 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
         peer_disk,
         conn,
         needs_handshake,
+        refuses_peer_disk: false,
     })
 }
 
@@ -236,6 +239,7 @@ pub fn handshake_failed(proposal: Proposal, dry_run: bool) -> Failure {
         return Failure::PeerIsDiskless(Proposal {
             peer,
             peer_disk,
+            refuses_peer_disk: true,
             ..connected
         });
     }
@@ -254,7 +258,9 @@ pub struct Conclusion {
     /// Whether the change is hard. Only establishing the connection is soft: it may be refused,
     /// which is Disconnecting.
     pub hard: bool,
-    /// The peer has not decided to resync yet: send UUIDs and state again after the change.
+    /// The peer has not decided to resync yet, or does not know that its disk is refused and would
+    /// stay Negotiating: send UUIDs and state again after the change, so that it comes to the same
+    /// decision.
     pub resend: bool,
 }
 
@@ -283,6 +289,7 @@ pub fn conclude(
         peer,
         peer_disk,
         conn,
+        refuses_peer_disk,
         ..
     } = *proposal;
     let mut new = State {
@@ -305,10 +312,11 @@ pub fn conclude(
     if frozen {
         return Verdict::AbortFrozen;
     }
-    let resend = old.conn > ConnState::WFReportParams
+    let is_ahead = old.conn > ConnState::WFReportParams
         && conn > ConnState::Connected
         && peer.conn <= ConnState::Connected
         && peer.disk != DiskState::Negotiating;
+    let resend = is_ahead || refuses_peer_disk;
     Verdict::Apply(Conclusion {
         change: Change::all(new),
         hard: !establishes,

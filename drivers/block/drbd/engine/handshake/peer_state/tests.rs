@@ -296,6 +296,11 @@ fn a_failed_handshake_costs_the_one_who_attaches_or_the_connection() {
         (left.conn, left.peer_disk, left.peer.disk),
         (C::Connected, D::Diskless, D::Diskless)
     );
+    // Seed 4505 of the simulator: the peer hears of it, or it would stay Negotiating.
+    let Verdict::Apply(conclusion) = conclude(&left, D::Diskless, false) else {
+        panic!()
+    };
+    assert!(conclusion.resend);
     let both = proposal(REPORTS, PAIR, &FACTS);
     assert_eq!(handshake_failed(both, true), Failure::CloseDryRun);
     assert_eq!(handshake_failed(both, false), Failure::Disconnect);

@@ -33,7 +33,10 @@ use kernel::{
 };
 
 use super::{
-    connection::flag,
+    connection::{
+        flag,
+        Connection, //
+    },
     device::Device,
     resource::Resource,
     state::How, //
@@ -45,6 +48,14 @@ const RETRY_MS: u32 = 100;
 const RETRY_LIMIT_NS: u64 = 30 * drbd_engine::timer::SECOND_NS;
 /// The shortest time that the peer has for its answer: it may have much to write before.
 const ANSWER_MS_MIN: u32 = 10_000;
+
+impl Connection {
+    /// Whether a change that the peer is asked for is under way; its end wakes the resource's
+    /// waiters. Not in interrupts.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.agreement.try_lock().is_none()
+    }
+}
 
 impl Resource {
     /// Changes the state of a volume, with the peer's consent where that is needed. May sleep; not
@@ -113,6 +124,8 @@ impl Resource {
         let begin_ns = monotonic_ns();
         loop {
             let result = attempt();
+            // The agreement is let go only now.
+            self.waiters.wake_all();
             let waited_ns = monotonic_ns().saturating_sub(begin_ns);
             if result != Err(StateError::InTransientState) || waited_ns > RETRY_LIMIT_NS {
                 return result;

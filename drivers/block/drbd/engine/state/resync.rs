@@ -145,6 +145,25 @@ pub const fn finishes_by_itself(side: Side, apv: u32, set_bits: u64, failed_bits
     may && set_bits <= failed_bits
 }
 
+/// Whether a target may take over the UUID of the resync that its source has begun.
+pub const fn takes_sync_uuid(conn: ConnState) -> bool {
+    matches!(conn, ConnState::WFSyncUUID | ConnState::Behind)
+}
+
+/// Whether a node that got the UUID of a resync is on its way to where it may take it: its own
+/// bitmap is not out yet, or the change that both nodes agreed to not made.
+///
+/// `changes` says that such a change is under way. In every other state the resync is off, because
+/// a disk was given up meanwhile, and the UUID is none of the node's business: to wait on would
+/// keep the receiver until the connection is lost, and to take it would forge a generation.
+pub const fn awaits_sync_uuid(conn: ConnState, changes: bool) -> bool {
+    match conn {
+        ConnState::WFBitMapT | ConnState::StartingSyncT => true,
+        ConnState::Connected => changes,
+        _ => false,
+    }
+}
+
 /// What happens to the UUIDs at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishUuids {

@@ -371,8 +371,7 @@ impl Receiver {
     /// Whether a change of ours is under way that has precedence.
     fn is_concurrent(&self) -> bool {
         let connection = &self.resource.connection;
-        connection.flags.any(connection_flag::RESOLVE_CONFLICTS)
-            && connection.agreement.try_lock().is_none()
+        connection.flags.any(connection_flag::RESOLVE_CONFLICTS) && connection.is_changing()
     }
 
     fn change_connection(&self, change: Change) -> Result<Success, StateError> {

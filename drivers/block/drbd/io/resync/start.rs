@@ -14,8 +14,10 @@ use drbd_engine::{
     },
     state::{
         resync::{
+            awaits_sync_uuid,
             helper_verdict,
             start as decide_start,
+            takes_sync_uuid,
             HelperVerdict,
             Side, //
         },
@@ -205,15 +207,15 @@ pub(crate) fn receive_sync_uuid(
     packet: SyncUuid,
 ) -> Result<(), ConnectionError> {
     let resource = &device.resource;
-    // Our own bitmap may still be on its way out.
+    // Our own bitmap, or a change that the peer has agreed to, may still be on its way.
     resource.waiters.wait_until(|| {
-        let conn = device.state().conn;
-        conn == ConnState::WFSyncUUID
-            || conn == ConnState::Behind
-            || conn < ConnState::Connected
-            || resource.connection.is_interrupted()
+        let changes = resource.connection.is_changing();
+        !awaits_sync_uuid(device.state().conn, changes) || resource.connection.is_interrupted()
     });
-    let Some(local) = device.local() else {
+    let local = device
+        .local()
+        .filter(|_| takes_sync_uuid(device.state().conn));
+    let Some(local) = local else {
         log!(Error, device, "Ignoring SyncUUID packet!");
         return Ok(());
     };

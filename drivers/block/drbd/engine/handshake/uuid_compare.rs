@@ -328,14 +328,15 @@ fn after_crash(facts: &Facts) -> Comparison {
     )
 }
 
-/// Whether `source` never heard that its resync of `target` was complete, and may have written
-/// alone since.
+/// Whether `behind` may have written alone in a generation that `ahead` goes on from.
 ///
-/// A source that loses its target begins no generation, since the one it counts against is the
-/// target's. If the target was complete, that generation is in its history, and what was written
-/// alone shows in the bitmap only.
-fn wrote_unnoticed(source: &UuidSet, target: &UuidSet, source_bits: u64) -> bool {
-    source.bitmap != 0 && target.history.contains(&source.bitmap) && source_bits != 0
+/// `ahead` had all of that generation when it began its own. So `behind` has nothing to count, unless
+/// it was the source of a resync of which the two know different things: it never heard that its
+/// target was complete, or the target never heard that it began. A source that loses its target
+/// begins no generation, since the one it counts against is the target's; what it wrote alone shows
+/// in the bitmap only.
+const fn wrote_unnoticed(behind: &UuidSet, bits: u64) -> bool {
+    behind.bitmap != 0 && bits != 0
 }
 
 /// Rules 49 to 60: the peer knows this node's generation as one of its past.
@@ -344,7 +345,7 @@ fn wrote_unnoticed(source: &UuidSet, target: &UuidSet, source_bits: u64) -> bool
 fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
     let apv = facts.apv;
     if own.current == peer.bitmap {
-        let comparison = if wrote_unnoticed(own, peer, facts.sent_bits) {
+        let comparison = if wrote_unnoticed(own, facts.sent_bits) {
             Comparison::by(49, Verdict::SPLIT_BRAIN)
         } else {
             Comparison::by(50, Verdict::TARGET)
@@ -372,7 +373,7 @@ fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Compari
 fn own_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
     let apv = facts.apv;
     if own.bitmap == peer.current {
-        let comparison = if wrote_unnoticed(peer, own, facts.peer_bits) {
+        let comparison = if wrote_unnoticed(peer, facts.peer_bits) {
             Comparison::by(69, Verdict::SPLIT_BRAIN)
         } else {
             Comparison::by(70, Verdict::SOURCE)

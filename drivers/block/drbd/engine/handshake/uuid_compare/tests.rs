@@ -104,19 +104,21 @@ fn a_source_that_missed_the_end_stays_the_source_until_the_next_resync_begins() 
 }
 
 #[test]
-fn rule_49_and_69_a_source_that_missed_the_end_and_wrote_alone_is_a_split_brain() {
-    // The peer was complete and went on alone as well.
-    let ahead = uuids(E, A, B, C);
-    let behind = uuids(A, B, C, D);
-    let written = Facts {
-        sent_bits: 1,
-        ..facts(behind, ahead)
-    };
-    expect(&written, 49, Verdict::SPLIT_BRAIN);
-    expect(&mirrored(&written), 69, Verdict::SPLIT_BRAIN);
-    let unwritten = facts(behind, ahead);
-    expect(&unwritten, 50, Verdict::TARGET);
-    expect(&mirrored(&unwritten), 70, Verdict::SOURCE);
+fn rule_49_and_69_a_source_that_wrote_alone_is_a_split_brain() {
+    // It missed the end of its resync, and the peer was complete and went on alone as well; or the
+    // peer never heard of the resync (seeds 5512 and 6260 of the simulator).
+    for ahead in [uuids(E, A, B, C), uuids(E, A, C, D)] {
+        let behind = uuids(A, B, C, D);
+        let written = Facts {
+            sent_bits: 1,
+            ..facts(behind, ahead)
+        };
+        expect(&written, 49, Verdict::SPLIT_BRAIN);
+        expect(&mirrored(&written), 69, Verdict::SPLIT_BRAIN);
+        let unwritten = facts(behind, ahead);
+        expect(&unwritten, 50, Verdict::TARGET);
+        expect(&mirrored(&unwritten), 70, Verdict::SOURCE);
+    }
 }
 
 #[test]

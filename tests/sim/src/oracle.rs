@@ -135,6 +135,26 @@ impl View {
         }
     }
 
+    /// These writes may not have come here yet: what only they superseded may still be found.
+    fn doubt(&mut self, is_in_flight: impl Fn(u64) -> bool) {
+        for candidates in self.sectors.values_mut() {
+            let here: Vec<(u64, u64)> = candidates
+                .iter()
+                .filter(|one| one.acknowledged && !is_in_flight(one.number))
+                .map(|one| (one.number, one.submitted))
+                .collect();
+            for one in candidates.iter_mut().filter(|one| one.superseded.is_some()) {
+                let is_older = |&(number, submitted): &(u64, u64)| {
+                    number != one.number && one.ended.is_some_and(|ended| ended <= submitted)
+                };
+                if !here.iter().any(is_older) {
+                    one.superseded = None;
+                    one.gone = false;
+                }
+            }
+        }
+    }
+
     fn allows(&mut self, sector: u64, number: u64, since: u64) -> bool {
         self.is_anything
             || self.candidates(sector).iter().any(|one| {
@@ -169,9 +189,11 @@ struct Bio {
     remote: bool,
     /// The node whose view a read is judged by.
     view: usize,
-    /// A read of what an unfinished resync had put in sync before the source was lost.
+    /// A read of what an unfinished resync had put in sync before the source lost this node.
     frozen: bool,
     over: bool,
+    /// A write that was told done though this node's disk does not have it.
+    elsewhere: bool,
 }
 
 /// What was counted in a run.
@@ -193,8 +215,10 @@ pub struct Oracle {
     bios: BTreeMap<u64, Bio>,
     views: [View; 2],
     states: [State; 2],
-    /// The source's view when its target lost it.
+    /// The source's view when it lost this target.
     frozen: [Option<View>; 2],
+    /// Writes that this node sent, of which the peer has not said that they are on stable storage.
+    in_flight: [BTreeSet<u64>; 2],
     /// Writes told done that only this node has.
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
@@ -225,6 +249,7 @@ impl Oracle {
             views: [view.clone(), view],
             states: [State::NEW; 2],
             frozen: [None, None],
+            in_flight: Default::default(),
             alone: Default::default(),
             worthless: [false; 2],
             counts: Counts::default(),
@@ -264,14 +289,13 @@ impl Oracle {
     pub fn routed(&mut self, node: usize, master: &Rc<Master>, local: bool, remote: bool) {
         let state = self.states[node];
         let is_current = state.disk == DiskState::UpToDate;
-        let is_alone = state.conn < ConnState::Connected;
         let Some(bio) = self.bios.get_mut(&master.number) else {
             return;
         };
         bio.local = local;
         bio.remote = remote;
         bio.view = if local && is_current { node } else { 1 - node };
-        bio.frozen = local && !is_current && is_alone;
+        bio.frozen = local && !is_current && self.frozen[node].is_some();
         let started = bio.started;
         if let Operation::Write(number) = master.operation {
             for (_, view) in [(local, node), (remote, 1 - node)]
@@ -279,6 +303,9 @@ impl Oracle {
                 .filter(|(to, _)| *to)
             {
                 self.views[view].add(range(master), number, started);
+            }
+            if remote {
+                self.in_flight[node].insert(number);
             }
             if let (true, Some(frozen)) = (local, &mut self.frozen[node]) {
                 frozen.add(range(master), number, started);
@@ -336,9 +363,13 @@ impl Oracle {
         }
         match (ended.local, ended.acknowledged) {
             (true, false) => self.alone[node].insert(number),
-            (false, true) => self.alone[1 - node].insert(number),
+            // With protocol A it is only on its way there.
+            (false, true) if self.protocol != Protocol::A => self.alone[1 - node].insert(number),
             _ => false,
         };
+        if let Some(bio) = self.bios.get_mut(&master.number) {
+            bio.elsewhere = !ended.local;
+        }
     }
 
     fn judge_read(&mut self, master: &Master, bio: Bio) {
@@ -373,6 +404,14 @@ impl Oracle {
     pub fn peer_flushed(&mut self, node: usize, master: &Rc<Master>) {
         let now = self.now();
         if let Operation::Write(number) = master.operation {
+            self.in_flight[node].remove(&number);
+            if self
+                .bios
+                .get(&master.number)
+                .is_some_and(|bio| bio.elsewhere)
+            {
+                self.alone[1 - node].insert(number);
+            }
             let view = &mut self.views[1 - node];
             view.acknowledge(range(master), number, now);
             view.settle(|one| one.number == number);
@@ -390,15 +429,27 @@ impl Oracle {
             }
         }
         self.bios = bios;
-        let loses_source = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
-        let was_target_to_be = matches!(old.disk, DiskState::Inconsistent | DiskState::Outdated);
-        if loses_source && was_target_to_be && old.pdsk == DiskState::UpToDate {
-            // What is in sync may be read on, as it was then.
-            self.frozen[node] = Some(self.views[1 - node].clone());
+        if old.conn >= ConnState::Connected && new.conn < ConnState::Connected {
+            self.in_flight[node].clear();
+        }
+        let peer = self.states[1 - node];
+        let loses_target = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
+        let is_target = peer.conn >= ConnState::Connected && peer.disk < DiskState::UpToDate;
+        if loses_target && is_target {
+            // Until the target hears of it, it may read what is in sync there, as it is now.
+            self.frozen[1 - node] = Some(self.views[node].clone());
+        }
+        if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
+            self.frozen[node] = None;
         }
         let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
         if was_target && new.conn == ConnState::Connected && new.disk == DiskState::UpToDate {
             self.views[node] = self.views[1 - node].clone();
+            if self.protocol == Protocol::A {
+                // What was told done at the source may still be on its way.
+                let in_flight = &self.in_flight[1 - node];
+                self.views[node].doubt(|number| in_flight.contains(&number));
+            }
             self.alone = Default::default();
             self.worthless[node] = false;
         }
@@ -444,6 +495,7 @@ impl Oracle {
     pub fn crashed(&mut self, node: usize) {
         let now = self.now();
         self.states[node] = State::NEW;
+        self.in_flight[node].clear();
         self.views[node].crash(now);
         let view = &self.views[node];
         self.alone[node].retain(|&number| view.is_durable(number));

@@ -79,6 +79,8 @@ struct World {
     /// Places that the application likes, so that writes overlap.
     places: Rc<Vec<u64>>,
     peace: Rc<Cell<bool>>,
+    /// Whose data the operator gave up where the disks have nothing in common.
+    starts_over: Option<usize>,
     report: Report,
 }
 
@@ -146,6 +148,7 @@ impl World {
             slots,
             places: Rc::new(places),
             peace: Rc::default(),
+            starts_over: None,
             report: Report::default(),
         }
     }
@@ -403,7 +406,8 @@ impl World {
             let demotes = (split || refused) && node.is_primary();
             let forces = hopeless && node.id != loser && state.conn == ConnState::Connected;
             let unrelated = node.flags.unrelated.get() && stand_alone;
-            let starts_over = unrelated && node.id == loser;
+            // One of them: who gives up both has no data left.
+            let starts_over = unrelated && node.id == *self.starts_over.get_or_insert(loser);
             let diskless = state.disk == DiskState::Diskless;
             self.report.decisions += u64::from(discards || starts_over) + u64::from(forces);
             busy.set(true);

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use drbd_engine::request::Event;
+use drbd_engine::request::{Event, RequestState};
 use drbd_engine::state::{Change as Request, ConnState};
 use drbd_engine::timer::LivenessAction;
 use drbd_engine::transfer_log::LookupError;
@@ -161,8 +161,10 @@ fn receive_barrier_ack(node: &Rc<Node>, number: u32, size: u32) -> Result<(), Dr
     loop {
         let next = node.log.borrow_mut().next_acked();
         let Some(index) = next else { return Ok(()) };
-        let master = node.request(index).with(|parts| parts.master.clone());
-        if let Some(master) = master {
+        let request = node.request(index);
+        let is_written = request.state().has(RequestState::NET_OK);
+        let master = request.with(|parts| parts.master.clone());
+        if let Some(master) = master.filter(|_| is_written) {
             node.oracle.borrow_mut().peer_flushed(node.id, &master);
         }
         if !node.happens(index, Event::BarrierAcked) {

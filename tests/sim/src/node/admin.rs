@@ -43,6 +43,15 @@ impl Node {
         }
         match self.flags.change_answer.take() {
             Some(code) if code < Success::Done.code() => Err(StateError::RefusedByPeer),
+            Some(_) => {
+                let changed = self.change_state(request, Flags::SOFT);
+                if let (Err(error), true) = (changed, self.state().conn >= ConnState::Connected) {
+                    // The peer has made the change: the nodes disagree.
+                    let mut oracle = self.oracle.borrow_mut();
+                    oracle.violation(format!("the peer consented, and then: {error}"));
+                }
+                changed
+            }
             _ => self.change_state(request, Flags::SOFT),
         }
     }

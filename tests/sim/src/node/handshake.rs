@@ -71,10 +71,6 @@ pub(crate) async fn receive_uuids(
         UuidsDecision::ExposePeerCurrent => node.exposed_uuid.set(set.current),
         UuidsDecision::SkipInitialSync | UuidsDecision::Accept => {}
     }
-    // A state change under way ends first.
-    node.sim
-        .until(|| !node.flags.agreement.get() || node.is_interrupted())
-        .await;
     if peer_state::exposes_peer_after_wait(node.state()) {
         node.exposed_uuid.set(set.current);
     }

@@ -13,7 +13,8 @@ use drbd_engine::resync::{
     Controller, Deferred, DirtyBits, Limits, Next, Pace, Planner, Progress, Request as Ask, Shape,
 };
 use drbd_engine::state::resync::{
-    finish as decide_finish, finishes_by_itself, start as decide_start, FinishUuids, Side,
+    awaits_sync_uuid, finish as decide_finish, finishes_by_itself, start as decide_start,
+    takes_sync_uuid, FinishUuids, Side,
 };
 use drbd_engine::state::{Change as Request, ConnState, DiskState};
 use drbd_engine::types::{BitNr, BlockId, Sector, BIT_SIZE};
@@ -80,7 +81,7 @@ impl DirtyBits for Dirty<'_> {
 /// Does the chores that are about the resync; returns when to come again. On the worker.
 pub(crate) async fn turn(node: &Rc<Node>) -> u64 {
     // A change that the peer is asked for must find the state that it was judged by.
-    if !node.flags.agreement.get() && node.flags.start_source.replace(false) {
+    if node.flags.start_source.replace(false) {
         start(node, Side::Source).await;
     }
     if node.flags.resync_done.replace(false) {
@@ -310,14 +311,17 @@ fn prepare(node: &Rc<Node>, side: Side, set_bits: u64) {
 
 /// The source told which generation the target gets: takes it over and starts. On the receiver.
 pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), Dropped> {
+    // Our own bitmap, or our own change, may still be on its way.
     node.sim
         .until(|| {
-            let conn = node.state().conn;
-            matches!(conn, ConnState::WFSyncUUID | ConnState::Behind)
-                || conn < ConnState::Connected
-                || node.is_interrupted()
+            let changes = node.flags.agreement.get();
+            !awaits_sync_uuid(node.state().conn, changes) || node.is_interrupted()
         })
         .await;
+    if !takes_sync_uuid(node.state().conn) {
+        node.tell(|| "Ignoring SyncUUID packet!".into());
+        return Ok(());
+    }
     let Some(local) = node.local() else {
         return Ok(());
     };
@@ -329,9 +333,6 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
     // remembered here; now all that the source said is out of sync has arrived.
     local.write_bitmap(node, Which::Dirty).await;
     drop(local);
-    node.sim
-        .until(|| !node.flags.agreement.get() || node.is_interrupted())
-        .await;
     start(node, Side::Target).await;
     Ok(())
 }

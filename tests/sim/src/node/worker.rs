@@ -17,7 +17,7 @@ impl Node {
         let queued = !self.deferred.volume.borrow().is_empty()
             || !self.deferred.connection.borrow().is_empty()
             || !self.answers.borrow().is_empty();
-        let may_start = flags.start_source.get() && !flags.agreement.get();
+        let may_start = flags.start_source.get();
         let chores = self.may_go_diskless() || may_start || flags.resync_done.get();
         queued || chores || self.log.borrow_mut().next_to_send().is_some() || self.epoch_is_closed()
     }

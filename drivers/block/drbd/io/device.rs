@@ -89,6 +89,8 @@ pub(crate) mod flag {
     pub(crate) const BEFORE_RESYNC_DONE: u32 = 1 << 10;
     /// A resize waits for the peer's answer.
     pub(crate) const RESIZE_PENDING: u32 = 1 << 11;
+    /// The peer may know of blocks out of sync that the bitmap does not tell of.
+    pub(crate) const BITMAP_DISTRUSTED: u32 = 1 << 12;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.
@@ -428,8 +430,10 @@ impl Device {
 
     /// Whether no block that a read wants is out of sync. Any context.
     pub(crate) fn is_in_sync(self: &Arc<Self>, sector: Sector, size_bytes: u32) -> bool {
-        self.local()
-            .is_some_and(|local| !local.bitmap.any_out_of_sync(sector, size_bytes))
+        !self.flags.any(flag::BITMAP_DISTRUSTED)
+            && self
+                .local()
+                .is_some_and(|local| !local.bitmap.any_out_of_sync(sector, size_bytes))
     }
 
     /// Which node is to serve reads. Any context.

@@ -493,6 +493,12 @@ impl Resource {
                     device.exposed_uuid.store(local.current_uuid());
                 }
             }
+            Immediate::DistrustBitmap => {
+                device.flags.set(flag::BITMAP_DISTRUSTED);
+            }
+            Immediate::TrustBitmap => {
+                device.flags.clear(flag::BITMAP_DISTRUSTED);
+            }
             Immediate::ConsiderResync => {
                 device.flags.set(flag::CONSIDER_RESYNC);
             }

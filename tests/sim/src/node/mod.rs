@@ -121,6 +121,8 @@ pub struct NodeFlags {
     pub split_brain: Cell<bool>,
     /// The disks have nothing in common.
     pub unrelated: Cell<bool>,
+    /// The peer may know of blocks out of sync that the bitmap does not tell of.
+    pub bitmap_distrusted: Cell<bool>,
 }
 
 /// A change of state whose deferred effects are due.

@@ -141,6 +141,8 @@ impl Node {
                     self.exposed_uuid.set(local.uuids().current);
                 }
             }
+            Immediate::DistrustBitmap => self.flags.bitmap_distrusted.set(true),
+            Immediate::TrustBitmap => self.flags.bitmap_distrusted.set(false),
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
             Immediate::StopReceiver | Immediate::RestartReceiver => self.interrupt(),
             Immediate::QueueDeferred => self.defer(old, new),

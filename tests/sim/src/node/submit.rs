@@ -358,9 +358,10 @@ impl Node {
 
     fn route_read(&self, bio: &Bio, copies: Copies) -> Route<Plan> {
         let Blocks { sector, size_bytes } = bio.master.blocks;
-        let is_clean = self
-            .local()
-            .is_some_and(|local| !local.any_out_of_sync(self, sector, size_bytes));
+        let is_clean = !self.flags.bitmap_distrusted.get()
+            && self
+                .local()
+                .is_some_and(|local| !local.any_out_of_sync(self, sector, size_bytes));
         let inputs = ReadInputs {
             sector,
             is_clean: is_clean || self.config.has(Canary::ReadsOutOfSync),

@@ -102,7 +102,8 @@ pub enum Destination {
 pub struct ReadInputs {
     /// The first sector.
     pub sector: Sector,
-    /// No bit of the range is set in the bitmap. Of interest only while the disk is Inconsistent.
+    /// No bit of the range is set in the bitmap, and the bitmap may be trusted (see
+    /// `Immediate::TrustBitmap`). Of interest only while the disk is Inconsistent.
     pub is_clean: bool,
     /// The connection's policy.
     pub balancing: ReadBalancing,

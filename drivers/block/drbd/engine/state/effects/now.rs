@@ -68,6 +68,12 @@ fn verify(effects: &mut ImmediateEffects, old: State, new: State) {
 fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     let attached = old.disk == DiskState::Attaching && new.disk >= DiskState::Negotiating;
     effects.add_if(Immediate::LogAttachedUuids, attached);
+    effects.add_if(Immediate::DistrustBitmap, attached);
+    // The C driver asks the bitmap of a disk that was just attached: where the peer is lost before
+    // the exchange, blocks that it wrote while the disk was away are read as they were.
+    let exchanged = old.conn == ConnState::WFBitMapT && new.conn == ConnState::WFSyncUUID;
+    let is_whole = exchanged || new.disk == DiskState::UpToDate;
+    effects.add_if(Immediate::TrustBitmap, is_whole);
     // The flags remember the disk as it was last in use: detaching, by force too, leaves them
     // alone.
     let is_used = new.disk >= DiskState::Inconsistent;

@@ -52,6 +52,22 @@ fn after(old: State, new: State, effect: Deferred) -> bool {
     effects_after(old, new, &context(new)).contains(effect)
 }
 
+// Seed 8320 of the simulator.
+#[test]
+fn the_bitmap_of_a_disk_that_was_away_is_asked_after_the_exchange() {
+    let disk = |conn, disk| State { conn, disk, ..PAIR };
+    let negotiates = disk(C::Connected, D::Negotiating);
+    let attaches = (disk(C::Connected, D::Attaching), negotiates);
+    assert!(now(attaches.0, attaches.1, Immediate::DistrustBitmap));
+    let waits = disk(C::WFBitMapT, D::Inconsistent);
+    assert!(!now(negotiates, waits, Immediate::TrustBitmap));
+    let lost = disk(C::NetworkFailure, D::Inconsistent);
+    assert!(!now(waits, lost, Immediate::TrustBitmap));
+    let exchanged = disk(C::WFSyncUUID, D::Inconsistent);
+    assert!(now(waits, exchanged, Immediate::TrustBitmap));
+    assert!(now(negotiates, PAIR, Immediate::TrustBitmap));
+}
+
 #[test]
 fn nothing_follows_from_nothing() {
     assert!(effects_now(PAIR, PAIR, false).is_empty());

@@ -38,6 +38,7 @@ use kernel::{
 use super::{
     bitmap::Which,
     bitmap_exchange,
+    connection::flag as connection_flag,
     device::{
         flag,
         Device, //
@@ -339,7 +340,12 @@ fn go_diskless(device: &Arc<Device>) {
 fn part_with(device: &Arc<Device>, disk: &Arc<LocalDisk>) {
     // The peer is told that what it wrote here before is on stable storage, see `flush_all`.
     if disk.backing.has_write_cache() {
-        let _ = disk.backing.flush_sync();
+        if let Err(error) = disk.backing.flush_sync() {
+            if error != EOPNOTSUPP {
+                let connection = &device.resource.connection;
+                connection.flags.set(connection_flag::FLUSH_FAILED);
+            }
+        }
     }
     // What the bitmap says is needed at the next attach; if it cannot be written, everything is out
     // of sync.

@@ -96,8 +96,11 @@ pub(crate) mod flag {
     pub(crate) const LAST_READ_REMOTE: u32 = 1 << 10;
     /// The sockets were shut down: nobody may wait for the peer any more.
     pub(crate) const INTERRUPTED: u32 = 1 << 11;
-    /// A backing device refused to flush.
-    pub(crate) const FLUSH_FAILED: u32 = 1 << 12;
+    /// A backing device cannot flush.
+    pub(crate) const FLUSH_UNSUPPORTED: u32 = 1 << 12;
+    /// A backing device did not flush what the peer wrote: that it is on stable storage must not be
+    /// told over this connection any more.
+    pub(crate) const FLUSH_FAILED: u32 = 1 << 13;
 }
 
 /// What CONNECT configured. Replaced as a whole, never changed in place.

@@ -10,6 +10,7 @@ use drbd_engine::{
         ReadBalancing, //
     },
     range::RangeTable,
+    request::Copies,
     state::{
         DiskState,
         State, //
@@ -91,6 +92,8 @@ pub(crate) mod flag {
     pub(crate) const RESIZE_PENDING: u32 = 1 << 11;
     /// The peer may know of blocks out of sync that the bitmap does not tell of.
     pub(crate) const BITMAP_DISTRUSTED: u32 = 1 << 12;
+    /// The backing device failed, and the worker has not judged it yet.
+    pub(crate) const DISK_UNJUDGED: u32 = 1 << 13;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.
@@ -434,6 +437,26 @@ impl Device {
             && self
                 .local()
                 .is_some_and(|local| !local.bitmap.any_out_of_sync(sector, size_bytes))
+    }
+
+    /// The copies of the data in a state. A disk that failed is not believed from then on, although
+    /// its state changes later: it lacks what could not be written. Any context.
+    pub(crate) fn copies(&self, state: State) -> Copies {
+        let disk = if self.flags.any(flag::DISK_UNJUDGED) {
+            state.disk.min(DiskState::Inconsistent)
+        } else {
+            state.disk
+        };
+        Copies {
+            disk,
+            peer_disk: state.pdsk,
+            conn: state.conn,
+        }
+    }
+
+    /// Whether the peer may read from the disk. Any context.
+    pub(crate) fn serves_reads(&self) -> bool {
+        self.copies(self.state()).disk == DiskState::UpToDate
     }
 
     /// Which node is to serve reads. Any context.

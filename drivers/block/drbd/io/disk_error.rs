@@ -3,6 +3,7 @@
 //! Errors of the backing device: noted where they happen, acted upon by the worker.
 
 use drbd_engine::{
+    config::OnIoError,
     request::{
         on_disk_error,
         DiskError, //
@@ -55,14 +56,21 @@ pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_byt
     if is_read {
         device.flags.set(flag::WAS_READ_ERROR);
     }
+    device.flags.set(flag::DISK_UNJUDGED);
     device.chore(chore::DISK_FAILED);
 }
 
 /// Decides about a disk that failed. On the worker.
 pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
-    let Some(local) = device.local() else { return };
-    let policy = local.conf().on_io_error;
-    drop(local);
+    if let Some(local) = device.local() {
+        let policy = local.conf().on_io_error;
+        drop(local);
+        carry_out(device, policy, error);
+    }
+    device.flags.clear(flag::DISK_UNJUDGED);
+}
+
+fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {
     let actions = on_disk_error(policy, error, device.state().disk);
     if actions.was_io_error {
         device.flags.set(flag::WAS_IO_ERROR);

@@ -205,6 +205,7 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
             | connection_flag::DRY_RUN
             | connection_flag::DISCONNECT_SENT
             | connection_flag::CONGESTED
+            | connection_flag::FLUSH_UNSUPPORTED
             | connection_flag::FLUSH_FAILED,
     );
     let waits = Change::conn(ConnState::WFConnection);

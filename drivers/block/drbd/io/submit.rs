@@ -233,7 +233,7 @@ impl Device {
             .map_or(limit, |config| config.net.max_buffers);
         let bios = self.counters.application_bios.get();
         may_admit(&Admission {
-            copies: copies(state),
+            copies: self.copies(state),
             suspended: state.is_suspended(),
             held_back: self.gate.get() != 0,
             bitmap_io: false,
@@ -500,7 +500,7 @@ impl Device {
     }
 
     fn route(self: &Arc<Self>, bio: &Bio, state: State) -> Route<Plan> {
-        let copies = copies(state);
+        let copies = self.copies(state);
         let on_no_data = self.resource.on_no_data();
         let written = match bio.master.operation() {
             Operation::Flush => route_flush(copies, on_no_data),
@@ -705,14 +705,6 @@ impl Plan {
             Operation::Read => Part::Read,
             _ => Part::Write,
         }
-    }
-}
-
-fn copies(state: State) -> Copies {
-    Copies {
-        disk: state.disk,
-        peer_disk: state.pdsk,
-        conn: state.conn,
     }
 }
 

@@ -29,10 +29,12 @@ use crate::io::{
         Connection, //
     },
     device::{
+        flag as device_flag,
         Device,
         LocalRef, //
     },
-    resource::Resource, //
+    resource::Resource,
+    worker::chore, //
 };
 
 /// A flush of a backing device that the receiver waits for.
@@ -47,8 +49,16 @@ impl Completion for Flushing {
         let device = self.device.clone();
         drop(self);
         let connection = &device.resource.connection;
-        if result.is_err() {
-            connection.flags.set(flag::FLUSH_FAILED);
+        match result {
+            Ok(()) => {}
+            Err(EOPNOTSUPP) => {
+                connection.flags.set(flag::FLUSH_UNSUPPORTED);
+            }
+            Err(_) => {
+                connection.flags.set(flag::FLUSH_FAILED);
+                device.flags.set(device_flag::DISK_UNJUDGED);
+                device.chore(chore::DISK_FAILED);
+            }
         }
         if connection.flushes.down() {
             connection.receiver_wait.wake_all();
@@ -105,6 +115,8 @@ fn wait(
 }
 
 /// Flushes the caches of all disks of the resource, side by side.
+///
+/// A disk that fails to costs the connection, also when that was as it was let go.
 fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     let connection = &resource.connection;
     for device in resource.volumes() {
@@ -124,9 +136,15 @@ fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
         });
     }
     wait(connection, || connection.flushes.get() == 0)?;
-    let failed = connection.flags.clear(flag::FLUSH_FAILED) & flag::FLUSH_FAILED != 0;
+    if connection.flags.any(flag::FLUSH_FAILED) {
+        // The C driver goes on without flushes, and says of writes that a power cut may take that
+        // they are safe. Without its ack the peer remembers them as out of sync.
+        log!(Error, resource, "what the peer wrote could not be flushed, dropping connection");
+        return Err(ConnectionError);
+    }
+    let before = connection.flags.clear(flag::FLUSH_UNSUPPORTED);
     let weaker = connection.ordering().without_flush();
-    if failed && connection.set_ordering(weaker) {
+    if before & flag::FLUSH_UNSUPPORTED != 0 && connection.set_ordering(weaker) {
         log!(
             Info,
             resource,

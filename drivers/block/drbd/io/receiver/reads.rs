@@ -6,8 +6,7 @@
 use drbd_engine::{
     request::Event,
     state::{
-        ConnState,
-        DiskState, //
+        ConnState, //
     },
     types::{
         Sector,
@@ -60,7 +59,7 @@ impl Receiver {
         self.check(device, packet.sector, packet.size, RequestKind::Data)?;
         let Some(local) = device
             .local()
-            .filter(|_| device.state().disk == DiskState::UpToDate)
+            .filter(|_| device.serves_reads())
         else {
             log!(
                 Error,

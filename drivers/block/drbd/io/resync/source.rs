@@ -8,7 +8,6 @@ use drbd_engine::{
         Refusal, //
     },
     resync::Activity,
-    state::DiskState,
     types::SECTOR_SHIFT,
     wire::{
         BlockRequest,
@@ -49,7 +48,7 @@ pub(crate) fn receive_request(
 ) -> Result<(), ConnectionError> {
     let resource = &device.resource;
     let connection = &resource.connection;
-    if device.state().disk != DiskState::UpToDate {
+    if !device.serves_reads() {
         log!(
             Error,
             device,

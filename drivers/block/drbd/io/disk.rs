@@ -366,6 +366,8 @@ impl LocalDisk {
         if let Err(error) = result {
             if self.meta_failed.set(1) == 0 {
                 log!(Error, device, "metadata I/O error {}", error.to_errno());
+                // Nothing more may be written that the metadata ought to tell of.
+                device.flags.set(flag::DISK_UNJUDGED);
                 device.chore(chore::METADATA_FAILED);
             }
         }

@@ -210,7 +210,10 @@ impl Receiver {
         }
         self.join(device, &mut request, data);
         if device.state().pdsk < DiskState::Inconsistent {
-            self.keep_only_copy(device, &mut request);
+            if let Err(error) = self.keep_only_copy(device, &mut request) {
+                connection.free_request(request);
+                return Err(error);
+            }
         }
         let sectors = u64::from(sectors_of(size));
         if kind == Kind::Write {
@@ -319,46 +322,61 @@ impl Receiver {
     }
 
     /// The peer has no data of its own: this node remembers what it will have to be told.
-    fn keep_only_copy(&self, device: &Arc<Device>, request: &mut PeerRequest) {
-        let Some(local) = &request.local else { return };
-        request.span = self
-            .hold_extents(device, local, request.sector, request.size_bytes)
-            .map(|span| (local.id, span));
+    ///
+    /// Where it cannot it does without the disk, and the write fails: what neither log nor bitmap
+    /// tells of must not be told done.
+    fn keep_only_copy(
+        &self,
+        device: &Arc<Device>,
+        request: &mut PeerRequest,
+    ) -> Result<(), ConnectionError> {
+        let Some(local) = &request.local else {
+            return Ok(());
+        };
+        let span = self.hold_extents(device, local, request.sector, request.size_bytes)?;
+        request.span = span.map(|span| (local.id, span));
         local
             .bitmap
             .set_out_of_sync(request.sector, request.size_bytes);
         request.flags = DataFlags(request.flags.0 & !DataFlags::MAY_SET_IN_SYNC.0);
+        if span.is_none() {
+            request.local = None;
+        }
+        Ok(())
     }
 
-    /// References the extents of a write in the activity log; `None` where the disk or the
-    /// connection goes.
+    /// References the extents of a write in the activity log; `None` where that cannot be written.
     fn hold_extents(
         &self,
         device: &Arc<Device>,
         local: &LocalDisk,
         sector: Sector,
         size: u32,
-    ) -> Option<Span> {
+    ) -> Result<Option<Span>, ConnectionError> {
         let connection = &self.resource.connection;
-        let span = Span::of(sector, size)?;
+        let Some(span) = Span::of(sector, size) else {
+            return Ok(None);
+        };
         loop {
             let answer = local.activity_log.lock().reserve(span);
             match answer {
-                Reserve::Hot => return Some(span),
-                Reserve::TooLarge => return None,
+                Reserve::Hot => return Ok(Some(span)),
+                Reserve::TooLarge => return Ok(None),
                 Reserve::AfterCommit => {
-                    // An error costs the disk; the write then fails like any other.
-                    let _ = local.write_transaction(device);
-                    return Some(span);
+                    // An error costs the disk.
+                    let written = local.write_transaction(device);
+                    return Ok(written.is_ok().then_some(span));
                 }
                 Reserve::Wait(_) => {
-                    let _ = local.write_transaction(device);
+                    if local.write_transaction(device).is_err() {
+                        return Ok(None);
+                    }
                     let ends = || connection.is_interrupted();
                     if connection
                         .receiver_wait
                         .wait_until_timeout(ends, EXTENTS_PAUSE_MS)
                     {
-                        return None;
+                        return Err(ConnectionError);
                     }
                 }
             }

@@ -164,8 +164,9 @@ fn announcements(effects: &mut DeferredEffects, old: State, new: State) {
     use ConnState as C;
     use DiskState as D;
     let connected = new.conn >= C::Connected;
+    // A peer that is still attaching needs no greeting, and gets one when it is done.
     let peer_attached =
-        old.pdsk == D::Diskless && new.pdsk > D::Diskless && new.pdsk != D::DUnknown;
+        old.pdsk <= D::Attaching && new.pdsk >= D::Inconsistent && new.pdsk != D::DUnknown;
     effects.add_if(Deferred::GreetPeerDisk, peer_attached);
     let negotiates = old.disk == D::Attaching && new.disk == D::Negotiating;
     effects.add_if(Deferred::SendDisk, connected && negotiates);

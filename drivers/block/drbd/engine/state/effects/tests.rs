@@ -108,6 +108,8 @@ fn each_immediate_effect_has_its_change() {
         (PAIR, at(C::SyncSource), I::ClearResyncDone),
         (PRIMARY, LOST, I::CloseEpoch),
         (attaching, PAIR, I::LogAttachedUuids),
+        (attaching, PAIR, I::DistrustBitmap),
+        (at(C::WFBitMapT), at(C::WFSyncUUID), I::TrustBitmap),
         (at(C::WFReportParams), PAIR, I::ClearStateSent),
         (PAIR, PRIMARY, I::WakeWaiters),
         (at(C::VerifyS), PAIR, I::RememberVerifyStart),
@@ -182,6 +184,11 @@ fn each_deferred_effect_has_its_change() {
         pdsk: D::Diskless,
         ..PAIR
     };
+    // Seeds 65 and 407 of the simulator.
+    let attaching_peer = State {
+        pdsk: D::Attaching,
+        ..PAIR
+    };
     let peer_primary = State {
         peer: Role::Primary,
         ..diskless_peer
@@ -237,6 +244,7 @@ fn each_deferred_effect_has_its_change() {
         ),
         (at(C::WFBitMapS), at(C::SyncSource), E::SendSyncUuid),
         (diskless_peer, PAIR, E::GreetPeerDisk),
+        (attaching_peer, PAIR, E::GreetPeerDisk),
         (PAIR, at(C::WFBitMapS), E::SendBitmap),
         (
             PRIMARY,

@@ -178,6 +178,12 @@ impl Request {
         self.carry_out(device, new, todo);
     }
 
+    /// Whether this is a request of `device`, as long as it is any. Any context.
+    pub(crate) fn is_of(&self, device: &Arc<Device>) -> bool {
+        self.with(|parts| Arc::ptr_eq(&parts.device, device))
+            .unwrap_or(false)
+    }
+
     /// Since when this request of `device` is at the local disk, if it is. Any context.
     pub(crate) fn at_disk_since(&self, device: &Arc<Device>) -> Option<u64> {
         if !self.state().has(RequestState::LOCAL_PENDING) {

@@ -38,9 +38,13 @@ use crate::io::{
     fence,
     limits::COMMAND_WAIT_MS,
     resource::Resource,
-    state::How, //
+    state::How,
+    worker::chore, //
 };
 
+/// How long a demotion waits for the peer to flush, and how often it looks.
+const SETTLE_MS: u32 = 2000;
+const SETTLE_NAP_MS: u32 = 10;
 /// What the ping timeout is without a connection, in tenths of a second.
 const PING_TIMEOUT_DS: u32 = 5;
 
@@ -83,6 +87,16 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
 
 /// SECONDARY.
 pub(super) fn demote(device: &Arc<Device>) -> Outcome {
+    device.close_gate();
+    let outcome = demote_held(device);
+    device.open_gate();
+    outcome
+}
+
+fn demote_held(device: &Arc<Device>) -> Outcome {
+    if device.state().role.is_primary() {
+        put_on_stable_storage(device);
+    }
     let change = Change::role(Role::Secondary);
     let answer = device.resource.request_state(device, change, How::VERBOSE);
     let code = RetCode::from(answer?);
@@ -95,6 +109,37 @@ pub(super) fn demote(device: &Arc<Device>) -> Outcome {
     }
     finish(device, false);
     Ok(RetCode::SUCCESS)
+}
+
+/// Has both nodes flush what was written here, as far as that can be had in time.
+///
+/// A Primary that loses its power says so afterwards, and its last writes are synced. A Secondary
+/// does not: were both to lose their power now, the disks would differ in what either had not
+/// flushed, and both nodes call them equal. The C driver has it so.
+fn put_on_stable_storage(device: &Arc<Device>) {
+    let resource = &device.resource;
+    if resource.connection.close_epoch() {
+        resource.chore(chore::SEND);
+    }
+    let is_through = || {
+        !resource
+            .requests
+            .iter()
+            .any(|request| request.is_of(device))
+    };
+    let naps = SETTLE_MS / SETTLE_NAP_MS;
+    // The acks of the peer's flushes wake nobody.
+    let settled = (0..naps).any(|_| device.waiters.wait_until_timeout(is_through, SETTLE_NAP_MS));
+    let flushed = device
+        .local()
+        .is_none_or(|local| local.flush(&local.backing).is_ok());
+    if !settled || !flushed {
+        log!(
+            Warning,
+            device,
+            "demoted with writes that are not on stable storage of both nodes"
+        );
+    }
 }
 
 /// What both have in common: the peer, the metadata and the system learn of the new role.

@@ -47,6 +47,7 @@ fn hot_write_on_the_primary(log: &mut Log, ranges: &mut Ranges, sector: Sector) 
         suspended: false,
         mirrored_since_sent: true,
         local_is_current: true,
+        peer_is_current: true,
     };
     let mut happens = |event| state = apply(state, event, context).0;
     assert_eq!(log.next_to_send(), Some(index));

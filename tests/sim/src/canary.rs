@@ -35,11 +35,21 @@ pub enum Canary {
     ClearedBeforeFlush,
     /// A disk that is detached is let go without a flush.
     DetachedWithoutFlush,
+    /// A disk that failed serves reads until the worker comes to it.
+    FailedDiskBelieved,
+    /// A flush that failed counts as one that the disk cannot do.
+    FailedFlushVouchedFor,
+    /// What a diskless peer writes goes to the disk though the activity log could not be written.
+    UnloggedWrite,
+    /// A write that only the target of a resync has is told done.
+    TargetBelieved,
+    /// A Primary is demoted while what it wrote is in the caches of the disks.
+    DemotedWithoutFlush,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -55,6 +65,11 @@ impl Canary {
         Self::TwoBitmapWriters,
         Self::ClearedBeforeFlush,
         Self::DetachedWithoutFlush,
+        Self::FailedDiskBelieved,
+        Self::FailedFlushVouchedFor,
+        Self::UnloggedWrite,
+        Self::TargetBelieved,
+        Self::DemotedWithoutFlush,
     ];
 
     /// The canary with this name.

@@ -49,8 +49,10 @@ pub fn first_difference(one: &Sectors, other: &Sectors) -> Option<u64> {
 fn known(side: &Side<'_>, config: &Config) -> Vec<bool> {
     let bits = bits_for(Sector(config.capacity_sectors));
     let mut known = vec![false; usize::try_from(bits).unwrap_or(0)];
-    let extents = if let Some(local) = side.node.and_then(Node::local) {
-        let node = side.node.expect("it has a disk");
+    let attached = side
+        .node
+        .and_then(|node| node.attached_disk().map(|local| (node, local)));
+    let extents = if let Some((node, local)) = attached {
         let view = local.view(node);
         for (bit, known) in (0..).zip(&mut known) {
             *known = view.test(BitNr(bit));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A disk with a volatile write cache. A power cut loses or keeps what was not flushed, sector by
-//! sector, in any order.
+//! sector, in any order. It may fail for a while, be slow, or not answer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -49,6 +49,33 @@ impl Speed {
     };
 }
 
+/// What is wrong with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Of a thousand reads, so many fail.
+    pub reads_permille: u64,
+    /// Of a thousand writes, so many fail. Of each sector of such a write nobody knows what it
+    /// holds, the old or the new.
+    pub writes_permille: u64,
+    /// Of a thousand flushes, so many fail, and flush nothing.
+    pub flushes_permille: u64,
+    /// How many times slower it is.
+    pub slowness: u64,
+    /// Until when it does not answer.
+    pub stalled_until_ns: u64,
+}
+
+impl Trouble {
+    /// A disk that is well.
+    pub const NONE: Self = Self {
+        reads_permille: 0,
+        writes_permille: 0,
+        flushes_permille: 0,
+        slowness: 1,
+        stalled_until_ns: 0,
+    };
+}
+
 /// A disk.
 pub struct Drive {
     sim: Rc<Sim>,
@@ -60,6 +87,10 @@ pub struct Drive {
     /// Submitted and not completed.
     in_flight: RefCell<BTreeMap<u64, InFlight>>,
     sequence: Cell<u64>,
+    /// What is wrong with it.
+    pub trouble: Cell<Trouble>,
+    /// Reads, writes and flushes that failed.
+    pub errors: Cell<u64>,
 }
 
 impl Drive {
@@ -73,7 +104,16 @@ impl Drive {
             unflushed: RefCell::default(),
             in_flight: RefCell::default(),
             sequence: Cell::new(0),
+            trouble: Cell::new(Trouble::NONE),
+            errors: Cell::new(0),
         })
+    }
+
+    /// Whether something with this chance goes wrong.
+    fn fails(&self, permille: u64) -> bool {
+        let fails = permille != 0 && self.sim.below(1000) < permille;
+        self.errors.set(self.errors.get() + u64::from(fails));
+        fails
     }
 
     fn next_sequence(&self) -> u64 {
@@ -87,28 +127,36 @@ impl Drive {
         } else {
             0
         };
-        self.sim.between(10 * US, self.speed.io_ns) + flush_ns
+        let trouble = self.trouble.get();
+        let usual_ns = self.sim.between(10 * US, self.speed.io_ns) + flush_ns;
+        let stalled_ns = trouble.stalled_until_ns.saturating_sub(self.sim.now_ns());
+        stalled_ns + usual_ns * trouble.slowness
     }
 
     /// Writes. With `durable` what completed before is flushed first, and the write itself is
-    /// durable at its end.
+    /// durable at its end. `done` gets whether that worked.
     pub fn write(
         self: &Rc<Self>,
         owner: Owner,
         sectors: Sectors,
         durable: bool,
-        done: impl FnOnce() + 'static,
+        done: impl FnOnce(bool) + 'static,
     ) {
         let sequence = self.next_sequence();
         let write = InFlight { sectors, durable };
         self.in_flight.borrow_mut().insert(sequence, write);
         let drive = self.clone();
         self.sim.after(owner, self.delay(durable), move || {
+            let fails = drive.fails(drive.trouble.get().writes_permille);
+            let durable = durable && !fails;
             if durable {
                 drive.settle(sequence);
             }
             let write = drive.in_flight.borrow_mut().remove(&sequence);
-            let sectors = write.map(|write| write.sectors).unwrap_or_default();
+            let mut sectors = write.map(|write| write.sectors).unwrap_or_default();
+            if fails {
+                sectors.retain(|_| drive.sim.one_in(2));
+            }
             store(&mut drive.visible.borrow_mut(), &sectors);
             let completed = drive.next_sequence();
             drive.unflushed.borrow_mut().push(Unflushed {
@@ -118,31 +166,35 @@ impl Drive {
             if durable {
                 drive.settle_one(completed);
             }
-            done();
+            done(!fails);
         });
     }
 
-    /// Makes durable what completed before now.
-    pub fn flush(self: &Rc<Self>, owner: Owner, done: impl FnOnce() + 'static) {
+    /// Makes durable what completed before now; `done` gets whether that worked.
+    pub fn flush(self: &Rc<Self>, owner: Owner, done: impl FnOnce(bool) + 'static) {
         let sequence = self.next_sequence();
         let drive = self.clone();
         self.sim.after(owner, self.delay(true), move || {
-            drive.settle(sequence);
-            done();
+            let fails = drive.fails(drive.trouble.get().flushes_permille);
+            if !fails {
+                drive.settle(sequence);
+            }
+            done(!fails);
         });
     }
 
-    /// Reads; `done` gets what is there at the end.
+    /// Reads; `done` gets what is there at the end, or nothing where that cannot be read.
     pub fn read(
         self: &Rc<Self>,
         owner: Owner,
         sector: u64,
         count: u64,
-        done: impl FnOnce(Sectors) + 'static,
+        done: impl FnOnce(Option<Sectors>) + 'static,
     ) {
         let drive = self.clone();
         self.sim.after(owner, self.delay(false), move || {
-            done(drive.peek(sector, count));
+            let fails = drive.fails(drive.trouble.get().reads_permille);
+            done((!fails).then(|| drive.peek(sector, count)));
         });
     }
 

@@ -60,6 +60,8 @@ fn main() -> ExitCode {
         sum.counts.flushes += report.counts.flushes;
         sum.crashes += report.crashes;
         sum.cuts += report.cuts;
+        sum.disk_faults += report.disk_faults;
+        sum.disk_errors += report.disk_errors;
         sum.commands += report.commands;
         sum.decisions += report.decisions;
         sum.time_ns += report.time_ns;
@@ -69,8 +71,8 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{} seeds, {:.2} simulated hours, {} writes, {} reads, {} flushes, {} crashes, {} cuts, {} commands, \
-         {} human decisions, {:.1} s: {failed} failed",
+        "{} seeds, {:.2} simulated hours, {} writes, {} reads, {} flushes, {} crashes, {} cuts, {} disk faults \
+         ({} errors), {} commands, {} human decisions, {:.1} s: {failed} failed",
         arguments.seeds,
         sum.time_ns as f64 / 3.6e12,
         sum.counts.writes,
@@ -78,6 +80,8 @@ fn main() -> ExitCode {
         sum.counts.flushes,
         sum.crashes,
         sum.cuts,
+        sum.disk_faults,
+        sum.disk_errors,
         sum.commands,
         sum.decisions,
         started.elapsed().as_secs_f64(),

@@ -210,6 +210,17 @@ impl Net {
         }
     }
 
+    /// Nothing arrives for a while; then all of it does.
+    pub fn stall(&self, time_ns: u64) {
+        if let Some(session) = &*self.session.borrow() {
+            let until_ns = self.sim.now_ns() + time_ns;
+            for inbox in session.ends.iter().flat_map(|end| &end.inboxes) {
+                let last_ns = inbox.last_arrival_ns.get();
+                inbox.last_arrival_ns.set(last_ns.max(until_ns));
+            }
+        }
+    }
+
     fn meet(self: &Rc<Self>) {
         let net = self.clone();
         let delay_ns = self.sim.between(self.latency_ns, self.latency_ns * 4 + MS);

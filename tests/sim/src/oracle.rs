@@ -72,7 +72,10 @@ impl View {
     }
 
     /// A write was told done: what it overwrote may not be seen again.
-    fn acknowledge(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64) {
+    ///
+    /// With `apart` the nodes have left each other, and what was written here since then may have
+    /// overwritten it.
+    fn acknowledge(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64, apart: bool) {
         for sector in sectors {
             let candidates = self.candidates(sector);
             let Some(own) = candidates.iter_mut().find(|one| one.number == number) else {
@@ -86,7 +89,8 @@ impl View {
             let submitted = own.submitted;
             for other in candidates.iter_mut().filter(|one| one.number != number) {
                 let before = other.ended.is_some_and(|ended| ended <= submitted);
-                if other.superseded.is_none() && (other.acknowledged || before) {
+                let is_older = before || (other.acknowledged && !apart);
+                if other.superseded.is_none() && is_older {
                     other.superseded = Some(now);
                 }
             }
@@ -215,8 +219,8 @@ pub struct Oracle {
     bios: BTreeMap<u64, Bio>,
     views: [View; 2],
     states: [State; 2],
-    /// The source's view when it lost this target.
-    frozen: [Option<View>; 2],
+    /// The source's view when it lost this target, and what only the source had then.
+    frozen: [Option<(View, BTreeSet<u64>)>; 2],
     /// Writes that this node sent, of which the peer has not said that they are on stable storage.
     in_flight: [BTreeSet<u64>; 2],
     /// Writes told done that only this node has.
@@ -307,7 +311,7 @@ impl Oracle {
             if remote {
                 self.in_flight[node].insert(number);
             }
-            if let (true, Some(frozen)) = (local, &mut self.frozen[node]) {
+            if let (true, Some((frozen, _))) = (local, &mut self.frozen[node]) {
                 frozen.add(range(master), number, started);
             }
         }
@@ -354,12 +358,13 @@ impl Oracle {
         }
         self.counts.writes += 1;
         if ended.local {
-            self.views[node].acknowledge(sectors(), number, now);
+            self.views[node].acknowledge(sectors(), number, now, false);
         } else {
             self.views[node].fail(sectors(), number, now);
         }
         if bio.remote && ended.acknowledged && self.protocol != Protocol::A {
-            self.views[1 - node].acknowledge(sectors(), number, now);
+            let apart = self.states[1 - node].conn < ConnState::Connected;
+            self.views[1 - node].acknowledge(sectors(), number, now, apart);
         }
         match (ended.local, ended.acknowledged) {
             (true, false) => self.alone[node].insert(number),
@@ -383,7 +388,7 @@ impl Oracle {
             })
             .collect();
         let view = match &mut self.frozen[bio.reader] {
-            Some(frozen) if bio.frozen => frozen,
+            Some((frozen, _)) if bio.frozen => frozen,
             _ => &mut self.views[bio.view],
         };
         for sector in range(master) {
@@ -413,7 +418,7 @@ impl Oracle {
                 self.alone[1 - node].insert(number);
             }
             let view = &mut self.views[1 - node];
-            view.acknowledge(range(master), number, now);
+            view.acknowledge(range(master), number, now, false);
             view.settle(|one| one.number == number);
         }
     }
@@ -433,24 +438,34 @@ impl Oracle {
             self.in_flight[node].clear();
         }
         let peer = self.states[1 - node];
-        let loses_target = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
+        let loses_peer = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
         let is_target = peer.conn >= ConnState::Connected && peer.disk < DiskState::UpToDate;
-        if loses_target && is_target {
+        if loses_peer && is_target {
             // Until the target hears of it, it may read what is in sync there, as it is now.
-            self.frozen[1 - node] = Some(self.views[node].clone());
+            let view = self.views[node].clone();
+            self.frozen[1 - node] = Some((view, self.alone[node].clone()));
+        }
+        if loses_peer && old.disk < DiskState::UpToDate && self.frozen[node].is_none() {
+            let source = 1 - node;
+            self.frozen[node] = Some((self.views[source].clone(), self.alone[source].clone()));
         }
         if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
             self.frozen[node] = None;
         }
         let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
         if was_target && new.conn == ConnState::Connected && new.disk == DiskState::UpToDate {
-            self.views[node] = self.views[1 - node].clone();
+            let (view, synced) = self.frozen[node].take().unwrap_or_else(|| {
+                let source = 1 - node;
+                (self.views[source].clone(), self.alone[source].clone())
+            });
+            self.views[node] = view;
             if self.protocol == Protocol::A {
                 // What was told done at the source may still be on its way.
                 let in_flight = &self.in_flight[1 - node];
                 self.views[node].doubt(|number| in_flight.contains(&number));
             }
-            self.alone = Default::default();
+            self.alone[node].clear();
+            self.alone[1 - node].retain(|number| !synced.contains(number));
             self.worthless[node] = false;
         }
     }

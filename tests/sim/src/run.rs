@@ -6,13 +6,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use drbd_engine::config::Protocol;
+use drbd_engine::config::{OnIoError, Protocol};
 use drbd_engine::state::{ConnState, DiskState};
 use drbd_engine::types::Sector;
 
 use crate::canary::Canary;
 use crate::check;
-use crate::drive::{Drive, Speed};
+use crate::drive::{Drive, Speed, Trouble};
 use crate::net::Net;
 use crate::node::request::Operation;
 use crate::node::{Config, Hardware, Node, Parts};
@@ -38,8 +38,12 @@ pub struct Report {
     pub counts: Counts,
     /// Power cuts.
     pub crashes: u64,
-    /// Cuts and resets of the network.
+    /// Cuts, resets and stalls of the network.
     pub cuts: u64,
+    /// Times that a disk began to fail, to be slow or not to answer.
+    pub disk_faults: u64,
+    /// Reads, writes and flushes that failed.
+    pub disk_errors: u64,
     /// Commands of the admin.
     pub commands: u64,
     /// Decisions that only a human could take, at the end.
@@ -92,6 +96,13 @@ pub fn run(seed: u64, options: Options) -> Report {
     if world.oracle.borrow().violations.is_empty() {
         world.peace();
     }
+    for Slot { hardware, .. } in &world.slots {
+        let Hardware { data, meta } = hardware;
+        world.report.disk_errors += data.errors.get();
+        if !Rc::ptr_eq(data, meta) {
+            world.report.disk_errors += meta.errors.get();
+        }
+    }
     world.report.counts = world.oracle.borrow().counts;
     world.report.time_ns = world.sim.now_ns();
     world.report.violations = world.oracle.borrow().violations.clone();
@@ -115,6 +126,7 @@ impl World {
             al_slots: usize::try_from(sim.between(2, 6)).unwrap_or(2),
             capacity_sectors: extents * 8192 - sim.below(7),
             max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
+            on_io_error: [OnIoError::Detach, OnIoError::PassOn][usize::from(sim.one_in(3))],
             canary,
         });
         sim.tell(|| format!("seed {seed}: {config:?}"));
@@ -251,7 +263,7 @@ impl World {
 
     fn fate(&mut self) {
         let id = usize::from(self.sim.one_in(2));
-        match self.sim.below(12) {
+        match self.sim.below(17) {
             0 | 1 => self.crash(id),
             2 => {
                 self.crash(0);
@@ -277,10 +289,58 @@ impl World {
                 self.sim.tell(|| "the wire is mended".into());
                 self.net.mend();
             }
+            9 => {
+                self.report.cuts += 1;
+                let stall_ns = self.sim.between(MS, 3 * S);
+                self.sim
+                    .tell(|| format!("the wire stalls for {} ms", stall_ns / MS));
+                self.net.stall(stall_ns);
+            }
+            10 | 11 => self.trouble(id),
+            12 | 13 => self.heal(id),
             _ => {
                 self.boot(id);
             }
         }
+    }
+
+    /// A disk of a node begins to be in trouble.
+    fn trouble(&mut self, id: usize) {
+        let permille = [30, 300, 1000][usize::try_from(self.sim.below(3)).unwrap_or(0)];
+        let mut trouble = Trouble::NONE;
+        match self.sim.below(6) {
+            0 => trouble.reads_permille = permille,
+            1 => trouble.writes_permille = permille,
+            2 => trouble.flushes_permille = permille,
+            3 => {
+                trouble.reads_permille = permille;
+                trouble.writes_permille = permille;
+                trouble.flushes_permille = permille;
+            }
+            4 => trouble.slowness = 50,
+            _ => trouble.stalled_until_ns = self.sim.now_ns() + self.sim.between(MS, 2 * S),
+        }
+        let Hardware { data, meta } = &self.slots[id].hardware;
+        let is_data = self.sim.one_in(2);
+        let drive = if is_data { data } else { meta };
+        drive.trouble.set(trouble);
+        self.report.disk_faults += 1;
+        let name = if is_data { "data" } else { "meta" };
+        self.sim
+            .tell(|| format!("[{id}] the {name} disk is in trouble: {trouble:?}"));
+    }
+
+    /// The disks of a node are well again.
+    fn heal(&mut self, id: usize) {
+        let Hardware { data, meta } = &self.slots[id].hardware;
+        if [data, meta]
+            .iter()
+            .any(|drive| drive.trouble.get() != Trouble::NONE)
+        {
+            self.sim.tell(|| format!("[{id}] the disks are well again"));
+        }
+        data.trouble.set(Trouble::NONE);
+        meta.trouble.set(Trouble::NONE);
     }
 
     /// The admin says something, unless a command is still running on that node.
@@ -311,6 +371,8 @@ impl World {
         self.sim.tell(|| "PEACE".into());
         self.peace.set(true);
         self.net.mend();
+        self.heal(0);
+        self.heal(1);
         let mut steps = 0;
         for round in 0..ROUNDS_MAX {
             self.boot(0);
@@ -403,8 +465,11 @@ impl World {
                 continue;
             }
             let discards = split && node.id == loser;
-            let demotes = (split || refused) && node.is_primary();
-            let forces = hopeless && node.id != loser && state.conn == ConnState::Connected;
+            // A Primary that ran without a disk may have been promised other data than its disk has.
+            let clings = state.disk == DiskState::Diskless && round > 5;
+            let demotes = (split || refused || clings) && node.is_primary();
+            let together = state.conn == ConnState::Connected;
+            let forces = hopeless && node.id != loser && (together || round > 10);
             let unrelated = node.flags.unrelated.get() && stand_alone;
             // One of them: who gives up both has no data left.
             let starts_over = unrelated && node.id == *self.starts_over.get_or_insert(loser);

@@ -10,7 +10,10 @@ use drbd_engine::{
         ReadBalancing, //
     },
     range::RangeTable,
-    request::Copies,
+    request::{
+        unjudged,
+        Copies, //
+    },
     state::{
         DiskState,
         State, //
@@ -94,6 +97,8 @@ pub(crate) mod flag {
     pub(crate) const BITMAP_DISTRUSTED: u32 = 1 << 12;
     /// The backing device failed, and the worker has not judged it yet.
     pub(crate) const DISK_UNJUDGED: u32 = 1 << 13;
+    /// The metadata could not be written, and the worker has not judged that yet.
+    pub(crate) const METADATA_UNJUDGED: u32 = 1 << 14;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.
@@ -442,13 +447,10 @@ impl Device {
     /// The copies of the data in a state. A disk that failed is not believed from then on, although
     /// its state changes later: it lacks what could not be written. Any context.
     pub(crate) fn copies(&self, state: State) -> Copies {
-        let disk = if self.flags.any(flag::DISK_UNJUDGED) {
-            state.disk.min(DiskState::Inconsistent)
-        } else {
-            state.disk
-        };
+        let data_failed = self.flags.any(flag::DISK_UNJUDGED);
+        let metadata_failed = self.flags.any(flag::METADATA_UNJUDGED);
         Copies {
-            disk,
+            disk: unjudged(state.disk, state.pdsk, data_failed, metadata_failed),
             peer_disk: state.pdsk,
             conn: state.conn,
         }

@@ -367,7 +367,7 @@ impl LocalDisk {
             if self.meta_failed.set(1) == 0 {
                 log!(Error, device, "metadata I/O error {}", error.to_errno());
                 // Nothing more may be written that the metadata ought to tell of.
-                device.flags.set(flag::DISK_UNJUDGED);
+                device.flags.set(flag::METADATA_UNJUDGED);
                 device.chore(chore::METADATA_FAILED);
             }
         }

@@ -67,11 +67,14 @@ pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
         drop(local);
         carry_out(device, policy, error);
     }
-    device.flags.clear(flag::DISK_UNJUDGED);
+    device
+        .flags
+        .clear(flag::DISK_UNJUDGED | flag::METADATA_UNJUDGED);
 }
 
 fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {
-    let actions = on_disk_error(policy, error, device.state().disk);
+    let state = device.state();
+    let actions = on_disk_error(policy, error, state.disk, state.pdsk);
     if actions.was_io_error {
         device.flags.set(flag::WAS_IO_ERROR);
     }

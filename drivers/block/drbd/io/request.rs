@@ -204,6 +204,7 @@ impl Request {
         let context = Context {
             suspended: state.is_suspended(),
             local_is_current: state.disk == DiskState::UpToDate,
+            peer_is_current: state.pdsk == DiskState::UpToDate,
             mirrored_since_sent: device.mirror_generation.load() == mirror_generation,
         };
         let (old, _) = self

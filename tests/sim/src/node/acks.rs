@@ -180,12 +180,16 @@ async fn finish(node: &Rc<Node>, request: PeerRequest) {
         return;
     }
     let blocks = request.blocks;
-    if request.flags.write_ack {
+    if !request.ok {
+        // Told whatever the protocol.
+        let packet = Packet::Ack(Ack::Negative, request.block_id, blocks);
+        node.send_meta(packet).await.ok();
+    } else if request.flags.write_ack {
         let conn = node.state().conn;
         let resyncs = conn >= ConnState::SyncSource && conn <= ConnState::PausedSyncT;
         let in_sync = resyncs && request.flags.may_set_in_sync;
         if in_sync {
-            if let Some(local) = &request.local {
+            if let Some(local) = node.local() {
                 local.set_in_sync(node, blocks.sector, blocks.size_bytes);
             }
         }

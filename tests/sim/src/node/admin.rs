@@ -11,6 +11,7 @@ use drbd_engine::state::{
 };
 
 use super::{after, resync, Node};
+use crate::canary::Canary;
 use crate::packet::Packet;
 use crate::sim::MS;
 
@@ -45,8 +46,11 @@ impl Node {
             Some(code) if code < Success::Done.code() => Err(StateError::RefusedByPeer),
             Some(_) => {
                 let changed = self.change_state(request, Flags::SOFT);
-                if let (Err(error), true) = (changed, self.state().conn >= ConnState::Connected) {
-                    // The peer has made the change: the nodes disagree.
+                let lasts = |error| error != StateError::InTransientState;
+                let is_connected = self.state().conn >= ConnState::Connected;
+                if let Some(error) = changed.err().filter(|&error| is_connected && lasts(error)) {
+                    // The peer has made the change: the nodes disagree. What is only in transit the
+                    // module tries again, and the states that both send put it right.
                     let mut oracle = self.oracle.borrow_mut();
                     oracle.violation(format!("the peer consented, and then: {error}"));
                 }
@@ -132,6 +136,17 @@ impl Node {
 
     /// `drbdadm secondary`.
     pub async fn demote(self: &Rc<Self>) -> Result<(), StateError> {
+        self.gate.set(self.gate.get() + 1);
+        let demoted = self.demote_held().await;
+        self.gate.set(self.gate.get() - 1);
+        self.sim.touch();
+        demoted
+    }
+
+    async fn demote_held(self: &Rc<Self>) -> Result<(), StateError> {
+        if self.is_primary() && !self.config.has(Canary::DemotedWithoutFlush) {
+            self.put_on_stable_storage().await;
+        }
         self.request_state(Request::role(Role::Secondary)).await?;
         self.sim.until(|| self.application_pending.get() == 0).await;
         if let Some(local) = self.local() {
@@ -139,6 +154,18 @@ impl Node {
         }
         self.announce_role(false).await;
         Ok(())
+    }
+
+    /// Has both nodes flush what was written here, as far as that can be had in time.
+    async fn put_on_stable_storage(self: &Rc<Self>) {
+        self.log.borrow_mut().close_epoch();
+        self.sim.touch();
+        self.sim
+            .until_timeout(self.owner, 2000 * MS, || self.log.borrow().is_empty())
+            .await;
+        if let Some(local) = self.local() {
+            local.flush_data(self).await;
+        }
     }
 
     async fn announce_role(self: &Rc<Self>, with_uuids: bool) {

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use drbd_engine::meta::MdFlags;
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::{effects_after, Change as Request, ConnState, Deferred, DiskState, State};
 
@@ -150,10 +151,15 @@ pub(crate) async fn go_diskless(node: &Rc<Node>) {
     }
     if node.state().disk == DiskState::Failed {
         // The peer is told that what it wrote here before is on stable storage.
-        if !node.config.has(Canary::DetachedWithoutFlush) {
-            disk.flush_data(node).await;
+        let careless = node.config.has(Canary::DetachedWithoutFlush);
+        if !careless && !disk.flush_data(node).await {
+            node.flags.flush_failed.set(true);
         }
-        disk.write_bitmap(node, Which::Dirty).await;
+        // What the bitmap says is needed at the next attach; if it cannot be written, everything is
+        // out of sync.
+        if node.flags.was_read_error.get() || !disk.write_bitmap(node, Which::Dirty).await {
+            disk.change(|superblock| superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC));
+        }
         disk.sync(node).await;
         let _ = node.change_state(Request::disk(DiskState::Diskless), Node::HARD);
     }

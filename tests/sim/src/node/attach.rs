@@ -12,7 +12,8 @@ use drbd_engine::state::{Change as Request, ConnState, DiskState, StateError};
 use drbd_engine::types::Sector;
 
 use super::disk::LocalDisk;
-use super::{resync, Node};
+use super::{resync, Hardware, Node};
+use crate::drive::Trouble;
 use crate::tools;
 
 impl Node {
@@ -21,6 +22,12 @@ impl Node {
         if self.state().disk != DiskState::Diskless || self.is_attached() {
             return Err(StateError::Unknown);
         }
+        let Hardware { data, meta } = &self.hardware;
+        if data.trouble.get() != Trouble::NONE || meta.trouble.get() != Trouble::NONE {
+            // Who attaches a disk that fails has it taken away again; that is nothing new.
+            return Err(StateError::Unknown);
+        }
+        self.flags.was_read_error.set(false);
         tools::apply_activity_log(&self.hardware.meta, &self.config);
         self.change_state(Request::disk(DiskState::Attaching), Node::SOFT)?;
         let attached = self.read_and_attach().await;
@@ -78,9 +85,9 @@ impl Node {
             }
         });
         if decided.bitmap != BitmapSource::Disk {
-            resync::set_all_and_write(self).await;
+            let _ = resync::set_all_and_write(self).await;
         }
-        local.sync(self).await;
+        let _ = local.sync(self).await;
         drop(local);
         let disk = match decided.disk {
             AttachedDisk::Inconsistent => DiskState::Inconsistent,

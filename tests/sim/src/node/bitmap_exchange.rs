@@ -25,7 +25,9 @@ pub(crate) async fn send_as_source(node: &Rc<Node>) {
 async fn send(node: &Rc<Node>) -> Result<(), Dropped> {
     let local = node.local().ok_or(Dropped)?;
     if local.superblock.borrow().flags.contains(MdFlags::FULL_SYNC) {
-        resync::set_all_and_write(node).await;
+        if !resync::set_all_and_write(node).await {
+            return Err(Dropped);
+        }
     }
     let mut transfer = Sender::new(local.view(node).bits(), HEADER_SIZE, node.id == 0);
     let mut payload = [0; MAX_PACKET];

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
-use drbd_engine::activity_log::{ActivityLog, Slot, Span, BLOCK_SIZE};
+use drbd_engine::activity_log::{ActivityLog, Slot, Span, Transaction, BLOCK_SIZE};
 use drbd_engine::bitmap::page::pages_for;
 use drbd_engine::bitmap::{bits_for, words_for, Bitmap};
 use drbd_engine::handshake::uuid_compare::UuidSet;
@@ -29,6 +29,10 @@ pub(crate) enum Which {
     Dirty,
 }
 
+/// The metadata could not be written, and the disk is about to be given up.
+#[derive(Debug)]
+pub(crate) struct MetaFailed;
+
 /// An attached disk.
 pub(crate) struct LocalDisk {
     /// Tells attachments apart.
@@ -47,6 +51,8 @@ pub(crate) struct LocalDisk {
     bitmap_busy: Cell<bool>,
     /// The metadata buffer is in use.
     meta_busy: Cell<bool>,
+    /// The metadata could not be written.
+    meta_failed: Cell<bool>,
     /// References that are out.
     pub(crate) references: Cell<u32>,
 }
@@ -89,7 +95,13 @@ impl Node {
 
     /// Whether a disk is attached, or about to be let go.
     pub(crate) fn is_attached(&self) -> bool {
-        self.local.borrow().is_some() || self.retired.borrow().is_some()
+        self.attached_disk().is_some()
+    }
+
+    /// The disk that is attached, or about to be let go.
+    pub(crate) fn attached_disk(&self) -> Option<Rc<LocalDisk>> {
+        let attached = self.local.borrow().clone();
+        attached.or_else(|| self.retired.borrow().clone())
     }
 }
 
@@ -142,6 +154,7 @@ impl LocalDisk {
             cleared: Cell::new(false),
             bitmap_busy: Cell::new(false),
             meta_busy: Cell::new(false),
+            meta_failed: Cell::new(false),
             references: Cell::new(0),
         })
     }
@@ -197,68 +210,113 @@ impl LocalDisk {
         self.meta_busy.set(false);
     }
 
-    async fn write_meta(&self, node: &Node, sectors: Sectors, durable: bool) {
-        let done = Rc::new(Cell::new(false));
+    async fn write_meta(&self, node: &Node, sectors: Sectors, durable: bool) -> bool {
+        let done = Rc::new(Cell::new(None));
         let told = done.clone();
-        self.meta
-            .write(node.owner, sectors, durable, move || told.set(true));
-        node.sim.until(|| done.get()).await;
+        self.meta.write(node.owner, sectors, durable, move |ok| {
+            told.set(Some(ok));
+        });
+        node.sim.until(|| done.get().is_some()).await;
+        done.get() == Some(true)
     }
 
-    /// Writes the super block if it changed.
-    pub(crate) async fn sync(&self, node: &Node) {
+    async fn flush(&self, node: &Node, drive: &Rc<Drive>) -> bool {
+        let done = Rc::new(Cell::new(None));
+        let told = done.clone();
+        drive.flush(node.owner, move |ok| told.set(Some(ok)));
+        node.sim.until(|| done.get().is_some()).await;
+        done.get() == Some(true)
+    }
+
+    /// An error of the metadata costs the disk: tells the worker, once.
+    fn judge_metadata(&self, node: &Node, written: bool) -> bool {
+        if !written && !self.meta_failed.replace(true) {
+            node.tell(|| "metadata I/O error".into());
+            node.flags.metadata_unjudged.set(true);
+            node.flags.metadata_failed.set(true);
+            node.sim.touch();
+        }
+        written
+    }
+
+    /// Writes the super block if it changed; whether that worked.
+    pub(crate) async fn sync(&self, node: &Node) -> bool {
         self.lock_metadata(node).await;
+        let mut written = true;
         if self.dirty.replace(false) {
             let mut block = [0; SUPERBLOCK_SIZE];
             self.superblock.borrow().encode(&mut block);
             let sectors = meta_sectors(self.layout.superblock(), &block);
-            self.write_meta(node, sectors, true).await;
+            written = self.write_meta(node, sectors, true).await;
         }
         self.unlock_metadata();
+        self.judge_metadata(node, written)
     }
 
-    /// Flushes the disk that holds the data.
-    pub(crate) async fn flush_data(&self, node: &Node) {
-        let done = Rc::new(Cell::new(false));
-        let told = done.clone();
-        self.data.flush(node.owner, move || told.set(true));
-        node.sim.until(|| done.get()).await;
+    /// Flushes the disk that holds the data; whether that worked.
+    pub(crate) async fn flush_data(&self, node: &Node) -> bool {
+        self.flush(node, &self.data).await
     }
 
     /// Writes the transaction that waiting requests need; whether there was one.
-    pub(crate) async fn write_transaction(&self, node: &Rc<Node>) -> bool {
+    pub(crate) async fn write_transaction(&self, node: &Rc<Node>) -> Result<bool, MetaFailed> {
         self.lock_metadata(node).await;
         let mut block = [0; BLOCK_SIZE];
         let transaction = self.activity_log.borrow_mut().begin(&mut block, crc32c);
         let Some(transaction) = transaction else {
             self.unlock_metadata();
-            return false;
+            return Ok(false);
         };
-        let pages: Vec<u64> = self.activity_log.borrow().evicted_pages().collect();
-        if !pages.is_empty() && !Rc::ptr_eq(&self.data, &self.meta) {
-            // What the log is about to forget must be on stable storage; a flush of the metadata
-            // does not reach it.
-            self.flush_data(node).await;
-        }
-        if !pages.is_empty() {
+        let evicts = self.activity_log.borrow().evicted().next().is_some();
+        if evicts {
             self.lock_bitmap(node).await;
         }
-        if !node.config.has(Canary::BitmapAfterActivityLog) {
-            for &page in &pages {
-                self.write_page_if_dirty(node, page).await;
+        let written = self.write_prepared(node, &block, transaction).await;
+        {
+            let mut activity_log = self.activity_log.borrow_mut();
+            if written {
+                activity_log.commit();
+            } else {
+                activity_log.abort();
             }
         }
-        if let Some(sector) = self.layout.activity_log_block(transaction.ring_block) {
-            self.write_meta(node, meta_sectors(sector, &block), true)
-                .await;
-        }
-        self.activity_log.borrow_mut().commit();
-        if !pages.is_empty() {
+        if evicts {
             self.bitmap_busy.set(false);
         }
         node.retry_delayed();
         self.unlock_metadata();
-        true
+        if self.judge_metadata(node, written) {
+            Ok(true)
+        } else {
+            Err(MetaFailed)
+        }
+    }
+
+    async fn write_prepared(
+        &self,
+        node: &Rc<Node>,
+        block: &[u8; BLOCK_SIZE],
+        transaction: Transaction,
+    ) -> bool {
+        let pages: Vec<u64> = self.activity_log.borrow().evicted_pages().collect();
+        let is_internal = Rc::ptr_eq(&self.data, &self.meta);
+        // What the log is about to forget must be on stable storage; a flush of the metadata does
+        // not reach it.
+        if !pages.is_empty() && !is_internal && !self.flush_data(node).await {
+            return false;
+        }
+        if !node.config.has(Canary::BitmapAfterActivityLog) {
+            for &page in &pages {
+                if !self.write_page_if_dirty(node, page).await {
+                    return false;
+                }
+            }
+        }
+        let Some(sector) = self.layout.activity_log_block(transaction.ring_block) else {
+            return false;
+        };
+        self.write_meta(node, meta_sectors(sector, block), true)
+            .await
     }
 
     /// Gives back the references that a request holds.
@@ -309,42 +367,53 @@ impl LocalDisk {
         }
     }
 
-    async fn write_page_if_dirty(&self, node: &Node, page: u64) {
+    async fn write_page_if_dirty(&self, node: &Node, page: u64) -> bool {
         let dirty = usize::try_from(page)
             .ok()
             .and_then(|page| self.dirty_pages.get(page));
-        if dirty.is_some_and(|dirty| dirty.replace(false)) {
-            self.write_page(node, page).await;
+        let Some(dirty) = dirty.filter(|dirty| dirty.replace(false)) else {
+            return true;
+        };
+        let written = self.write_page(node, page).await;
+        if !written {
+            dirty.set(true);
         }
+        written
     }
 
-    async fn write_page(&self, node: &Node, page: u64) {
+    async fn write_page(&self, node: &Node, page: u64) -> bool {
         let cleared = self.cleared.replace(false);
         let mut content = [0; 4096];
         self.view(node).export_page(page, &mut content);
         if cleared && !node.config.has(Canary::ClearedBeforeFlush) {
             // What the page no longer says must be on stable storage; what is cleared from now on
             // is not in it.
-            self.flush_data(node).await;
-        }
-        if let Some(sector) = self.layout.bitmap_page(page) {
-            self.write_meta(node, meta_sectors(sector, &content), false)
-                .await;
-        }
-    }
-
-    /// Writes the bitmap and flushes it.
-    pub(crate) async fn write_bitmap(&self, node: &Node, which: Which) {
-        self.lock_bitmap(node).await;
-        for (page, dirty) in (0..).zip(&self.dirty_pages) {
-            if dirty.replace(false) || which == Which::All {
-                self.write_page(node, page).await;
+            if !self.flush_data(node).await {
+                self.cleared.set(true);
+                return false;
             }
         }
-        let done = Rc::new(Cell::new(false));
-        let told = done.clone();
-        self.meta.flush(node.owner, move || told.set(true));
-        node.sim.until(|| done.get()).await;
+        let Some(sector) = self.layout.bitmap_page(page) else {
+            return false;
+        };
+        self.write_meta(node, meta_sectors(sector, &content), false)
+            .await
+    }
+
+    /// Writes the bitmap and flushes it; whether that worked.
+    pub(crate) async fn write_bitmap(&self, node: &Node, which: Which) -> bool {
+        self.lock_bitmap(node).await;
+        let mut written = true;
+        for (page, dirty) in (0..).zip(&self.dirty_pages) {
+            if dirty.replace(false) || which == Which::All {
+                written = written && self.write_page(node, page).await;
+            }
+        }
+        if !written {
+            self.mark_dirty();
+        }
+        let written = written && self.flush(node, &self.meta).await;
         self.bitmap_busy.set(false);
+        self.judge_metadata(node, written)
     }
 }

@@ -94,7 +94,8 @@ pub(crate) async fn receive_state(node: &Rc<Node>, word: u32) -> Result<(), Drop
                 resync::finish(node).await;
                 return Ok(());
             }
-            Assessment::FinishVerify | Assessment::Ignore => return Ok(()),
+            Assessment::FinishVerify => return Ok(()),
+            Assessment::BitsLeft => return Err(Dropped),
             Assessment::Continue(proposal) => proposal,
         };
         if proposal.needs_handshake {
@@ -207,8 +208,8 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
     };
     let verdict = compared.verdict.code();
     node.oracle.borrow_mut().decided(node.id, conn, verdict);
-    if set_all_bits {
-        resync::set_all_and_write(node).await;
+    if set_all_bits && !resync::set_all_and_write(node).await {
+        return Err(());
     }
     Ok(conn)
 }

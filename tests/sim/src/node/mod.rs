@@ -11,6 +11,7 @@ pub mod after;
 pub mod attach;
 pub mod bitmap_exchange;
 pub mod disk;
+pub mod disk_error;
 pub mod handshake;
 pub mod peer_request;
 pub mod receiver;
@@ -25,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use drbd_engine::config::Protocol;
+use drbd_engine::config::{OnIoError, Protocol};
 use drbd_engine::epoch::{Epoch, Epochs};
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::range::{Node as RangeNode, RangeTable};
@@ -59,6 +60,8 @@ pub struct Config {
     pub capacity_sectors: u64,
     /// The largest epoch.
     pub max_epoch_size: u32,
+    /// What an error of the disk does.
+    pub on_io_error: OnIoError,
     /// The deliberate bug, if there is one.
     pub canary: Option<Canary>,
 }
@@ -123,6 +126,18 @@ pub struct NodeFlags {
     pub unrelated: Cell<bool>,
     /// The peer may know of blocks out of sync that the bitmap does not tell of.
     pub bitmap_distrusted: Cell<bool>,
+    /// The disk failed, and the worker has not judged it yet.
+    pub disk_unjudged: Cell<bool>,
+    /// The metadata could not be written, and the worker has not judged that yet.
+    pub metadata_unjudged: Cell<bool>,
+    /// The disk failed to read or to write data: the worker decides about it.
+    pub disk_failed: Cell<bool>,
+    /// The disk failed to read.
+    pub was_read_error: Cell<bool>,
+    /// The metadata could not be written: the worker decides about the disk.
+    pub metadata_failed: Cell<bool>,
+    /// A flush failed of what the peer wrote in this session.
+    pub flush_failed: Cell<bool>,
 }
 
 /// A change of state whose deferred effects are due.
@@ -185,6 +200,8 @@ pub struct Node {
     /// Bios in the hands of the work item.
     pub(crate) waits: Cell<usize>,
     pub(crate) application_bios: Cell<u32>,
+    /// How many hold back application I/O.
+    pub(crate) gate: Cell<u32>,
     pub(crate) application_pending: Cell<i32>,
     pub(crate) session: RefCell<Option<Rc<Session>>>,
     pub(crate) epochs: RefCell<Epochs<Vec<Epoch>>>,
@@ -260,6 +277,7 @@ impl Node {
             delayed: RefCell::default(),
             waits: Cell::new(0),
             application_bios: Cell::new(0),
+            gate: Cell::new(0),
             application_pending: Cell::new(0),
             session: RefCell::new(None),
             epochs: RefCell::new(Epochs::new(vec![Epoch::default(); EPOCHS_MAX])),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use drbd_engine::activity_log::Span;
 use drbd_engine::epoch::EpochRef;
 use drbd_engine::range::Handle;
+use drbd_engine::state::DiskState;
 use drbd_engine::types::BlockId;
 
 use super::disk::LocalRef;
@@ -36,8 +37,11 @@ pub(crate) struct PeerRequest {
     pub(crate) epoch: Option<EpochRef>,
     pub(crate) range: Option<Handle>,
     pub(crate) local: Option<LocalRef>,
-    pub(crate) span: Option<Span>,
+    /// The extents it holds in the activity log of the disk with this id.
+    pub(crate) span: Option<(u64, Span)>,
     pub(crate) sectors: Sectors,
+    /// Whether the disk did what it should.
+    pub(crate) ok: bool,
 }
 
 impl Node {
@@ -55,9 +59,12 @@ impl Node {
             flags: WriteFlags::default(),
             epoch: None,
             range: None,
-            local: self.local(),
+            local: self
+                .local()
+                .filter(|_| self.state().disk >= DiskState::Inconsistent),
             span: None,
             sectors: Sectors::new(),
+            ok: true,
         }
     }
 
@@ -66,8 +73,10 @@ impl Node {
         if let Some(range) = request.range {
             self.ranges.borrow_mut().remove(range);
         }
-        if let (Some(local), Some(span)) = (&request.local, request.span) {
-            local.put_extents(self, span);
+        if let (Some(local), Some((id, span))) = (self.local(), request.span) {
+            if local.id == id {
+                local.put_extents(self, span);
+            }
         }
         drop(request);
         self.peer_requests.set(self.peer_requests.get() - 1);
@@ -82,18 +91,32 @@ impl Node {
         self.hardware
             .data
             .read(self.owner, sector.0, count, move |sectors| {
-                request.sectors = sectors;
+                node.io_ended(&mut request, sectors.is_some());
+                request.sectors = sectors.unwrap_or_default();
                 node.answers.borrow_mut().push_back(request);
             });
     }
 
     /// Writes for a request; its ack is the asender's.
-    pub(crate) fn start_peer_write(self: &Rc<Self>, request: PeerRequest, sectors: Sectors) {
+    pub(crate) fn start_peer_write(self: &Rc<Self>, mut request: PeerRequest, sectors: Sectors) {
         let node = self.clone();
         self.hardware
             .data
-            .write(self.owner, sectors, false, move || {
+            .write(self.owner, sectors, false, move |ok| {
+                node.io_ended(&mut request, ok);
                 node.done.borrow_mut().push_back(request);
             });
+    }
+
+    /// The I/O of a request ended. Whoever works on it from here on must not keep the disk from
+    /// being let go.
+    pub(crate) fn io_ended(&self, request: &mut PeerRequest, ok: bool) {
+        request.ok = ok;
+        request.local = None;
+        if !ok {
+            self.tell(|| format!("{:?} {:?} fails on the disk", request.kind, request.blocks));
+            let is_read = matches!(request.kind, Kind::Read | Kind::ResyncRead);
+            self.note_disk_error(is_read, request.blocks);
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use drbd_engine::activity_log::{Got, Reserve, Span};
+use drbd_engine::activity_log::{Reserve, Span};
 use drbd_engine::config::Protocol;
 use drbd_engine::epoch::{BarrierStep, WriteOrdering};
 use drbd_engine::range::{Kind as RangeKind, Refusal};
@@ -13,7 +13,7 @@ use drbd_engine::state::{Change as Request, ConnState, DiskState};
 use drbd_engine::timer::Liveness;
 use drbd_engine::types::BlockId;
 
-use super::disk::Which;
+use super::disk::{LocalRef, MetaFailed, Which};
 use super::peer_request::{Kind, PeerRequest};
 use super::{acks, bitmap_exchange, handshake, resync, sender, Node};
 use crate::canary::Canary;
@@ -84,6 +84,7 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
         PING_TIMEOUT_NS,
         now_ns,
     )));
+    node.flags.flush_failed.set(false);
     let change = Request::conn(ConnState::WFReportParams);
     if node.change_connection(change, Node::SOFT).is_err() {
         return;
@@ -191,6 +192,11 @@ async fn receive_write(
     }
     if node.state().pdsk < DiskState::Inconsistent {
         remember_for_diskless_peer(node, &mut request).await;
+        if request.local.is_none() {
+            node.io_ended(&mut request, false);
+            node.done.borrow_mut().push_back(request);
+            return Ok(());
+        }
     }
     let content = Some(Content::Data(number));
     let sectors =
@@ -224,38 +230,46 @@ async fn claim(node: &Rc<Node>, request: &mut PeerRequest, kind: RangeKind) -> R
 }
 
 /// This node has the only copy: what is written is out of sync, and the activity log must know of
-/// it before.
+/// it before. Where it cannot, the write does without the disk, and fails.
 async fn remember_for_diskless_peer(node: &Rc<Node>, request: &mut PeerRequest) {
     let Blocks { sector, size_bytes } = request.blocks;
     request.flags.may_set_in_sync = false;
     let (Some(local), Some(span)) = (&request.local, Span::of(sector, size_bytes)) else {
         return;
     };
+    let held = hold_extents(node, local, span).await;
     local.set_out_of_sync(node, sector, size_bytes);
+    request.span = held.then_some((local.id, span));
+    if !held && !node.config.has(Canary::UnloggedWrite) {
+        request.local = None;
+    }
+}
+
+async fn hold_extents(node: &Rc<Node>, local: &LocalRef, span: Span) -> bool {
     loop {
         let kicks = node.kicks.get();
-        if local.activity_log.borrow_mut().try_get(span) == Got::Hot {
-            break;
-        }
         let answer = local.activity_log.borrow_mut().reserve(span);
-        if matches!(answer, Reserve::Hot | Reserve::AfterCommit) {
-            local.write_transaction(node).await;
-            break;
-        }
-        if !local.write_transaction(node).await {
-            // Extents are given back by requests that end.
-            node.sim.until(|| node.kicks.get() != kicks).await;
+        match answer {
+            Reserve::Hot => return true,
+            Reserve::TooLarge => return false,
+            Reserve::AfterCommit => return local.write_transaction(node).await.is_ok(),
+            Reserve::Wait(_) => match local.write_transaction(node).await {
+                Err(MetaFailed) => return false,
+                Ok(true) => {}
+                // Extents are given back by requests that end.
+                Ok(false) => node.sim.until(|| node.kicks.get() != kicks).await,
+            },
         }
     }
-    request.span = Some(span);
 }
 
 async fn receive_read(node: &Rc<Node>, id: BlockId, blocks: Blocks) -> Result<(), Dropped> {
-    if node.state().disk != DiskState::UpToDate {
+    let request = node.peer_request(Kind::Read, blocks, id);
+    if !node.serves_reads() || request.local.is_none() {
+        node.free_request(request);
         sender::refuse(node, Ack::NegativeRead, id, blocks).await;
         return Ok(());
     }
-    let request = node.peer_request(Kind::Read, blocks, id);
     node.start_peer_read(request);
     Ok(())
 }
@@ -313,7 +327,16 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
         return Err(Dropped);
     }
     if let Some(local) = node.local() {
-        local.flush_data(node).await;
+        if !local.flush_data(node).await {
+            node.flags.flush_failed.set(true);
+            node.flags.disk_unjudged.set(true);
+            node.flags.disk_failed.set(true);
+            node.sim.touch();
+        }
+    }
+    if node.flags.flush_failed.get() && !node.config.has(Canary::FailedFlushVouchedFor) {
+        node.tell(|| "what the peer wrote could not be flushed, dropping connection".into());
+        return Err(Dropped);
     }
     node.epochs.borrow_mut().settled();
     acks::send_barrier_acks(node).await;

@@ -56,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) is_over: bool,
     /// Whether the peer took part.
     pub(crate) remote: bool,
+    /// A deliberate bug: the blocks are marked out of sync when the disk is through.
+    pub(crate) marks_later: bool,
 }
 
 /// A request.
@@ -107,6 +109,8 @@ impl Node {
         let context = Context {
             suspended: self.state().is_suspended(),
             local_is_current: self.state().disk == DiskState::UpToDate,
+            peer_is_current: self.state().pdsk == DiskState::UpToDate
+                || self.config.has(Canary::TargetBelieved),
             mirrored_since_sent: self.mirror_generation.get() == generation,
         };
         let (new, todo) = apply(request.state(), event, context);
@@ -119,7 +123,15 @@ impl Node {
     fn carry_out(&self, request: &Request, new: RequestState, todo: Consequences) {
         let index = request.index;
         let forgets = self.config.has(Canary::LostConnectionForgotten);
-        if todo.has(Consequences::SET_OUT_OF_SYNC) && !forgets {
+        let is_late =
+            self.config.has(Canary::MarkedTooLate) && new.has(RequestState::LOCAL_PENDING);
+        let marks = todo.has(Consequences::SET_OUT_OF_SYNC);
+        if marks && is_late {
+            request.with(|parts| parts.marks_later = true);
+        }
+        let was_late = todo.has(Consequences::LOCAL_ENDED)
+            && request.with(|parts| parts.marks_later) == Some(true);
+        if (marks && !forgets && !is_late) || was_late {
             if let (Some(local), Some(blocks)) = (self.local(), request.blocks()) {
                 local.set_out_of_sync(self, blocks.sector, blocks.size_bytes);
             }

@@ -16,7 +16,7 @@ use drbd_engine::state::resync::{
     awaits_sync_uuid, finish as decide_finish, finishes_by_itself, start as decide_start,
     takes_sync_uuid, FinishUuids, Side,
 };
-use drbd_engine::state::{Change as Request, ConnState, DiskState};
+use drbd_engine::state::{Change as Request, ConnState};
 use drbd_engine::types::{BitNr, BlockId, Sector, BIT_SIZE};
 
 use super::disk::{uuid_set, uuids_of, Which};
@@ -213,7 +213,12 @@ pub(crate) async fn finish(node: &Rc<Node>) {
     let local = node.local();
     if let Some(local) = &local {
         // The generation must not say more than the disk holds.
-        local.flush_data(node).await;
+        if !local.flush_data(node).await {
+            node.resync.borrow_mut().done = false;
+            node.flags.disk_failed.set(true);
+            let _ = node.change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
+            return;
+        }
     }
     // Generation and state change together: who loses the peer in between must not be told that
     // both are equal.
@@ -331,7 +336,9 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
     local.sync(node).await;
     // The source forgets a block when it is written here. What a power cut takes back must be
     // remembered here; now all that the source said is out of sync has arrived.
-    local.write_bitmap(node, Which::Dirty).await;
+    if !local.write_bitmap(node, Which::Dirty).await {
+        return Err(Dropped);
+    }
     drop(local);
     start(node, Side::Target).await;
     Ok(())
@@ -339,7 +346,7 @@ pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), 
 
 /// The target asks for blocks: reads them. On the receiver, which waits while the range is in use.
 pub(crate) async fn receive_request(node: &Rc<Node>, blocks: Blocks) -> Result<(), Dropped> {
-    if node.state().disk != DiskState::UpToDate {
+    if !node.serves_reads() {
         sender::refuse(node, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
         return Ok(());
     }
@@ -361,6 +368,12 @@ pub(crate) async fn receive_request(node: &Rc<Node>, blocks: Blocks) -> Result<(
     }
     let mut request = node.peer_request(Kind::ResyncRead, blocks, BlockId::SYNCER);
     request.range = range;
+    if request.local.is_none() {
+        // It went while the range was in use.
+        node.free_request(request);
+        sender::refuse(node, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
+        return Ok(());
+    }
     node.start_peer_read(request);
     Ok(())
 }
@@ -426,13 +439,24 @@ fn forget_asked(node: &Rc<Node>, blocks: Blocks) {
 /// A resync write is on disk: settles the bitmap and acks it. On the asender.
 pub(crate) async fn finish_write(node: &Rc<Node>, request: PeerRequest) {
     let blocks = request.blocks;
-    if let Some(local) = &request.local {
-        local.set_in_sync(node, blocks.sector, blocks.size_bytes);
-    }
-    let packet = Packet::Ack(Ack::ResyncWrite, BlockId::SYNCER, blocks);
+    let ack = if request.ok {
+        if let Some(local) = node.local() {
+            local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+        }
+        Ack::ResyncWrite
+    } else {
+        node.resync.borrow_mut().fail(blocks.size_bytes);
+        Ack::Negative
+    };
+    let packet = Packet::Ack(ack, BlockId::SYNCER, blocks);
     node.send_meta(packet).await.ok();
     node.free_request(request);
     forget_asked(node, blocks);
+}
+
+/// Blocks that the target asked for could not be read here.
+pub(crate) fn could_not_read(node: &Rc<Node>, blocks: Blocks) {
+    node.resync.borrow_mut().fail(blocks.size_bytes);
 }
 
 /// An ack about resync blocks. On the asender.
@@ -474,23 +498,31 @@ pub(crate) fn connection_lost(node: &Rc<Node>) {
 
 /// All blocks are to be synced, in a direction that the admin chose. On the worker.
 pub(crate) async fn start_full_sync(node: &Rc<Node>, as_target: bool) {
-    set_all_and_write(node).await;
-    if as_target {
+    if !set_all_and_write(node).await {
+        let _ = node.change_state(Request::conn(ConnState::Connected), Node::HARD);
+    } else if as_target {
         let _ = node.change_state(Request::conn(ConnState::WFSyncUUID), Node::HARD);
     } else {
         start(node, Side::Source).await;
     }
 }
 
-/// Marks everything out of sync, on disk too.
-pub(crate) async fn set_all_and_write(node: &Rc<Node>) {
-    let Some(local) = node.local() else { return };
+/// Marks everything out of sync, on disk too; whether that worked.
+pub(crate) async fn set_all_and_write(node: &Rc<Node>) -> bool {
+    let Some(local) = node.local() else {
+        return false;
+    };
     local.change(|superblock| superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC));
-    local.sync(node).await;
+    if !local.sync(node).await {
+        return false;
+    }
     local.view(node).set_all();
-    local.write_bitmap(node, Which::All).await;
+    local.mark_dirty();
+    if !local.write_bitmap(node, Which::All).await {
+        return false;
+    }
     local.change(|superblock| superblock.flags = superblock.flags.without(MdFlags::FULL_SYNC));
-    local.sync(node).await;
+    local.sync(node).await
 }
 
 /// Whether packets of a resync may still come.

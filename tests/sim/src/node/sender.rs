@@ -11,7 +11,7 @@ use drbd_engine::types::BlockId;
 
 use super::peer_request::{Kind, PeerRequest};
 use super::request::Operation;
-use super::Node;
+use super::{resync, Node};
 use crate::canary::Canary;
 use crate::net::Socket;
 use crate::packet::{Ack, Packet, WriteFlags};
@@ -120,7 +120,15 @@ fn write_flags(node: &Node, state: RequestState) -> WriteFlags {
 pub(crate) async fn answer(node: &Rc<Node>, request: PeerRequest) {
     let blocks = request.blocks;
     let sectors = request.sectors.clone();
-    if request.kind == Kind::Read {
+    if !request.ok {
+        let ack = if request.kind == Kind::Read {
+            Ack::NegativeRead
+        } else {
+            resync::could_not_read(node, blocks);
+            Ack::NegativeResyncRead
+        };
+        refuse(node, ack, request.block_id, blocks).await;
+    } else if request.kind == Kind::Read {
         let packet = Packet::DataReply(request.block_id, blocks, sectors);
         node.send_data(packet).await.ok();
     } else {

@@ -125,9 +125,9 @@ impl Node {
     fn may_enter(&self) -> bool {
         let state = self.state();
         may_admit(&Admission {
-            copies: copies(state),
+            copies: self.copies(state),
             suspended: state.is_suspended(),
-            held_back: !state.role.is_primary(),
+            held_back: !state.role.is_primary() || self.gate.get() != 0,
             bitmap_io: false,
             protocol_version: 101,
             bios_in_progress: self.application_bios.get(),
@@ -289,6 +289,7 @@ impl Node {
             mirror_generation: self.mirror_generation.get(),
             is_over: false,
             remote: plan.remote,
+            marks_later: false,
         };
         self.request(index).begin(parts, start.state());
         self.oracle
@@ -310,25 +311,42 @@ impl Node {
             Operation::Read => {
                 let master = master.clone();
                 data.read(self.owner, sector.0, count, move |sectors| {
-                    master.read.replace(sectors);
-                    node.happens(index, Event::LocalOk);
+                    let found = sectors.map(|sectors| master.read.replace(sectors));
+                    node.local_ended(index, &master, found.is_some());
                 });
             }
             Operation::Write(number) => {
                 let content = Some(Content::Data(number));
                 let sectors = (sector.0..sector.0 + count).map(|at| (at, content.clone()));
-                data.write(self.owner, sectors.collect(), false, move || {
-                    node.happens(index, Event::LocalOk);
+                let master = master.clone();
+                data.write(self.owner, sectors.collect(), false, move |ok| {
+                    node.local_ended(index, &master, ok);
                 });
             }
-            Operation::Flush => data.flush(self.owner, move || {
-                node.happens(index, Event::LocalOk);
-            }),
+            Operation::Flush => {
+                let master = master.clone();
+                data.flush(self.owner, move |ok| {
+                    node.local_ended(index, &master, ok);
+                });
+            }
         }
     }
 
+    fn local_ended(self: &Rc<Self>, index: Index, master: &Rc<Master>, ok: bool) {
+        if !ok {
+            self.tell(|| format!("app #{} fails on the disk", master.number));
+            self.note_disk_error(master.operation == Operation::Read, master.blocks);
+        }
+        let event = if ok {
+            Event::LocalOk
+        } else {
+            Event::LocalFailed
+        };
+        self.happens(index, event);
+    }
+
     fn route(&self, bio: &Bio, state: State) -> Route<Plan> {
-        let copies = copies(state);
+        let copies = self.copies(state);
         let written = match bio.master.operation {
             Operation::Flush => route_flush(copies, OnNoData::IoError),
             Operation::Read => return self.route_read(bio, copies),
@@ -451,12 +469,13 @@ async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
         }
     }
     let written = local.write_transaction(node).await;
-    if written {
+    // Where there was nothing left to write somebody else has written it.
+    if written.is_ok() {
         for bio in waiting.iter_mut() {
             bio.after_commit = false;
         }
     }
-    written
+    written.unwrap_or(false)
 }
 
 fn serve_once(node: &Rc<Node>, waiting: &mut Vec<Bio>) -> bool {
@@ -486,13 +505,5 @@ fn part_of(plan: Plan, operation: Operation) -> Part {
         _ if !plan.remote => Part::None,
         Operation::Read => Part::Read,
         Operation::Write(_) => Part::Write,
-    }
-}
-
-pub(crate) fn copies(state: State) -> Copies {
-    Copies {
-        disk: state.disk,
-        peer_disk: state.pdsk,
-        conn: state.conn,
     }
 }

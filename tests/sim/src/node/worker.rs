@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::disk::LocalDisk;
-use super::{after, resync, sender, Node};
+use super::{after, disk_error, resync, sender, Node};
 use crate::sim::MS;
 
 /// How long the worker sleeps when nothing else has a deadline.
@@ -18,7 +18,8 @@ impl Node {
             || !self.deferred.connection.borrow().is_empty()
             || !self.answers.borrow().is_empty();
         let may_start = flags.start_source.get();
-        let chores = self.may_go_diskless() || may_start || flags.resync_done.get();
+        let chores =
+            self.has_disk_error() || self.may_go_diskless() || may_start || flags.resync_done.get();
         queued || chores || self.log.borrow_mut().next_to_send().is_some() || self.epoch_is_closed()
     }
 
@@ -73,6 +74,7 @@ async fn turn(node: &Rc<Node>) -> u64 {
         sender::answer(node, request).await;
     }
     sender::drain(node).await;
+    disk_error::look_after(node);
     if node.may_go_diskless() {
         after::go_diskless(node).await;
     }

@@ -103,8 +103,10 @@ pub enum Assessment {
     FinishResync,
     /// The peer is done with the verify: finish it.
     FinishVerify,
-    /// Nothing to do: the peer is done, but bits are still set here.
-    Ignore,
+    /// The peer is done, but bits are set here that it knows nothing of, as where this node could
+    /// not write a block itself: drop the connection, the next handshake begins with both bitmaps.
+    /// The C driver waits for an end that nobody will tell of.
+    BitsLeft,
     /// Go on, running the sync handshake first where it says so.
     Continue(Proposal),
 }
@@ -145,7 +147,7 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
             return if complete {
                 Assessment::FinishResync
             } else {
-                Assessment::Ignore
+                Assessment::BitsLeft
             };
         }
     }

@@ -35,11 +35,22 @@ pub struct DiskErrorActions {
     pub abort_local_io: bool,
 }
 
-/// Decides what an error of the backing device does while the disk is in state `disk`.
-pub fn on_disk_error(policy: OnIoError, error: DiskError, disk: DiskState) -> DiskErrorActions {
+/// Decides what an error of the backing device does while the disk is in state `disk` and the
+/// peer's in state `peer_disk`.
+///
+/// With `pass-on` the disk becomes Inconsistent where the peer has the data as well. Where it does
+/// not, this disk is the best there is: the C driver makes it Inconsistent all the same, and the
+/// next peer that connects, with whatever old data, is the source of a resync of it.
+pub fn on_disk_error(
+    policy: OnIoError,
+    error: DiskError,
+    disk: DiskState,
+    peer_disk: DiskState,
+) -> DiskErrorActions {
     let is_data = matches!(error, DiskError::Read | DiskError::Write);
     if policy == OnIoError::PassOn && is_data {
-        let new_disk = (disk > DiskState::Inconsistent).then_some(DiskState::Inconsistent);
+        let falls = disk > DiskState::Inconsistent && peer_disk == DiskState::UpToDate;
+        let new_disk = falls.then_some(DiskState::Inconsistent);
         return DiskErrorActions {
             new_disk,
             ..DiskErrorActions::default()
@@ -53,5 +64,25 @@ pub fn on_disk_error(policy: OnIoError, error: DiskError, disk: DiskState) -> Di
         was_io_error: true,
         was_read_error: error == DiskError::Read,
         abort_local_io: forced,
+    }
+}
+
+/// What a disk is good for between an error and the decision about it, which takes the worker a
+/// while.
+///
+/// The bitmap says which blocks it lacks: where the peer has them they are not read here. What
+/// ought to be noted in the metadata and cannot be must not be written where no other copy is
+/// current.
+pub fn unjudged(
+    disk: DiskState,
+    peer_disk: DiskState,
+    data_failed: bool,
+    metadata_failed: bool,
+) -> DiskState {
+    let is_lacking = data_failed && peer_disk == DiskState::UpToDate;
+    if is_lacking || metadata_failed {
+        disk.min(DiskState::Inconsistent)
+    } else {
+        disk
     }
 }

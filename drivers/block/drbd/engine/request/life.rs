@@ -64,6 +64,9 @@ impl RequestState {
 
     /// The local disk is not UpToDate, so what it holds vouches for no write.
     pub const LOCAL_STALE: Self = Self(1 << 26);
+    /// The peer's disk was not UpToDate when it answered: it was the target of a resync, and what
+    /// only it has is overwritten by the next one.
+    pub const NET_STALE: Self = Self(1 << 27);
 
     const EMPTY: Self = Self(0);
 
@@ -82,8 +85,13 @@ impl RequestState {
     ///
     /// A write that only an outdated disk has would be overwritten by the next resync.
     pub const fn is_ok(self) -> bool {
-        let on_stale_disk = self.is_data_write() && self.has(Self::LOCAL_STALE);
-        self.has(Self::NET_OK) || (self.has(Self::LOCAL_OK) && !on_stale_disk)
+        let remotely = self.has(Self::NET_OK) && !self.is_doubtful(Self::NET_STALE);
+        let locally = self.has(Self::LOCAL_OK) && !self.is_doubtful(Self::LOCAL_STALE);
+        remotely || locally
+    }
+
+    const fn is_doubtful(self, stale: Self) -> bool {
+        self.is_data_write() && self.has(stale)
     }
 
     /// Whether the peer does not have the data, and will not get it by this request.
@@ -213,6 +221,8 @@ pub struct Context {
     pub mirrored_since_sent: bool,
     /// The local disk is UpToDate. While it is the target of a resync, only the peer's copy counts.
     pub local_is_current: bool,
+    /// The peer's disk is UpToDate. While it is the target of a resync, only the local copy counts.
+    pub peer_is_current: bool,
 }
 
 /// What the caller of [`apply`] has to do, in the order of the constants; each is told to one
@@ -331,6 +341,9 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         return (old, Consequences::PROTOCOL_ERROR);
     };
     let mut new = judged.without(step.clear) | step.set;
+    if !old.has(RequestState::NET_OK) && new.has(RequestState::NET_OK) && !context.peer_is_current {
+        new = new | RequestState::NET_STALE;
+    }
     if context.suspended && !ends_suspension(event) && !old.has(RequestState::COMPLETED) {
         new = new | RequestState::COMPLETION_SUSPENDED;
     }

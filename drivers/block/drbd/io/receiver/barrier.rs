@@ -139,7 +139,11 @@ fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     if connection.flags.any(flag::FLUSH_FAILED) {
         // The C driver goes on without flushes, and says of writes that a power cut may take that
         // they are safe. Without its ack the peer remembers them as out of sync.
-        log!(Error, resource, "what the peer wrote could not be flushed, dropping connection");
+        log!(
+            Error,
+            resource,
+            "what the peer wrote could not be flushed, dropping connection"
+        );
         return Err(ConnectionError);
     }
     let before = connection.flags.clear(flag::FLUSH_UNSUPPORTED);

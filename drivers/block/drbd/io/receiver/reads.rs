@@ -57,10 +57,7 @@ impl Receiver {
     ) -> Result<(), ConnectionError> {
         let packet = self.decoded(BlockRequest::decode(payload))?;
         self.check(device, packet.sector, packet.size, RequestKind::Data)?;
-        let Some(local) = device
-            .local()
-            .filter(|_| device.serves_reads())
-        else {
+        let Some(local) = device.local().filter(|_| device.serves_reads()) else {
             log!(
                 Error,
                 device,

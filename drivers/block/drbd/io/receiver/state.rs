@@ -163,7 +163,9 @@ impl Receiver {
                     resync::finish(device);
                     Step::Done
                 }
-                Assessment::Ignore => Step::Done,
+                Assessment::BitsLeft => {
+                    return Err(self.refuse("the peer ends a resync that is not complete"));
+                }
                 Assessment::Continue(proposal) => self.follow(device, proposal)?,
             };
             if let Step::Done = step {

@@ -109,6 +109,8 @@ pub(crate) fn finish(device: &Arc<Device>) {
         if local.flush(&local.backing).is_err() {
             device.resync.lock().done = false;
             device.chore(chore::DISK_FAILED);
+            // Where the disk stays the resync begins anew; nobody would end this one.
+            resource.lose_connection(ConnState::NetworkFailure);
             return;
         }
     }

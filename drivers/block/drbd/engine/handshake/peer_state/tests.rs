@@ -136,7 +136,7 @@ fn a_target_that_is_done_ends_the_resync() {
         set_bits: 1,
         ..FACTS
     };
-    assert_eq!(assess(source, PAIR, &bits_left), Assessment::Ignore);
+    assert_eq!(assess(source, PAIR, &bits_left), Assessment::BitsLeft);
     let failed = PeerFacts {
         set_bits: 1,
         failed_bits: 1,

@@ -85,6 +85,7 @@ impl Run {
             suspended: false,
             mirrored_since_sent: true,
             local_is_current: true,
+            peer_is_current: true,
         };
         let (state, todo) = apply(self.state, event, context);
         assert!(

@@ -9,11 +9,13 @@ const USUAL: Context = Context {
     suspended: false,
     mirrored_since_sent: true,
     local_is_current: true,
+    peer_is_current: true,
 };
 const SUSPENDED: Context = Context {
     suspended: true,
     mirrored_since_sent: true,
     local_is_current: true,
+    peer_is_current: true,
 };
 const ACKED: Event = Event::WriteAcked { in_sync: false };
 const SYNCED: Event = Event::WriteAcked { in_sync: true };
@@ -359,4 +361,22 @@ fn a_write_that_only_a_disk_which_is_not_up_to_date_has_fails() {
     assert!(todo.has(Consequences::COMPLETE) && !lost.is_ok());
     let (synced, todo) = apply(state, Event::ConnectionLost, USUAL);
     assert!(todo.has(Consequences::COMPLETE) && synced.is_ok());
+}
+
+/// Seeds 14 and 258 of the simulator with failing disks.
+#[test]
+fn a_write_that_only_the_target_of_a_resync_has_fails() {
+    let source = Context {
+        peer_is_current: false,
+        ..USUAL
+    };
+    for (local, is_ok) in [(Event::LocalFailed, false), (Event::LocalOk, true)] {
+        let (state, _) = run(
+            mirrored(Protocol::C),
+            &[Event::SubmitterDone, Event::HandedOver],
+        );
+        let (state, _) = apply(state, ACKED, source);
+        let (ended, todo) = apply(state, local, source);
+        assert!(todo.has(Consequences::COMPLETE) && ended.is_ok() == is_ok);
+    }
 }

@@ -233,13 +233,19 @@ fn a_bio_waits_while_the_state_is_in_between() {
 
 #[test]
 fn disk_errors_follow_the_policy_and_metadata_always_detaches() {
-    use DiskState::{Failed, Inconsistent, UpToDate};
+    use DiskState::{DUnknown, Failed, Inconsistent, UpToDate};
+    let on_disk_error = |policy, error, disk| on_disk_error(policy, error, disk, UpToDate);
     let passed = on_disk_error(OnIoError::PassOn, DiskError::Read, UpToDate);
     let expected = DiskErrorActions {
         new_disk: Some(Inconsistent),
         ..DiskErrorActions::default()
     };
     assert_eq!(passed, expected);
+    for peer_disk in [DUnknown, Inconsistent] {
+        let best =
+            super::super::on_disk_error(OnIoError::PassOn, DiskError::Write, UpToDate, peer_disk);
+        assert_eq!(best, DiskErrorActions::default());
+    }
     let again = on_disk_error(OnIoError::PassOn, DiskError::Write, Inconsistent);
     assert_eq!(again, DiskErrorActions::default());
     let metadata = on_disk_error(OnIoError::PassOn, DiskError::Metadata, UpToDate);

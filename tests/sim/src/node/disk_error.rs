@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Errors of the disk, as `io/disk_error.rs` has them: noted where they happen, acted upon by the
+//! worker.
+
+use std::rc::Rc;
+
+use drbd_engine::request::{on_disk_error, unjudged, Copies, DiskError};
+use drbd_engine::state::{Change as Request, DiskState, State};
+
+use super::Node;
+use crate::canary::Canary;
+use crate::packet::Blocks;
+
+impl Node {
+    /// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk.
+    pub(crate) fn note_disk_error(&self, is_read: bool, blocks: Blocks) {
+        if let Some(local) = self.local() {
+            local.set_out_of_sync(self, blocks.sector, blocks.size_bytes);
+        }
+        if is_read {
+            self.flags.was_read_error.set(true);
+        }
+        self.flags.disk_unjudged.set(true);
+        self.flags.disk_failed.set(true);
+        self.sim.touch();
+    }
+
+    /// The copies of the data in a state; a disk that failed is not believed from then on.
+    pub(crate) fn copies(&self, state: State) -> Copies {
+        let is_doubtful =
+            self.flags.disk_unjudged.get() && !self.config.has(Canary::FailedDiskBelieved);
+        Copies {
+            disk: unjudged(
+                state.disk,
+                state.pdsk,
+                is_doubtful,
+                self.flags.metadata_unjudged.get(),
+            ),
+            peer_disk: state.pdsk,
+            conn: state.conn,
+        }
+    }
+
+    /// Whether the peer may read from the disk.
+    pub(crate) fn serves_reads(&self) -> bool {
+        self.copies(self.state()).disk == DiskState::UpToDate
+    }
+
+    /// Whether there is something to decide about the disk.
+    pub(crate) fn has_disk_error(&self) -> bool {
+        self.flags.disk_failed.get() || self.flags.metadata_failed.get()
+    }
+}
+
+/// Decides about a disk that failed. On the worker.
+pub(crate) fn look_after(node: &Rc<Node>) {
+    if node.flags.disk_failed.replace(false) {
+        let error = if node.flags.was_read_error.get() {
+            DiskError::Read
+        } else {
+            DiskError::Write
+        };
+        judge(node, error);
+    }
+    if node.flags.metadata_failed.replace(false) {
+        judge(node, DiskError::Metadata);
+    }
+}
+
+fn judge(node: &Rc<Node>, error: DiskError) {
+    if node.local.borrow().is_some() {
+        let state = node.state();
+        let actions = on_disk_error(node.config.on_io_error, error, state.disk, state.pdsk);
+        if let Some(disk) = actions.new_disk {
+            node.tell(|| format!("Local IO failed, disk goes {disk}"));
+            let _ = node.change_state(Request::disk(disk), Node::HARD);
+        }
+    }
+    node.flags.disk_unjudged.set(false);
+    node.flags.metadata_unjudged.set(false);
+}

@@ -329,7 +329,8 @@ impl Oracle {
             Operation::Write(number) => self.write_ended(node, master, number, bio, ended, now),
             Operation::Flush if ended.ok => {
                 self.counts.flushes += 1;
-                if bio.local {
+                // With a peer the failure of the own disk is none of the application's business.
+                if ended.local {
                     let flushed = |one: &Candidate| one.ended.is_some_and(|at| at <= bio.started);
                     self.views[node].settle(flushed);
                 }

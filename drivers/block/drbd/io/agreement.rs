@@ -79,7 +79,11 @@ impl Resource {
                 return self.change_state(device, change, how);
             }
             self.ask_peer(device.volume, Command::StateChangeRequest, change)?;
-            self.change_state(device, change, how)
+            self.change_state(device, change, how).inspect_err(|_| {
+                // The peer has made the change already: tell it how things are. What cannot be sent
+                // has cost the connection.
+                let _ = device.send_present_state();
+            })
         })
     }
 

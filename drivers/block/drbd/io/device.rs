@@ -99,6 +99,9 @@ pub(crate) mod flag {
     pub(crate) const DISK_UNJUDGED: u32 = 1 << 13;
     /// The metadata could not be written, and the worker has not judged that yet.
     pub(crate) const METADATA_UNJUDGED: u32 = 1 << 14;
+    /// A write failed on this disk since the resync began: what the target acks is not in sync for
+    /// sure.
+    pub(crate) const RESYNC_DOUBTED: u32 = 1 << 15;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

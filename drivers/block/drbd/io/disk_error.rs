@@ -56,7 +56,7 @@ pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_byt
     if is_read {
         device.flags.set(flag::WAS_READ_ERROR);
     }
-    device.flags.set(flag::DISK_UNJUDGED);
+    device.flags.set(flag::DISK_UNJUDGED | flag::RESYNC_DOUBTED);
     device.chore(chore::DISK_FAILED);
 }
 

@@ -213,6 +213,9 @@ pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck)
         }
     }
     match command {
+        // The blocks were read before the write that failed here: the ack says nothing about it.
+        Command::RsWriteAck | Command::WriteAck | Command::RecvAck
+            if device.flags.any(flag::RESYNC_DOUBTED) => {}
         Command::RsWriteAck | Command::WriteAck | Command::RecvAck => {
             if let Some(local) = device.local() {
                 local.bitmap.set_in_sync(ack.sector, ack.size);

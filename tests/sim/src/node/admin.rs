@@ -46,13 +46,14 @@ impl Node {
             Some(code) if code < Success::Done.code() => Err(StateError::RefusedByPeer),
             Some(_) => {
                 let changed = self.change_state(request, Flags::SOFT);
-                let lasts = |error| error != StateError::InTransientState;
-                let is_connected = self.state().conn >= ConnState::Connected;
-                if let Some(error) = changed.err().filter(|&error| is_connected && lasts(error)) {
-                    // The peer has made the change: the nodes disagree. What is only in transit the
-                    // module tries again, and the states that both send put it right.
-                    let mut oracle = self.oracle.borrow_mut();
-                    oracle.violation(format!("the peer consented, and then: {error}"));
+                if let Err(error) = changed {
+                    // The peer has made the change already: tell it how things are.
+                    self.send_state(self.state()).await;
+                    if self.state().conn > ConnState::Connected {
+                        // It ended the resync that this node goes on with.
+                        let mut oracle = self.oracle.borrow_mut();
+                        oracle.violation(format!("the peer consented, and then: {error}"));
+                    }
                 }
                 changed
             }

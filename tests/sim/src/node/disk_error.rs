@@ -22,6 +22,7 @@ impl Node {
             self.flags.was_read_error.set(true);
         }
         self.flags.disk_unjudged.set(true);
+        self.flags.resync_doubted.set(true);
         self.flags.disk_failed.set(true);
         self.sim.touch();
     }

@@ -132,6 +132,8 @@ pub struct NodeFlags {
     pub metadata_unjudged: Cell<bool>,
     /// The disk failed to read or to write data: the worker decides about it.
     pub disk_failed: Cell<bool>,
+    /// A write failed on this disk since the resync began.
+    pub resync_doubted: Cell<bool>,
     /// The disk failed to read.
     pub was_read_error: Cell<bool>,
     /// The metadata could not be written: the worker decides about the disk.

@@ -308,6 +308,7 @@ fn prepare(node: &Rc<Node>, side: Side, set_bits: u64) {
         let plan = Planner::new(shape, vec![Deferred::default(); DEFERRED_MAX]);
         node.plan.replace(Some(plan));
     }
+    node.flags.resync_doubted.set(false);
     let mut resync = node.resync.borrow_mut();
     resync.progress = Progress::start(now_ns, set_bits);
     resync.controller = Some(Controller::new(Pace::Auto { max_rate_kib: None }, now_ns));
@@ -462,6 +463,8 @@ pub(crate) fn could_not_read(node: &Rc<Node>, blocks: Blocks) {
 /// An ack about resync blocks. On the asender.
 pub(crate) fn receive_ack(node: &Rc<Node>, ack: Ack, blocks: Blocks) {
     match ack {
+        // The blocks were read before the write that failed here: the ack says nothing about it.
+        Ack::ResyncWrite | Ack::Write | Ack::Receive if node.flags.resync_doubted.get() => {}
         Ack::ResyncWrite | Ack::Write | Ack::Receive => {
             if let Some(local) = node.local() {
                 local.set_in_sync(node, blocks.sector, blocks.size_bytes);

@@ -465,7 +465,7 @@ impl World {
                 continue;
             }
             let discards = split && node.id == loser;
-            // A Primary that ran without a disk may have been promised other data than its disk has.
+            // A Primary without a disk may have been promised other data than its disk has.
             let clings = state.disk == DiskState::Diskless && round > 5;
             let demotes = (split || refused || clings) && node.is_primary();
             let together = state.conn == ConnState::Connected;

@@ -330,11 +330,11 @@ fn after_crash(facts: &Facts) -> Comparison {
 
 /// Whether `behind` may have written alone in a generation that `ahead` goes on from.
 ///
-/// `ahead` had all of that generation when it began its own. So `behind` has nothing to count, unless
-/// it was the source of a resync of which the two know different things: it never heard that its
-/// target was complete, or the target never heard that it began. A source that loses its target
-/// begins no generation, since the one it counts against is the target's; what it wrote alone shows
-/// in the bitmap only.
+/// `ahead` had all of that generation when it began its own. So `behind` has nothing to count,
+/// unless it was the source of a resync of which the two know different things: it never heard
+/// that its target was complete, or the target never heard that it began. A source that loses its
+/// target begins no generation, since the one it counts against is the target's; what it wrote
+/// alone shows in the bitmap only.
 const fn wrote_unnoticed(behind: &UuidSet, bits: u64) -> bool {
     behind.bitmap != 0 && bits != 0
 }

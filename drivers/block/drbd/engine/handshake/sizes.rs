@@ -213,9 +213,12 @@ fn with_disk(local: &Local, disk: &LocalDisk, theirs: &Sizes) -> Result<Receptio
     };
     let is_connecting = local.conn < ConnState::Connected;
     let size = candidates.size().ok_or(SizesError::Unknown)?;
+    // An admin may shrink a device that is in use, by a wish on either node; a disk may not.
+    let takes_from_user =
+        local.role == Role::Primary && known(theirs.disk).is_some_and(|peer| peer < local.device);
     if size < local.device
         && disk.state >= DiskState::Outdated
-        && (is_connecting || local.peer_disk == DiskState::Diskless)
+        && (is_connecting || local.peer_disk == DiskState::Diskless || takes_from_user)
     {
         return Err(SizesError::DiskTooSmall {
             size,
@@ -428,6 +431,13 @@ mod tests {
         };
         let reception = receive(&connected, &sizes(900, 0, 900)).unwrap();
         assert_eq!(reception.device, Device::Resize(Sector(900)));
+        let in_use = Local {
+            role: Role::Primary,
+            ..connected
+        };
+        assert_eq!(receive(&in_use, &sizes(900, 0, 900)), Err(error));
+        let wished = receive(&in_use, &sizes(1000, 900, 900)).unwrap();
+        assert_eq!(wished.device, Device::Resize(Sector(900)));
         let mut inconsistent = local();
         inconsistent.disk.as_mut().unwrap().state = DiskState::Inconsistent;
         let reception = receive(&inconsistent, &sizes(900, 0, 900)).unwrap();

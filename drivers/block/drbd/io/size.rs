@@ -228,8 +228,9 @@ fn max_bio_bytes(device: &Arc<Device>, local: Option<&LocalRef>) -> u32 {
     } else {
         stored
     };
-    if let Some(local) = local.filter(|_| peer > stored) {
-        local.change(device, |superblock| superblock.peer_max_bio_bytes = peer);
+    let known = peer.max(stored);
+    if let Some(local) = local.filter(|local| known != local.peer_max_bio_bytes()) {
+        local.change(device, |superblock| superblock.peer_max_bio_bytes = known);
     }
     let own = local.map_or(MAX_REQUEST_SIZE, |local| {
         local.backing.max_hw_sectors().saturating_mul(SECTOR_SIZE)

@@ -29,6 +29,7 @@ use drbd_sys::{
         AtomicBits32,
         AtomicBits64, //
     },
+    log::Limit,
     new_wait_queue,
     page,
     random,
@@ -164,6 +165,8 @@ pub(crate) struct Connection {
     protocol: AtomicBits32,
     /// A set of [`flag`].
     pub(crate) flags: AtomicBits32,
+    /// What is told of a peer whose requests are refused while it stays connected.
+    pub(crate) refusals: Limit,
     /// Requests in the order of submission. Publishing a state takes this lock, so requests are
     /// routed by the state they entered in.
     #[pin]
@@ -247,6 +250,7 @@ impl Connection {
                 features: AtomicBits32::new(0),
                 protocol: AtomicBits32::new(protocol_number(Protocol::C)),
                 flags: AtomicBits32::new(0),
+                refusals: Limit::new(),
                 log <- new_spinlock_irq!(log, "drbd_log"),
                 in_flight_sectors: AtomicBits64::new(0),
                 interruptible <- new_spinlock_irq!(Interruptible::default(), "drbd_sockets"),

@@ -170,13 +170,15 @@ impl Receiver {
             (Scope::Connection, _) => self.connection_packet(command, payload),
             (_, Some(device)) => self.volume_packet(command, &device, payload, rest),
             (Scope::Configuration, None) => {
-                log!(
-                    Warning,
-                    self.resource,
-                    "{} packet received for volume {}, which is not configured locally",
-                    command.name(),
-                    volume
-                );
+                if self.resource.connection.refusals.allows() {
+                    log!(
+                        Warning,
+                        self.resource,
+                        "{} packet received for volume {}, which is not configured locally",
+                        command.name(),
+                        volume
+                    );
+                }
                 Ok(())
             }
             (Scope::Volume, None) => {

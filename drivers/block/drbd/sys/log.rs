@@ -14,6 +14,11 @@ use kernel::{
     prelude::*, //
 };
 
+use crate::{
+    bits::AtomicBits64,
+    time::monotonic_ns, //
+};
+
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -38,6 +43,39 @@ impl Level {
             Self::Notice => c"\x015%pA",
             Self::Info => c"\x016%pA",
         }
+    }
+}
+
+/// Keeps lines that somebody else can cause from filling the log.
+pub struct Limit(AtomicBits64);
+
+impl Limit {
+    /// So many lines are told in a row.
+    const BURST: u64 = 10;
+    /// The next ones when so much time has begun.
+    const WINDOW_NS: u64 = 5_000_000_000;
+
+    /// A limit that nothing counts against yet.
+    pub const fn new() -> Self {
+        Self(AtomicBits64::new(0))
+    }
+
+    /// Whether one more line may be told now. Any context.
+    pub fn allows(&self) -> bool {
+        // The window in the upper half, the lines told in it in the lower one.
+        let window = (monotonic_ns() / Self::WINDOW_NS) << 32;
+        let told = |old: u64| match old.checked_sub(window) {
+            Some(told) if told >= Self::BURST => None,
+            Some(_) => Some(old.wrapping_add(1)),
+            None => Some(window | 1),
+        };
+        self.0.try_update(told).is_ok()
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -246,6 +246,9 @@ fn log_bad_barrier_ack(resource: &Resource, number: u32, set_size: u32, error: B
 /// P_STATE_CHG_REPLY and P_CONN_ST_CHG_REPLY: whoever asked waits.
 fn state_reply(resource: &Resource, payload: &[u8]) -> Result<(), ConnectionError> {
     let reply = StateReply::decode(payload).map_err(|error| malformed(resource, error))?;
+    if !resource.connection.flags.any(flag::CHANGE_PENDING) {
+        return Ok(());
+    }
     let answer = if reply.code >= Success::Done.code() {
         flag::CHANGE_ACCEPTED
     } else {
@@ -259,10 +262,7 @@ fn state_reply(resource: &Resource, payload: &[u8]) -> Result<(), ConnectionErro
         );
         flag::CHANGE_REFUSED
     };
-    let connection = &resource.connection;
-    if connection.flags.any(flag::CHANGE_PENDING) {
-        connection.flags.set(answer);
-    }
+    resource.connection.flags.set(answer);
     resource.waiters.wake_all();
     Ok(())
 }

@@ -58,11 +58,13 @@ impl Receiver {
         let packet = self.decoded(BlockRequest::decode(payload))?;
         self.check(device, packet.sector, packet.size, RequestKind::Data)?;
         let Some(local) = device.local().filter(|_| device.serves_reads()) else {
-            log!(
-                Error,
-                device,
-                "Can not satisfy peer's read request, no local data."
-            );
+            if self.resource.connection.refusals.allows() {
+                log!(
+                    Error,
+                    device,
+                    "Can not satisfy peer's read request, no local data."
+                );
+            }
             return self.refuse_read(device, Command::NegDReply, &packet);
         };
         let connection = &self.resource.connection;
@@ -233,7 +235,7 @@ impl Receiver {
             ConnState::WFBitMapT,
             ConnState::Behind,
         ];
-        if !expected.contains(&conn) {
+        if !expected.contains(&conn) && self.resource.connection.refusals.allows() {
             log!(
                 Error,
                 device,

@@ -316,7 +316,13 @@ impl Receiver {
             Err(error) => Err(error),
             Ok(_) if self.is_concurrent() => Err(StateError::ConcurrentStateChange),
             Ok(change) if is_of_connection(&change) => self.change_connection(change),
-            Ok(change) => self.resource.change_state(device, change, How::VERBOSE),
+            Ok(change) => {
+                let how = How {
+                    verbose: self.resource.connection.refusals.allows(),
+                    ..How::VERBOSE
+                };
+                self.resource.change_state(device, change, how)
+            }
         };
         self.reply(device, Command::StateChangeReply, result)?;
         if let Some(local) = device.local() {
@@ -358,7 +364,7 @@ impl Receiver {
             val: request.value.0,
         };
         let wanted = change.of_peer();
-        if wanted.is_err() {
+        if wanted.is_err() && self.resource.connection.refusals.allows() {
             log!(
                 Warning,
                 self.resource,
@@ -382,7 +388,7 @@ impl Receiver {
                 ignore_outdate_failure: true,
                 ..Flags::SOFT
             },
-            verbose: true,
+            verbose: self.resource.connection.refusals.allows(),
         };
         self.resource.change_connection(change, how)
     }

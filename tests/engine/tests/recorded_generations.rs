@@ -52,11 +52,26 @@ fn cases() -> impl Iterator<Item = Case<'static>> {
     })
 }
 
+/// Something to compare for the name of a UUID.
+fn uuid(name: &str) -> u64 {
+    let (base, bit) = match name.strip_suffix('+') {
+        Some(base) => (base, 1),
+        None => (name, 0),
+    };
+    let letter = base.bytes().next().unwrap();
+    if letter.is_ascii_digit() {
+        return base.parse().unwrap();
+    }
+    let resyncs: i64 = match &base[1..] {
+        "" => 0,
+        number => number.parse().unwrap(),
+    };
+    let plain = u64::from(letter - b'A' + 1) << 56 | 0x40_5a5a_5a5a_5a50;
+    plain.wrapping_add_signed(resyncs << 48) | bit
+}
+
 fn set(text: &str) -> UuidSet {
-    let uuids: Vec<_> = text
-        .split(':')
-        .map(|uuid| u64::from_str_radix(uuid, 16).unwrap())
-        .collect();
+    let uuids: Vec<_> = text.split(':').map(uuid).collect();
     UuidSet {
         current: uuids[0],
         bitmap: uuids[1],

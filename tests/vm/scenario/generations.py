@@ -8,6 +8,7 @@ kernel's log, by /proc/drbd, and by the disks after `down`.
 
 import random
 import re
+import string
 import struct
 import time
 import zlib
@@ -454,7 +455,44 @@ def _outcome(number: int, log: str, state, uuids: str) -> Outcome:
     return outcome
 
 
-# Records.
+# Records. A UUID's value says nothing, so a line names each by a letter: `B` is the second that it
+# mentions, `B1` the UUID of a resync that was made of it, and `+` the lowest bit.
+
+SET = re.compile(r"\b[0-9A-F]{16}(?::[0-9A-F]{16}){3}\b")
+NAMED_SET = re.compile(r"(?<=\t)[^\t:,]+(?::[^\t:, ]+){3}|(?<= )[^\t:, ]+(?::[^\t:, ]+){3}(?=,)")
+
+
+def short(line: str) -> str:
+    """The line with names for its UUIDs."""
+    known: list[int] = []
+
+    def name(text: str) -> str:
+        uuid, bit = int(text, 16) & ~1, int(text, 16) & 1
+        if uuid in (0, JUST_CREATED):
+            return str(uuid | bit)
+        for letter, base in zip(string.ascii_uppercase, known):
+            distance, rest = divmod(uuid - base, SYNC_UUID_OFFSET)
+            if not rest and abs(distance) < 8:
+                return f"{letter}{distance or ''}{'+' * bit}"
+        known.append(uuid)
+        return f"{string.ascii_uppercase[len(known) - 1]}{'+' * bit}"
+    return SET.sub(lambda found: ":".join(map(name, found[0].split(":"))), line)
+
+
+def _uuid(name: str) -> int:
+    """A number for a name."""
+    if name[0].isdigit():
+        return int(name)
+    letter, bit = name.rstrip("+"), name.endswith("+")
+    number = string.ascii_uppercase.index(letter[0]) + 1
+    return (number << 56 | 0x40_5A5A_5A5A_5A50) + int(letter[1:] or 0) * SYNC_UUID_OFFSET + bit
+
+
+def long(line: str) -> str:
+    """The line with numbers for its names."""
+    return NAMED_SET.sub(
+        lambda found: ":".join(f"{_uuid(name):016X}" for name in found[0].split(":")), line)
+
 
 Recorded = tuple[Case, tuple[Outcome, Outcome]]
 
@@ -465,7 +503,7 @@ def read(path) -> list[Recorded]:
     for line in path.read_text().splitlines():
         if line.startswith("#"):
             continue
-        columns = line.split("\t")[1:]
+        columns = long(line).split("\t")[1:]
         outcomes = []
         for compared, steps, end, uuids in (columns[5:9], columns[9:13]):
             outcomes.append(Outcome("" if compared == "-" else compared,

@@ -45,8 +45,7 @@ class Stage:
         if self.module == "ours" or self.tools == "ours":
             return self._play(path)
         # Nothing of ours takes part.
-        ground = Ground.get()
-        key = key_of(ground.kernel.key, root_key(), (HERE / "__init__.py").read_text(),
+        key = key_of(*Ground.of_lane().keys(), root_key(), (HERE / "__init__.py").read_text(),
                      path.read_text(), conf(), *DISKS)
 
         def make(directory: Path) -> None:

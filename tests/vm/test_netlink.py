@@ -88,7 +88,7 @@ def answers_of_the_c_driver(messages: list[bytes]) -> list[str]:
             (directory / "answers.json").write_text(json.dumps(send(theirs, messages)))
             lab.check()
 
-    key = key_of(Ground.get().kernel.key, root_key(), netlink_program().read_bytes().hex(),
+    key = key_of(*Ground.of_lane().keys(), root_key(), netlink_program().read_bytes().hex(),
                  repr(messages), inspect.getsource(messages_module), PREPARE)
     directory = ensure("netlink-answers", key, "the C driver's answers to malformed messages", make,
                        needed_mib=1, quick=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a guest boots: the cached base image plus a small archive of what a test adds to it."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ class Ground:
         if lane not in cls._known:
             cls._known[lane] = cls(lane)
         return cls._known[lane]
+
+    @classmethod
+    def of_lane(cls) -> "Ground":
+        """What guests run unless a test says otherwise; DRBD_LANE= chooses it."""
+        return cls.get(os.environ.get("DRBD_LANE") or "stock")
+
+    def keys(self) -> tuple[str, ...]:
+        """What the answers of a guest depend on besides its programs."""
+        return self.lane, self.kernel.key
 
     def our_module(self) -> Path:
         suffix = "" if self.lane == "stock" else f"-{self.lane}"

@@ -251,9 +251,9 @@ fn decided(facts: &DecisionFacts, comparison: &Comparison) -> Vec<String> {
     let mut decision = sync_decision(comparison, facts);
     let mut steps: Vec<_> = decision.steps.iter().filter_map(told).collect();
     if decision.outcome == Outcome::TryDemotion {
-        // Nobody has the device open.
+        // No role changes while the connection is being established (the flag STATE_SENT).
         let demoted = DecisionFacts {
-            demotion: Some(true),
+            demotion: Some(false),
             ..*facts
         };
         decision = sync_decision(comparison, &demoted);

@@ -151,10 +151,8 @@ impl Resource {
         let old = device.state();
         let context = self.context_of(device);
         let judged = change(old, wanted, how.flags, &context);
-        if let (Err(error), true) = (&judged, how.verbose) {
-            if *error != StateError::InTransientState {
-                log!(Error, device, "State change failed: {}", error.text());
-            }
+        if let Some(error) = judged.as_ref().err().filter(|error| how.tells(**error)) {
+            log!(Error, device, "State change failed: {}", error.text());
         }
         Ok(!how.flags.hard && needs_peer(old, judged?.new))
     }

@@ -221,6 +221,11 @@ impl How {
         flags: Flags::HARD,
         verbose: true,
     };
+
+    /// Whether a refusal is worth a line: a transition passes by itself.
+    pub(crate) fn tells(self, error: StateError) -> bool {
+        self.verbose && error != StateError::InTransientState
+    }
 }
 
 impl Resource {
@@ -282,7 +287,7 @@ impl Resource {
                 Ok(changed.success)
             }
             Err(error) => {
-                if how.verbose {
+                if how.tells(error) {
                     log!(Error, device, "State change failed: {}", error.text());
                 }
                 Err(error)
@@ -334,7 +339,7 @@ impl Resource {
                 self.store_all(&mut control, &changes, changed.cstate);
             }
             Ok(_) => {}
-            Err(error) if how.verbose => {
+            Err(error) if how.tells(error) => {
                 log!(Error, self, "State change failed: {}", error.text());
             }
             Err(_) => {}

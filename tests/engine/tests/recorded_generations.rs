@@ -184,6 +184,8 @@ fn decision_facts(case: &Case<'_>, node: usize, compared: &Facts) -> DecisionFac
     };
     let bits = |text: &str| text.split(',').nth(1).unwrap().parse().unwrap();
     let (mine, theirs) = own.compared.split_once(' ').unwrap();
+    // The wish ends with the first state that the peer tells.
+    let discards = |half| !case.late && input(half, 4) != 0;
     // The second node attaches while the first one has its disk already.
     let own_disk = match (case.late, node) {
         (true, 1) => DiskState::Negotiating,
@@ -207,8 +209,8 @@ fn decision_facts(case: &Case<'_>, node: usize, compared: &Facts) -> DecisionFac
         },
         always_asbp: own.net.contains("--always-asbp=yes"),
         rr_conflict: policy(own, "rr-conflict"),
-        discard_my_data: input(own, 4) != 0,
-        peer_discards_data: input(peer, 4) != 0,
+        discard_my_data: discards(own),
+        peer_discards_data: discards(peer),
         began_primary: compared.own.bitmap & 1 != 0,
         peer_began_primary: compared.peer.bitmap & 1 != 0,
         sent_bits: bits(mine),

@@ -23,7 +23,8 @@ use drbd_engine::{
         },
         Change,
         ConnState,
-        Flags, //
+        Flags,
+        State, //
     },
     types::Sector,
     wire::{
@@ -64,23 +65,39 @@ const DEFERRED_MAX: usize = 256;
 /// Starts a resync. May sleep.
 pub(crate) fn start(device: &Arc<Device>, side: Side) {
     let resource = &device.resource;
-    let state = device.state();
-    if Side::of(state.conn).is_some() || state.conn < ConnState::Connected {
+    let conn = device.state().conn;
+    if Side::of(conn).is_some() || conn < ConnState::Connected {
         return;
     }
     if !run_before_helper(device, side) {
         let _ = resource.change_connection(Change::conn(ConnState::Disconnecting), How::HARD);
         return;
     }
-    let Some(local) = device.local() else { return };
+    // The helper takes its time, and the peer tells its state whenever it changes. As long as this
+    // is the way to the resync, what was decided by an older state is decided anew.
+    loop {
+        let state = device.state();
+        if state.conn != conn || start_from(device, side, state) || device.state() == state {
+            return;
+        }
+    }
+}
+
+/// Starts a resync if the state is still `state`. Returns whether that is settled; otherwise it may
+/// have changed.
+fn start_from(device: &Arc<Device>, side: Side, state: State) -> bool {
+    let resource = &device.resource;
+    let Some(local) = device.local() else {
+        return true;
+    };
     let set_bits = local.bitmap.set_bits();
     let context = resource.context_of(device);
     let must_wait = order::must_wait(device);
-    let start = match decide_start(device.state(), side, must_wait, set_bits, &context) {
+    let start = match decide_start(state, side, must_wait, set_bits, &context) {
         Ok(start) => start,
         Err(error) => {
             log!(Error, device, "the resync does not start: {}", error.text());
-            return;
+            return true;
         }
     };
     prepare(device, side, set_bits);
@@ -97,7 +114,7 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
     if changed.is_err() {
         *device.plan.lock() = None;
         device.resync.lock().cancel();
-        return;
+        return false;
     }
     log!(
         Info,
@@ -109,7 +126,7 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
     );
     if start.send_sync_uuid && after::send_sync_uuid(device).is_err() {
         // What cannot be sent has cost the connection.
-        return;
+        return true;
     }
     order::reconsider(resource);
     device.chore(chore::RESYNC_TURN);
@@ -119,6 +136,7 @@ pub(crate) fn start(device: &Arc<Device>, side: Side) {
     if start.finish_at_once || set_bits == 0 && side == Side::Target {
         device.chore(chore::RESYNC_DONE);
     }
+    true
 }
 
 /// Before version 95 neither side hears of the other's end of a resync without blocks: a connection

@@ -127,6 +127,9 @@ impl Receiver {
         });
         let both = Change::disk(DiskState::UpToDate).with_pdsk(DiskState::UpToDate);
         let changed = self.resource.change_state(device, both, How::HARD);
+        // What was told before it got here says that this disk is Inconsistent, and may reach the
+        // peer only now.
+        let _ = device.send_present_state();
         log!(
             Info,
             device,

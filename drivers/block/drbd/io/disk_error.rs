@@ -67,9 +67,12 @@ pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
         drop(local);
         carry_out(device, policy, error);
     }
-    device
-        .flags
-        .clear(flag::DISK_UNJUDGED | flag::METADATA_UNJUDGED);
+    // Data and metadata fail apart: the other one may wait for its own judgement still.
+    device.flags.clear(match error {
+        DiskError::Read | DiskError::Write => flag::DISK_UNJUDGED,
+        DiskError::Metadata => flag::METADATA_UNJUDGED,
+        DiskError::ForcedDetach => flag::DISK_UNJUDGED | flag::METADATA_UNJUDGED,
+    });
 }
 
 fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {

@@ -78,6 +78,12 @@ fn judge(node: &Rc<Node>, error: DiskError) {
             let _ = node.change_state(Request::disk(disk), Node::HARD);
         }
     }
-    node.flags.disk_unjudged.set(false);
-    node.flags.metadata_unjudged.set(false);
+    match error {
+        DiskError::Read | DiskError::Write => node.flags.disk_unjudged.set(false),
+        DiskError::Metadata => node.flags.metadata_unjudged.set(false),
+        DiskError::ForcedDetach => {
+            node.flags.disk_unjudged.set(false);
+            node.flags.metadata_unjudged.set(false);
+        }
+    }
 }

@@ -215,10 +215,10 @@ impl Layout {
             return Err(MetaError::AreaSize(area));
         }
         let bitmap_sectors = bitmap_end.checked_sub(bitmap).ok_or(bitmap_error)?;
-        let usable = if placement.is_internal() {
+        let covered = if placement.is_internal() {
             first
         } else {
-            backing_sectors.min(bitmap_sectors.saturating_mul(DATA_PER_BITMAP_SECTOR))
+            bitmap_sectors.saturating_mul(DATA_PER_BITMAP_SECTOR)
         };
         Ok(Self {
             placement,
@@ -231,7 +231,7 @@ impl Layout {
             activity_log,
             bitmap,
             bitmap_sectors,
-            usable: usable.min(MAX_DATA_SECTORS),
+            usable: covered.min(backing_sectors).min(MAX_DATA_SECTORS),
             ring: offsets.ring,
         })
     }
@@ -574,6 +574,7 @@ mod tests {
                     prop_assert!(layout.sectors().contains(&layout.bitmap_page(last).unwrap().0));
                 }
                 prop_assert!(!placement.is_internal() || layout.usable().0 <= layout.bitmap().0);
+                prop_assert!(layout.usable().0 <= backing);
             }
         }
 

@@ -73,7 +73,7 @@ def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     return {"free": -change.pop("MemFree"), "kernel": sum(change.values()), **change}
 
 
-def test_twenty_rounds_leave_nothing_behind(nodes):
+def test_twenty_rounds_leave_nothing_behind(nodes, module_lab):
     t, shentar = nodes
     for _ in range(WARM_UP_ROUNDS):
         t.run(ROUND)
@@ -81,10 +81,43 @@ def test_twenty_rounds_leave_nothing_behind(nodes):
     for _ in range(ROUNDS):
         t.run(ROUND, timeout_s=180)
     nothing_is_left(t)
+    # There kmemleak looks for leaks, and the quarantine of what was freed fills.
+    may_grow = module_lab.lane == "debug"
     for node in nodes:
         growth = grown(before[node], memory(node))
-        assert growth["kernel"] <= KERNEL_SLACK_KIB, f"{node.name} {growth}"
-        assert growth["free"] <= FREE_SLACK_KIB, f"{node.name} {growth}"
+        assert may_grow or growth["kernel"] <= KERNEL_SLACK_KIB, f"{node.name} {growth}"
+        assert may_grow or growth["free"] <= FREE_SLACK_KIB, f"{node.name} {growth}"
+
+
+def test_both_nodes_take_leave_at_once(nodes):
+    """Each asks the other for its consent while it waits for the other's."""
+    t, shentar = nodes
+    t.run("modprobe drbd")
+    for _ in range(4):
+        t.up()
+        for node in nodes:
+            node.wait_synced()
+        leaves = [node.guest.spawn("drbdadm down r0") for node in nodes]
+        for leave in leaves:
+            result = leave.wait()
+            assert result.code == 0, result.out + result.err
+        shentar.up()
+    t.run("rmmod drbd")
+
+
+def test_only_one_of_two_that_want_it_at_once_is_primary(nodes):
+    t, shentar = nodes
+    t.run("modprobe drbd && drbdadm up r0")
+    for node in nodes:
+        node.wait_synced()
+    for _ in range(4):
+        wishes = [node.guest.spawn("drbdadm primary r0") for node in nodes]
+        codes = [wish.wait().code for wish in wishes]
+        assert sorted(code == 0 for code in codes) == [False, True], codes
+        primary = nodes[codes.index(0)]
+        primary.wait_state("ro:Primary/Secondary")
+        primary.secondary()
+    t.run("drbdadm down r0 && rmmod drbd")
 
 
 def test_a_module_in_use_is_not_unloaded(nodes):

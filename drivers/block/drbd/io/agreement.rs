@@ -65,8 +65,7 @@ impl Resource {
     ///
     /// # Errors
     ///
-    /// The rule that refuses it; [`StateError::RefusedByPeer`] where the peer does, or does not
-    /// answer.
+    /// The rule that refuses it; [`StateError::RefusedByPeer`] where the peer does.
     pub(crate) fn request_state(
         &self,
         device: &Arc<Device>,
@@ -158,6 +157,9 @@ impl Resource {
     }
 
     /// Asks, and waits for the answer. The caller holds the agreement.
+    ///
+    /// Without an answer, or where the peer has a change of its own under way, the state is another
+    /// one soon: [`StateError::InTransientState`].
     fn ask_peer(
         &self,
         volume: VolumeNr,
@@ -166,7 +168,7 @@ impl Resource {
     ) -> Result<(), StateError> {
         let connection = &self.connection;
         let attempt = connection.attempts.load();
-        let answers = flag::CHANGE_ACCEPTED | flag::CHANGE_REFUSED;
+        let answers = flag::CHANGE_ACCEPTED | flag::CHANGE_REFUSED | flag::CHANGE_CONCURRENT;
         connection.flags.clear(answers);
         connection.flags.set(flag::CHANGE_PENDING);
         let request = StateRequest {
@@ -184,6 +186,9 @@ impl Resource {
         if before & flag::CHANGE_ACCEPTED != 0 {
             return Ok(());
         }
+        if before & flag::CHANGE_REFUSED != 0 {
+            return Err(StateError::RefusedByPeer);
+        }
         if sent.is_ok() && !ended {
             log!(
                 Error,
@@ -192,7 +197,7 @@ impl Resource {
             );
             self.lose_connection(ConnState::Timeout);
         }
-        Err(StateError::RefusedByPeer)
+        Err(StateError::InTransientState)
     }
 
     /// How long the peer has for its answer: as long as for a write.

@@ -252,7 +252,8 @@ fn state_reply(resource: &Resource, payload: &[u8]) -> Result<(), ConnectionErro
     let answer = if reply.code >= Success::Done.code() {
         flag::CHANGE_ACCEPTED
     } else {
-        let text = StateError::from_code(reply.code).map_or("Unknown error", StateError::text);
+        let error = StateError::from_code(reply.code);
+        let text = error.map_or("Unknown error", StateError::text);
         log!(
             Error,
             resource,
@@ -260,7 +261,10 @@ fn state_reply(resource: &Resource, payload: &[u8]) -> Result<(), ConnectionErro
             text,
             reply.code
         );
-        flag::CHANGE_REFUSED
+        match error {
+            Some(StateError::ConcurrentStateChange) => flag::CHANGE_CONCURRENT,
+            _ => flag::CHANGE_REFUSED,
+        }
     };
     resource.connection.flags.set(answer);
     resource.waiters.wake_all();

@@ -148,14 +148,17 @@ impl Drive {
         let drive = self.clone();
         self.sim.after(owner, self.delay(durable), move || {
             let fails = drive.fails(drive.trouble.get().writes_permille);
-            let durable = durable && !fails;
-            if durable {
+            // Where the flush in front of it fails a write does not begin; else what it counts on
+            // is on stable storage, whatever becomes of the write itself.
+            let begins = !(durable && fails && drive.sim.one_in(2));
+            if durable && begins {
                 drive.settle(sequence);
             }
+            let durable = durable && !fails;
             let write = drive.in_flight.borrow_mut().remove(&sequence);
             let mut sectors = write.map(|write| write.sectors).unwrap_or_default();
             if fails {
-                sectors.retain(|_| drive.sim.one_in(2));
+                sectors.retain(|_| begins && drive.sim.one_in(2));
             }
             store(&mut drive.visible.borrow_mut(), &sectors);
             let completed = drive.next_sequence();

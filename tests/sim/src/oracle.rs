@@ -198,6 +198,9 @@ struct Bio {
     over: bool,
     /// A write that was told done though this node's disk does not have it.
     elsewhere: bool,
+    /// The peer lost its power since the write was sent there: what it acked before is as good as
+    /// lost there, though the ack may arrive only now.
+    peer_crashed: bool,
 }
 
 /// What was counted in a run.
@@ -363,7 +366,9 @@ impl Oracle {
         } else {
             self.views[node].fail(sectors(), number, now);
         }
-        if bio.remote && ended.acknowledged && self.protocol != Protocol::A {
+        if bio.remote && bio.peer_crashed {
+            self.views[1 - node].fail(sectors(), number, now);
+        } else if bio.remote && ended.acknowledged && self.protocol != Protocol::A {
             let apart = self.states[1 - node].conn < ConnState::Connected;
             self.views[1 - node].acknowledge(sectors(), number, now, apart);
         }
@@ -450,7 +455,11 @@ impl Oracle {
             let source = 1 - node;
             self.frozen[node] = Some((self.views[source].clone(), self.alone[source].clone()));
         }
-        if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
+        // A peer without a disk has nothing that could be read instead.
+        let meets_data = |state: State| {
+            state.conn >= ConnState::Connected && state.pdsk >= DiskState::Inconsistent
+        };
+        if !meets_data(old) && meets_data(new) {
             self.frozen[node] = None;
         }
         let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
@@ -515,8 +524,9 @@ impl Oracle {
         self.views[node].crash(now);
         let view = &self.views[node];
         self.alone[node].retain(|&number| view.is_durable(number));
-        for bio in self.bios.values_mut().filter(|bio| !bio.over) {
+        for bio in self.bios.values_mut() {
             bio.over = true;
+            bio.peer_crashed |= bio.reader != node;
         }
     }
 }

@@ -475,6 +475,10 @@ async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
             bio.after_commit = false;
         }
     }
+    if written.is_err() {
+        // The worker needs the metadata too, to let the disk go.
+        node.sim.pause().await;
+    }
     written.unwrap_or(false)
 }
 

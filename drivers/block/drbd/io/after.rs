@@ -94,6 +94,12 @@ fn after_volume(resource: &Arc<Resource>, after: &After) {
     };
     // A reference held across the effects would keep the disk from being let go.
     drop(local);
+    if after.resends {
+        // What cannot be sent has cost the connection.
+        let _ = device
+            .send_uuids(UuidFlags::default())
+            .and_then(|()| device.send_state(after.new));
+    }
     for effect in effects_after(after.old, after.new, &context).iter() {
         carry_out_deferred(resource, device, effect, after.old, after.new);
     }

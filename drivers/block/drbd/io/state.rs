@@ -203,6 +203,9 @@ pub(crate) struct How {
     pub(crate) flags: Flags,
     /// Whether a refusal is logged.
     pub(crate) verbose: bool,
+    /// Whether the peer is sent UUIDs and state, before anything else that follows from the change
+    /// and after what followed from those before it. A volume's change only.
+    pub(crate) resends: bool,
 }
 
 impl How {
@@ -210,16 +213,19 @@ impl How {
     pub(crate) const VERBOSE: Self = Self {
         flags: Flags::SOFT,
         verbose: true,
+        resends: false,
     };
     /// May be refused; the caller says what that means.
     pub(crate) const QUIET: Self = Self {
         flags: Flags::SOFT,
         verbose: false,
+        resends: false,
     };
     /// Tells what has happened.
     pub(crate) const HARD: Self = Self {
         flags: Flags::HARD,
         verbose: true,
+        resends: false,
     };
 
     /// Whether a refusal is worth a line: a transition passes by itself.
@@ -282,7 +288,9 @@ impl Resource {
                 }
                 if changed.success == Success::Done {
                     log_difference(device, Difference::of_volume(old, changed.new));
-                    self.store(&mut control, device, old, changed.new);
+                    self.store(&mut control, device, old, changed.new, how.resends);
+                } else if how.resends {
+                    self.defer(&mut control, device, old, old, true);
                 }
                 Ok(changed.success)
             }
@@ -385,6 +393,7 @@ impl Resource {
         let how = How {
             flags: Flags::HARD,
             verbose: false,
+            resends: false,
         };
         let is_final = why == ConnState::Disconnecting;
         let counts =
@@ -399,7 +408,7 @@ impl Resource {
         while let (Some(volume), Some(change)) = (control.volumes.get(index), changes.get(index)) {
             if change.old != change.new {
                 let device = volume.device.clone();
-                self.store(control, &device, change.old, change.new);
+                self.store(control, &device, change.old, change.new, false);
             }
             index = index.saturating_add(1);
         }
@@ -423,7 +432,14 @@ impl Resource {
     }
 
     /// Stores one volume's new state and does what cannot wait.
-    fn store(&self, control: &mut Control, device: &Arc<Device>, old: State, new: State) {
+    fn store(
+        &self,
+        control: &mut Control,
+        device: &Arc<Device>,
+        old: State,
+        new: State,
+        resends: bool,
+    ) {
         if holds_writes(old, new) {
             // Before the first of them can be routed by the new state.
             device.hold_writes();
@@ -436,7 +452,7 @@ impl Resource {
                 && !Arc::ptr_eq(&volume.device, device)
         });
         for effect in effects_now(old, new, another_reports).iter() {
-            self.carry_out(control, device, effect, old, new);
+            self.carry_out(control, device, effect, old, new, resends);
         }
         // It says so when there is nothing left to tell the peer.
         self.chore(chore::AFTER_STATE);
@@ -466,6 +482,7 @@ impl Resource {
         effect: Immediate,
         old: State,
         new: State,
+        resends: bool,
     ) {
         match effect {
             Immediate::ClearResyncDone => device.resync.lock().clear_done(),
@@ -526,17 +543,25 @@ impl Resource {
                     local.stamp_attached();
                 }
             }
-            Immediate::QueueDeferred => self.defer(control, device, old, new),
+            Immediate::QueueDeferred => self.defer(control, device, old, new, resends),
         }
     }
 
-    fn defer(&self, control: &mut Control, device: &Arc<Device>, old: State, new: State) {
+    fn defer(
+        &self,
+        control: &mut Control,
+        device: &Arc<Device>,
+        old: State,
+        new: State,
+        resends: bool,
+    ) {
         let holds_writes = holds_writes(old, new);
         let after = After {
             device: device.clone(),
             old,
             new,
             holds_writes,
+            resends,
         };
         if control.after.push(after, GFP_KERNEL).is_err() {
             if holds_writes {

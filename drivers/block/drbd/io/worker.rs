@@ -127,6 +127,8 @@ pub(crate) struct After {
     pub(crate) new: State,
     /// New writes wait until the effects are carried out.
     pub(crate) holds_writes: bool,
+    /// The peer is to be sent UUIDs and state first.
+    pub(crate) resends: bool,
 }
 
 /// A change of the connection's state whose deferred effects are due.

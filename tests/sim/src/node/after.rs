@@ -22,6 +22,10 @@ pub(crate) async fn carry_out(node: &Rc<Node>) {
             return;
         }
         for change in volumes {
+            if change.resends {
+                node.send_uuids(0).await;
+                node.send_state(change.new).await;
+            }
             after_volume(node, change.old, change.new).await;
             if change.holds_writes {
                 node.generation_begun();

@@ -125,13 +125,10 @@ async fn apply(node: &Rc<Node>, conclusion: Conclusion) -> Result<(), Dropped> {
     } else {
         Flags::SOFT
     };
-    if node.change_state(conclusion.change, flags).is_err() {
+    let changed = node.make_change(conclusion.change, flags, conclusion.resend);
+    if changed.is_err() {
         let _ = node.change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
         return Err(Dropped);
-    }
-    if conclusion.resend {
-        node.send_uuids(0).await;
-        node.send_state(node.state()).await;
     }
     node.flags.consider_resync.set(false);
     node.flags.discard_my_data.set(false);

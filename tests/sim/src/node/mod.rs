@@ -151,6 +151,8 @@ pub struct Change<T> {
     pub new: T,
     /// Whether writes wait until its effects are carried out.
     pub holds_writes: bool,
+    /// The peer is to be sent UUIDs and state first.
+    pub resends: bool,
 }
 
 /// The changes that wait for the worker.

@@ -57,10 +57,21 @@ impl Node {
         flags: Flags,
         condition: impl FnOnce(State) -> bool,
     ) -> Result<Success, StateError> {
-        let old = self.state();
-        if !condition(old) {
+        if !condition(self.state()) {
             return Err(StateError::InTransientState);
         }
+        self.make_change(request, flags, false)
+    }
+
+    /// Changes the state of the volume; with `resends` the peer is sent UUIDs and state before
+    /// anything else that follows from it, and after what followed from the changes before.
+    pub(crate) fn make_change(
+        self: &Rc<Self>,
+        request: Request,
+        flags: Flags,
+        resends: bool,
+    ) -> Result<Success, StateError> {
+        let old = self.state();
         let changed = state::change(old, request, flags, &self.context());
         let changed = match changed {
             Ok(changed) => changed,
@@ -70,7 +81,9 @@ impl Node {
             }
         };
         if changed.success == Success::Done {
-            self.store(old, changed.new);
+            self.store(old, changed.new, resends);
+        } else if resends {
+            self.defer(old, old, true);
         }
         Ok(changed.success)
     }
@@ -92,7 +105,7 @@ impl Node {
         let old = self.conn.replace(changed.cstate);
         let [volume] = volumes;
         if volume.old != volume.new {
-            self.store(volume.old, volume.new);
+            self.store(volume.old, volume.new, false);
         }
         let new = changed.cstate;
         if old != new {
@@ -106,23 +119,24 @@ impl Node {
                 old,
                 new,
                 holds_writes: false,
+                resends: false,
             });
         }
         self.sim.touch();
         Ok(changed.success)
     }
 
-    fn store(self: &Rc<Self>, old: State, new: State) {
+    fn store(self: &Rc<Self>, old: State, new: State, resends: bool) {
         self.tell(|| format!("state {}", state::Difference::of_volume(old, new)));
         self.state.set(new);
         self.retry_delayed();
         for effect in effects_now(old, new, false).iter() {
-            self.carry_out_now(effect, old, new);
+            self.carry_out_now(effect, old, new, resends);
         }
         self.oracle.borrow_mut().state_changed(self.id, old, new);
     }
 
-    fn carry_out_now(self: &Rc<Self>, effect: Immediate, old: State, new: State) {
+    fn carry_out_now(self: &Rc<Self>, effect: Immediate, old: State, new: State, resends: bool) {
         match effect {
             Immediate::ClearResyncDone => self.resync.borrow_mut().clear_done(),
             Immediate::CloseEpoch => {
@@ -145,7 +159,7 @@ impl Node {
             Immediate::TrustBitmap => self.flags.bitmap_distrusted.set(false),
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
             Immediate::StopReceiver | Immediate::RestartReceiver => self.interrupt(),
-            Immediate::QueueDeferred => self.defer(old, new),
+            Immediate::QueueDeferred => self.defer(old, new, resends),
             // Waiters look whenever anything changes; the rest is about pauses, verify and the log.
             _ => {}
         }
@@ -153,7 +167,7 @@ impl Node {
 
     /// Leaves the rest to the worker. What is written alone must belong to a generation of its own,
     /// so writes wait for that.
-    fn defer(&self, old: State, new: State) {
+    fn defer(&self, old: State, new: State, resends: bool) {
         let holds_writes = holds_writes(old, new);
         if holds_writes {
             self.flags
@@ -164,6 +178,7 @@ impl Node {
             old,
             new,
             holds_writes,
+            resends,
         });
     }
 

@@ -262,7 +262,8 @@ pub struct Conclusion {
     pub hard: bool,
     /// The peer has not decided to resync yet, or does not know that its disk is refused and would
     /// stay Negotiating: send UUIDs and state again after the change, so that it comes to the same
-    /// decision.
+    /// decision. In their turn: states that the worker has yet to send are older, and would undo
+    /// what this one tells.
     pub resend: bool,
 }
 

@@ -32,7 +32,6 @@ use drbd_engine::{
         StateReply,
         StateRequest,
         StateWord,
-        UuidFlags,
         Uuids, //
     },
 };
@@ -253,6 +252,7 @@ impl Receiver {
                 Flags::SOFT
             },
             verbose: true,
+            resends: conclusion.resend,
         };
         let mut is_same = true;
         let changed = self
@@ -266,12 +266,6 @@ impl Receiver {
         }
         if changed.is_err() {
             return Err(self.disconnect());
-        }
-        if conclusion.resend {
-            // What cannot be sent has cost the connection.
-            let _ = device
-                .send_uuids(UuidFlags::default())
-                .and_then(|()| device.send_present_state());
         }
         device
             .flags
@@ -392,6 +386,7 @@ impl Receiver {
                 ..Flags::SOFT
             },
             verbose: self.resource.connection.refusals.allows(),
+            resends: false,
         };
         self.resource.change_connection(change, how)
     }

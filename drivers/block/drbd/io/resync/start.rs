@@ -108,6 +108,7 @@ fn start_from(device: &Arc<Device>, side: Side, state: State) -> bool {
         How {
             flags: Flags::SOFT,
             verbose: true,
+            resends: false,
         },
         |now| now == state,
     );

@@ -471,16 +471,23 @@ impl World {
             let together = state.conn == ConnState::Connected;
             let forces = hopeless && node.id != loser && (together || round > 10);
             let unrelated = node.flags.unrelated.get() && stand_alone;
+            // Blocks could not be read or written; who had such errors passed on tries again.
+            let tries_again = self.config.on_io_error == OnIoError::PassOn
+                && together
+                && state.disk == DiskState::UpToDate
+                && state.pdsk == DiskState::Inconsistent;
             // One of them: who gives up both has no data left.
             let starts_over = unrelated && node.id == *self.starts_over.get_or_insert(loser);
             let diskless = state.disk == DiskState::Diskless;
-            self.report.decisions += u64::from(discards || starts_over) + u64::from(forces);
+            self.report.decisions +=
+                u64::from(discards || starts_over) + u64::from(forces) + u64::from(tries_again);
             busy.set(true);
             self.sim.spawn(node.owner, async move {
                 if demotes {
                     let _ = node.demote().await;
                 }
-                if (discards || (split && diskless)) && !stand_alone {
+                let leaves = discards || (split && diskless) || tries_again;
+                if leaves && !stand_alone {
                     let _ = node.disconnect().await;
                 }
                 if starts_over {

@@ -144,12 +144,16 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
             peer_disk = DiskState::Inconsistent;
         } else if own.conn >= C::SyncSource && peer.conn == C::Connected {
             let complete = facts.set_bits <= facts.failed_bits;
-            return if complete {
-                Assessment::FinishResync
-            } else {
-                Assessment::BitsLeft
-            };
+            return end_of_resync(complete);
         }
+    }
+    // The C driver does not hear of an end with failed blocks, and remains the source.
+    let failed = matches!(own.conn, C::SyncSource | C::PausedSyncS)
+        && peer.conn == C::Connected
+        && peer_disk == DiskState::Inconsistent;
+    if failed {
+        let known = facts.failed_bits != 0 && facts.set_bits <= facts.failed_bits;
+        return end_of_resync(known);
     }
     if own.conn == C::VerifyT && now_up_to_date && peer.conn == C::Connected {
         return Assessment::FinishVerify;
@@ -172,6 +176,15 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
         needs_handshake,
         refuses_peer_disk: false,
     })
+}
+
+/// The target has ended the resync; whether that is all that can be done here too.
+const fn end_of_resync(complete: bool) -> Assessment {
+    if complete {
+        Assessment::FinishResync
+    } else {
+        Assessment::BitsLeft
+    }
 }
 
 /// The peer's disk behind Negotiating, told by its UUID flags; `None` if it has not sent them.

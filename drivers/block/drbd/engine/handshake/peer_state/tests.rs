@@ -143,6 +143,13 @@ fn a_target_that_is_done_ends_the_resync() {
         ..FACTS
     };
     assert_eq!(assess(source, PAIR, &failed), Assessment::FinishResync);
+    let gave_up = State {
+        disk: D::Inconsistent,
+        ..PAIR
+    };
+    assert_eq!(assess(source, gave_up, &failed), Assessment::FinishResync);
+    // Blocks of which nothing is known here failed there: the next handshake finds out.
+    assert_eq!(assess(source, gave_up, &FACTS), Assessment::BitsLeft);
 }
 
 #[test]

@@ -14,13 +14,14 @@ use super::word::State;
 /// All rules are asked and the last one that the step breaks is the answer: that order is what the
 /// tools and the peer see.
 pub fn soft_transition(old: State, new: State, context: &Context) -> Result<(), StateError> {
-    let rules: [Result<(), StateError>; 6] = [
+    let rules: [Result<(), StateError>; 7] = [
         starts_one_resync_at_a_time(old, new),
         leaves_a_usable_state(old, new),
         is_not_in_transit(old, new, context),
         verifies_over_a_connection(old, new),
         resyncs_over_a_connection(old, new),
         outdates_a_present_peer(old, new),
+        leaves_the_peer_its_data(old, new),
     ];
     rules
         .into_iter()
@@ -126,6 +127,14 @@ fn outdates_a_present_peer(old: State, new: State) -> Result<(), StateError> {
         && old.conn < ConnState::Connected
         && old.pdsk > DiskState::Outdated;
     refuse_if(outdates_absent, StateError::OutdateWithoutConnection)
+}
+
+/// The peer, which is Primary, asks whether it may detach the disk that has the data. It asks
+/// itself too, but meanwhile this node may have given up its own.
+fn leaves_the_peer_its_data(old: State, new: State) -> Result<(), StateError> {
+    let takes_data = old.pdsk == DiskState::UpToDate && new.pdsk == DiskState::Failed;
+    let is_left_without = new.peer.is_primary() && new.disk <= DiskState::Inconsistent;
+    refuse_if(takes_data && is_left_without, StateError::NoUpToDateDisk)
 }
 
 /// Whether any change, hard ones too, may go from `old` to `new`.

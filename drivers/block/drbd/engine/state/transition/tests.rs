@@ -208,3 +208,24 @@ fn a_disk_that_is_not_there_cannot_fail() {
     assert_eq!(hard_transition(diskless, failed), Err(E::IsDiskless));
     assert_eq!(hard_transition(PAIR, failed), Ok(()));
 }
+
+#[test]
+fn a_primary_peer_keeps_the_disk_that_alone_has_the_data() {
+    let old = State {
+        conn: C::StartingSyncT,
+        peer: Role::Primary,
+        disk: D::Inconsistent,
+        ..PAIR
+    };
+    let detached = State {
+        conn: C::Connected,
+        pdsk: D::Failed,
+        ..old
+    };
+    assert_eq!(soft(old, detached), Err(E::NoUpToDateDisk));
+    let good = State {
+        disk: D::UpToDate,
+        ..detached
+    };
+    assert_eq!(soft(PAIR, good), Ok(()));
+}

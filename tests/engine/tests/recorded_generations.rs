@@ -101,7 +101,7 @@ fn comparison<'a>(own: &Half<'a>, peer: &Half<'_>) -> Option<(Facts, &'a str)> {
         has_write_same: true,
         resolves_conflicts: false,
         // The C driver decides without.
-        sent_bits: 0,
+        own_bits: 0,
         peer_bits: 0,
     };
     Some((facts, verdict))

@@ -149,7 +149,7 @@ fn state(input: &mut Input<'_>, own: State, version: Version) {
             peer_is_primary: peer_primary,
             has_write_same: wsame,
             resolves_conflicts: resolves,
-            sent_bits: own.bits_set,
+            own_bits: own.bits_set,
             peer_bits: other.bits_set,
         })
     };

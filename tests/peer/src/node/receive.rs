@@ -236,7 +236,7 @@ impl Node {
                 .as_ref()
                 .is_some_and(|link| link.resolves_conflicts),
             // The C driver decides without.
-            sent_bits: 0,
+            own_bits: 0,
             peer_bits: 0,
         });
         let mut verdict = comparison.verdict.code();

@@ -174,7 +174,7 @@ async fn shake_hands(node: &Rc<Node>, proposal: Proposal) -> Result<ConnState, (
         peer_is_primary: proposal.peer.role.is_primary(),
         has_write_same: true,
         resolves_conflicts: resolves,
-        sent_bits: node.sent_bits.get(),
+        own_bits: node.sent_bits.get().max(local.set_bits(node)),
         peer_bits: peer.bits,
     });
     node.tell(|| format!("self {own} bits:{}", local.set_bits(node)));

@@ -188,8 +188,9 @@ pub struct Facts {
     pub has_write_same: bool,
     /// This node is the one that decides ties (flag RESOLVE_CONFLICTS).
     pub resolves_conflicts: bool,
-    /// The number of set bits that was last sent to the peer.
-    pub sent_bits: u64,
+    /// The number of set bits now, or that was last sent to the peer, whichever is more. A peer
+    /// without a disk may have written here since; it is told when it attaches one.
+    pub own_bits: u64,
     /// The number of set bits that the peer sent.
     pub peer_bits: u64,
 }
@@ -345,7 +346,7 @@ const fn wrote_unnoticed(behind: &UuidSet, bits: u64) -> bool {
 fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
     let apv = facts.apv;
     if own.current == peer.bitmap {
-        let comparison = if wrote_unnoticed(own, facts.sent_bits) {
+        let comparison = if wrote_unnoticed(own, facts.own_bits) {
             Comparison::by(49, Verdict::SPLIT_BRAIN)
         } else {
             Comparison::by(50, Verdict::TARGET)

@@ -108,7 +108,7 @@ impl<'a> Handshake<'a> {
             peer_is_primary: self.proposal.peer.role.is_primary(),
             has_write_same: connection.features().contains(Features::WRITE_SAME),
             resolves_conflicts: connection.flags.any(connection_flag::RESOLVE_CONFLICTS),
-            sent_bits,
+            own_bits: sent_bits.max(local.bitmap.set_bits()),
             peer_bits: peer.bits_set,
         })
     }

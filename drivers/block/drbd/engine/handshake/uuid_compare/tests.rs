@@ -110,7 +110,7 @@ fn rule_49_and_69_a_source_that_wrote_alone_is_a_split_brain() {
     for ahead in [uuids(E, A, B, C), uuids(E, A, C, D)] {
         let behind = uuids(A, B, C, D);
         let written = Facts {
-            sent_bits: 1,
+            own_bits: 1,
             ..facts(behind, ahead)
         };
         expect(&written, 49, Verdict::SPLIT_BRAIN);
@@ -371,8 +371,8 @@ fn mirrored(facts: &Facts) -> Facts {
         is_primary: facts.peer_is_primary,
         peer_is_primary: facts.is_primary,
         resolves_conflicts: !facts.resolves_conflicts,
-        sent_bits: facts.peer_bits,
-        peer_bits: facts.sent_bits,
+        own_bits: facts.peer_bits,
+        peer_bits: facts.own_bits,
         ..*facts
     }
 }

@@ -26,7 +26,11 @@ def arguments() -> argparse.Namespace:
                         + ", ".join(row.name for row in ROWS))
     parser.add_argument("--runs", type=int, default=5, help="pairs of runs of each row")
     parser.add_argument("--counts", action="store_true",
-                        help="count switches and calls for each write instead")
+                        help="count instructions, switches and calls for each write instead")
+    parser.add_argument("--profile", action="store_true",
+                        help="with the counts, the functions that most instructions are of")
+    parser.add_argument("--drivers", default=" ".join(DRIVERS), help="count on these only")
+    parser.add_argument("--depths", default="1 32", help="count at these only")
     return parser.parse_args()
 
 
@@ -75,14 +79,13 @@ def main() -> int:
     screen = sys.stdout
     with open(OUT / "log.txt", "w", buffering=1) as log, contextlib.redirect_stdout(log), \
             contextlib.ExitStack() as stack:
-        pairs = {}
-        for driver in DRIVERS:
-            pairs[driver] = Pair(driver)
-            stack.callback(pairs[driver].close)
-        if options.counts:
+        if options.counts or options.profile:
             import counts
-            counts.report(pairs, lambda text: print(text, file=screen, flush=True))
+            depths = [int(depth) for depth in options.depths.split()]
+            counts.report(options.drivers.split(), depths, options.profile,
+                          lambda text: print(text, file=screen, flush=True))
             return 0
+        pairs = {driver: stack.enter_context(Pair(driver)) for driver in DRIVERS}
         with pairs["c"].running():
             kernel = pairs["c"].primary.run("uname -rv").out.strip()
         facts = {"date": datetime.date.today().isoformat(), "kernel": kernel,

@@ -1,86 +1,164 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where the time goes: switches, wake-ups, calls and packets for each write, on both nodes.
+"""Where the time goes: instructions, switches, wake-ups, calls and packets for each write, on both
+nodes.
 
 Counts say more than clocks on a machine that others use: they do not depend on its load.
 """
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable
 
-from machines import DEVICE, SEED, Pair
+from instructions import Executed, build_plugin
+from machines import CHECKOUT, DEVICE, SEED, Pair
 
 WRITES = 1500
+ROLES = ("primary", "secondary")
+_PROFILE_LINES = 40
 _TRACING = "/sys/kernel/tracing"
 # Functions of the kernel whose calls are counted: label, and the names it had over time.
 _PROBES = {
     "sendmsg": ("tcp_sendmsg",),
     "recvmsg": ("tcp_recvmsg",),
     "wake-ups": ("try_to_wake_up",),
-    "lists of pages": ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof"),
-    "slab objects": ("kmem_cache_alloc_noprof",),
+    "allocations of pages": ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof"),
+    "allocations of objects": ("kmem_cache_alloc_noprof",),
     "bios": ("submit_bio_noacct",),
     "mutex waits": ("__mutex_lock_slowpath", "__mutex_lock"),
+    "calls of the device": ("vp_notify",),
 }
 _SET_UP = "mount -t tracefs none {0} 2>/dev/null; cd {0} && " + " && ".join(
     "{{ " + " || ".join(f"echo p:bench/{label.replace(' ', '_').replace('-', '_')} {name} "
                         ">> kprobe_events" for name in names) + " || true; }}"
     for label, names in _PROBES.items()) + "; echo 16 > buffer_size_kb"
+_LABELS = {label.replace(" ", "_").replace("-", "_"): label for label in _PROBES}
 
 
 def _probe_hits(text: str) -> dict[str, int]:
     return {name: int(hits) for name, hits in re.findall(r"^\s*(\w+)\s+(\d+)\s+\d+$", text, re.M)}
 
 
-def _snapshot(guest) -> dict[str, int]:
-    text = guest.run("cat /proc/stat; grep ^Tcp: /proc/net/snmp; cat /proc/net/dev; "
-                     f"cat {_TRACING}/kprobe_profile 2>/dev/null; "
-                     "for p in /proc/[0-9]*; do n=$(cat $p/comm 2>/dev/null); case $n in "
-                     "drbd*) echo \"thread $n $(awk '/^voluntary/ {print $2}' $p/status)\";; "
-                     "esac; done").out
+def _kernel_counts(guest) -> dict[str, int]:
+    text = guest.run("cat /proc/stat; grep ^Tcp: /proc/net/snmp; "
+                     "awk '/^Name/ {name = $2} /^voluntary/ && name ~ /^drbd/ "
+                     "{print \"thread\", name, $2}' /proc/[0-9]*/status 2>/dev/null || true").out
     counts = {"switches": int(re.search(r"^ctxt (\d+)", text, re.M).group(1)),
-              "interrupts": int(re.search(r"^intr (\d+)", text, re.M).group(1))}
+              "interrupts": int(re.search(r"^intr (\d+)", text, re.M).group(1)),
+              "soft interrupts": int(re.search(r"^softirq (\d+)", text, re.M).group(1))}
     names, values = (line.split()[1:] for line in re.findall(r"^Tcp: .*$", text, re.M))
     tcp = dict(zip(names, map(int, values)))
     counts["segments out"] = tcp["OutSegs"]
+    counts["segments sent again"] = tcp["RetransSegs"]
     for name, sleeps in re.findall(r"^thread drbd\w*?_([a-z]+)\S* (\d+)$", text, re.M):
         # Both drivers call their threads worker or w, receiver or r, asender or a.
         label = {"w": "worker", "r": "receiver", "a": "asender", "as": "asender"}.get(name, name)
         counts[f"sleeps of {label}"] = counts.get(f"sleeps of {label}", 0) + int(sleeps)
-    for name, hits in _probe_hits(text).items():
-        counts[name.replace("_", " ")] = hits
     return counts
 
 
-def _count(pair: Pair, depth: int) -> dict[str, dict[str, float]]:
-    job = (f"--rw=randwrite --bs=4k --iodepth={depth} --size=64M --io_size={WRITES * 4}k "
-           f"--randseed={SEED}")
-    before = [_snapshot(guest) for guest in pair.guests]
-    pair.fio(DEVICE, job)
-    after = [_snapshot(guest) for guest in pair.guests]
-    return {role: {label: (last[label] - first.get(label, 0)) / WRITES for label in last}
-            for role, first, last in zip(("primary", "secondary"), before, after)}
+def _calls(guest) -> dict[str, int]:
+    text = guest.run(f"cat {_TRACING}/kprobe_profile 2>/dev/null").out
+    return {_LABELS[name]: hits for name, hits in _probe_hits(text).items() if name in _LABELS}
 
 
-def _prepare(pair: Pair) -> None:
+def _write(pair: Pair, depth: int, writes: int) -> None:
+    pair.fio(DEVICE, f"--rw=randwrite --bs=4k --iodepth={depth} --size=64M "
+                     f"--io_size={writes * 4}k --randseed={SEED}")
+
+
+def _differences(pair: Pair, depth: int, take) -> list[Counter]:
+    """How much `take` of each guest tells of the writes, without what fio does for a single one."""
+    states = [[take(guest) for guest in pair.guests]]
+    for writes in (1, WRITES + 1):
+        _write(pair, depth, writes)
+        states.append([take(guest) for guest in pair.guests])
+    found = []
+    for before, single, after in zip(*states):
+        counts = Counter(after)
+        counts.subtract(single)
+        counts.subtract(single)
+        counts.update(before)
+        found.append(counts)
+    return found
+
+
+@contextlib.contextmanager
+def _probes(pair: Pair):
     for guest in pair.guests:
         guest.run(_SET_UP.format(_TRACING), check=False)
         guest.run(f"echo 1 > {_TRACING}/events/bench/enable", check=False)
+    try:
+        yield
+    finally:
+        for guest in pair.guests:
+            guest.run(f"echo 0 > {_TRACING}/events/bench/enable; echo > {_TRACING}/kprobe_events",
+                      check=False)
 
 
-def report(pairs: dict[str, Pair], say: Callable[[str], None]) -> None:
-    """Print the counts as a table in Markdown."""
-    for depth in (1, 32):
-        found = {}
-        for driver, pair in pairs.items():
-            with pair.running():
-                _prepare(pair)
-                found[driver] = _count(pair, depth)
-        say(f"\n4 KiB random writes, depth {depth}: for each write\n")
-        say("| | primary: ours | primary: C | secondary: ours | secondary: C |")
-        say("| --- | --- | --- | --- | --- |")
-        labels = sorted({label for roles in found.values() for counts in roles.values()
-                         for label in counts})
-        for label in labels:
-            cells = [f"{found[driver][role].get(label, 0):.2f}"
-                     for role in ("primary", "secondary") for driver in ("ours", "c")]
-            say(f"| {label} | " + " | ".join(cells) + " |")
+def _by_module(functions: Counter) -> Counter:
+    counts = Counter()
+    for (_, module), number in functions.items():
+        counts["instructions"] += number
+        if module in ("drbd", "user"):
+            label = "drbd" if module == "drbd" else "programs"
+            counts[f"instructions of {label}"] += number
+    return counts
+
+
+def _count(pair: Pair, executed: dict, depth: int) -> tuple[list[Counter], list[Counter]]:
+    """Of each node: all counts; instructions of each function."""
+    counts = _differences(pair, depth, _kernel_counts)
+    blocks = _differences(pair, depth, lambda guest: executed[guest].snapshot())
+    functions = [executed[guest].by_function(of_guest)
+                 for guest, of_guest in zip(pair.guests, blocks)]
+    with _probes(pair):
+        calls = _differences(pair, depth, _calls)
+    for role in range(2):
+        counts[role].update(calls[role])
+        counts[role].update(_by_module(functions[role]))
+    return counts, functions
+
+
+def _table(found: dict[str, list[Counter]]) -> str:
+    columns = [(role, driver) for role in range(2) for driver in found]
+    lines = ["| | " + " | ".join(f"{ROLES[role]}: {'C' if driver == 'c' else driver}"
+                                 for role, driver in columns) + " |",
+             "| --- |" + " --- |" * len(columns)]
+    labels = sorted({label for roles in found.values() for counts in roles for label in counts})
+    for label in labels:
+        cells = [f"{found[driver][role][label] / WRITES:.{0 if 'instr' in label else 2}f}"
+                 for role, driver in columns]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _profile(functions: Counter) -> str:
+    """The functions that most instructions are of, in the whole guest and in the driver."""
+    def lines(chosen):
+        return "".join(f"{number / WRITES:9.1f} {module:>12} {name}\n"
+                       for (name, module), number in chosen[:_PROFILE_LINES])
+    order = functions.most_common()
+    return lines(order) + "\n" + lines([entry for entry in order if entry[0][1] == "drbd"])
+
+
+def report(drivers: list[str], depths: list[int], profile: bool,
+           say: Callable[[str], None]) -> None:
+    """Print the counts as tables in Markdown; with `profile`, the functions behind them, too."""
+    plugin = build_plugin(CHECKOUT / "build" / "bench")
+    with contextlib.ExitStack() as stack:
+        pairs, executed = {}, {}
+        for driver in drivers:
+            pairs[driver] = stack.enter_context(Pair(driver, plugin=plugin))
+            with pairs[driver].running():
+                executed.update((guest, Executed(guest)) for guest in pairs[driver].guests)
+        for depth in depths:
+            found = {}
+            for driver, pair in pairs.items():
+                with pair.running():
+                    found[driver], functions = _count(pair, executed, depth)
+                if profile:
+                    for role, of_role in zip(ROLES, functions):
+                        say(f"\n{driver}, {role}, depth {depth}: instructions for each write\n")
+                        say(_profile(of_role))
+            say(f"\n4 KiB random writes, depth {depth}: for each write\n\n{_table(found)}")

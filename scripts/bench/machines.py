@@ -32,16 +32,25 @@ _QUIET_S = 120
 class Pair:
     """Two connected guests with one driver: `primary` and `secondary`."""
 
-    def __init__(self, driver: str) -> None:
+    def __init__(self, driver: str, plugin: Path | None = None) -> None:
         self.driver = driver
-        self._lab = Lab(keep=f"bench-{driver}")
-        config = {"etc/drbd.conf": resource(), "etc/drbd-huge.conf": _huge_resource()}
-        self.primary, self.secondary = self._lab.pair(
-            module=driver, tools="stock", bench=True, files=config,
-            disks=[f"{DISK_MIB}M", f"{DISK_MIB}M", "1024G"])
-        self._set_up()
         self._protocol = "C"
-        self.pause()
+        config = {"etc/drbd.conf": resource(), "etc/drbd-huge.conf": _huge_resource()}
+        with contextlib.ExitStack() as stack:
+            self._lab = stack.enter_context(Lab(keep=f"bench-{driver}"))
+            self.primary, self.secondary = self._lab.pair(
+                module=driver, tools="stock", bench=True, files=config, plugin=plugin,
+                disks=[f"{DISK_MIB}M", f"{DISK_MIB}M", "1024G"])
+            self._set_up()
+            self.pause()
+            # From here on the guests are the caller's; if anything failed they are gone.
+            self._held = stack.pop_all()
+
+    def __enter__(self) -> "Pair":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._held.close()
 
     def _set_up(self) -> None:
         for guest in self.guests:
@@ -123,9 +132,6 @@ class Pair:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no resync ended:\n{log}")
             time.sleep(0.5)
-
-    def close(self) -> None:
-        self._lab.close()
 
 
 def _stamp(log: str, text: str) -> float | None:

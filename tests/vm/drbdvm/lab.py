@@ -96,13 +96,14 @@ class Lab:
     def guest(self, name: str, *, module: str = "ours", tools: str = "ours",
               disks: list[str] = (), files: dict | None = None, bench: bool = False,
               memory_mib: int = 512, processors: int | None = None, options: list[str] = (),
-              wire=None, capture: bool = False,
+              wire=None, capture: bool = False, plugin: Path | None = None,
               hosts: dict[str, str] | None = None, address: str | None = None) -> Guest:
         """A guest that is switched off. `disks` are sizes ("64M"); they appear as vda, vdb, …
 
         An emulated guest has one processor unless told otherwise: the emulator at times runs
         stale code on one processor after the kernel has patched it on another (`Oops: int3` in
-        an untainted kernel, mostly while it boots).
+        an untainted kernel, mostly while it boots). `plugin` is one of the emulator's; what it
+        finds is the file "instructions" in the guest's directory.
         """
         if processors is None:
             processors = 1 if self._accelerator == "tcg" else 2
@@ -121,16 +122,17 @@ class Lab:
         write_image(directory / "initrd", self._ground, module=module, tools=tools,
                     bench=bench, files={"etc/hosts": table, **(files or {})})
         guest = self._machine(name, address, directory, memory_mib, processors, paths, wire,
-                              capture, list(options))
+                              capture, list(options), plugin)
         self.guests.append(guest)
         return guest
 
     def _machine(self, name: str, address: str, directory: Path, memory_mib: int, processors: int,
-                 disks: list[Path], wire, capture: bool, options: list[str]) -> Guest:
+                 disks: list[Path], wire, capture: bool, options: list[str],
+                 plugin: Path | None) -> Guest:
         kernel, initrd = self._ground.vmlinuz, directory / "initrd"
         if self.lane == "um":
-            if capture:
-                raise ValueError("packets are captured under QEMU only")
+            if capture or plugin:
+                raise ValueError("packets are captured, and plugins run, under QEMU only")
             machine = uml.Machine(
                 kernel, self._ground.loader, self._ground.libraries, initrd, memory_mib,
                 processors, disks, *(wire or (None, 0)), options)
@@ -140,7 +142,7 @@ class Lab:
             # Walking the ACPI tables takes KASAN a minute.
             options = ["acpi=off", "kmemleak=on", *options]
         machine = qemu.Machine(kernel, initrd, self._accelerator, memory_mib, processors, disks,
-                               wire, capture, options)
+                               wire, capture, options, plugin)
         guest = qemu.QemuGuest(name, address, directory, machine)
         if self.lane == "debug":
             guest.slowness = DEBUG_SLOWNESS

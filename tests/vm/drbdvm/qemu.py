@@ -35,6 +35,7 @@ class Machine:
     wire: Wire | None = None
     capture: bool = False
     options: list[str] = field(default_factory=list)
+    plugin: Path | None = None
 
 
 class QemuGuest(Guest):
@@ -77,6 +78,8 @@ class QemuGuest(Guest):
             "-chardev", f"socket,id=monitor,path={monitor_socket}",
             "-mon", "chardev=monitor,mode=control",
         ]
+        if machine.plugin:
+            command += ["-plugin", f"file={machine.plugin},out={self.directory}/instructions"]
         for number, disk in enumerate(machine.disks):
             command += [
                 "-drive", f"if=none,id=disk{number},file={disk},format=raw,cache=unsafe,"

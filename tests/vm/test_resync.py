@@ -65,9 +65,14 @@ def test_writes_during_a_resync_reach_both_sides(nodes):
         minor = t.state()
         assert minor.connection == "SyncSource", "the resync was over before the writes"
         left = minor.left_kib
+    # However slow the guests are, the writes come before its end.
+    for node in nodes:
+        node.run("drbdsetup disk-options 0 --resync-rate=100k")
     t.write("early", 0, 512)
     t.write("late", t.size_bytes() // 1024 - 512, 512)
     assert t.state().connection == "SyncSource", "the resync was over before the writes"
+    for node in nodes:
+        node.run("drbdadm adjust r0")
     for node in nodes:
         node.wait_synced()
     check_disks(nodes)

@@ -18,7 +18,7 @@ from kernel import Kernel, kernel_files
 from lane import lane_kernel
 
 BASE_PACKAGES = """
-bash coreutils diffutils drbd-utils e2fsprogs ethtool findutils grep hostname iproute2
+bash coreutils diffutils dmsetup drbd-utils e2fsprogs ethtool findutils grep hostname iproute2
 iputils-ping kmod mount procps sed strace tcpdump util-linux
 """.split()
 

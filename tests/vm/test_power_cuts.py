@@ -7,67 +7,13 @@ was secondary. `--cuts N` says how many, `--cut-seed` when.
 """
 
 import random
-import time
 
 from config import resource
-from drbdvm.image import Ground
-from scenario import life, node_pair, same_data
-
-from guestimage import guest_program
+from scenario import ledger, life, node_pair, same_data
+from scenario.ledger import Pair, let_it_write
 
 VICTIMS = ("primary", "secondary", "both")
 SHORTEST_S, LONGEST_S = 0.5, 4.0
-BLOCK_KIB = 4
-LEDGER = "usr/sbin/ledger"
-
-
-class Pair:
-    """Two nodes, and what the application was told so far."""
-
-    def __init__(self, nodes):
-        self.nodes = nodes
-        self.acknowledged: dict[int, int] = {}
-        self.rounds = 0
-        self.blocks = nodes[0].size_bytes() // 1024 // BLOCK_KIB // 8 * 8
-
-    def start_writing(self, primary):
-        self.rounds += 1
-        return primary.guest.spawn(f"ledger write {primary.device} {self.blocks} {self.rounds}")
-
-    def take_down(self, writer) -> int:
-        """Note what a writer was told; returns how many writes that were."""
-        # The last line may be half there.
-        lines = writer.out.rpartition("\n")[0].splitlines()
-        for line in lines:
-            block, version = map(int, line.split())
-            self.acknowledged[block] = max(version, self.acknowledged.get(block, 0))
-        return len(lines)
-
-    def check(self, node):
-        """Everything acknowledged is readable on this node, which becomes primary for it."""
-        node.primary()
-        ledger = "".join(f"{block} {version}\n" for block, version in self.acknowledged.items())
-        result = node.run(f"ledger check {node.device} {self.blocks}", stdin=ledger, check=False)
-        assert result.code == 0, f"{node.name}: {result.out[:4000]}{result.err}"
-        node.secondary()
-
-    def come_back(self, nodes):
-        for node in nodes:
-            node.boot()
-            node.run("modprobe drbd")
-            node.up()
-        for node in self.nodes:
-            node.wait_synced()
-
-
-def let_it_write(writer, for_s):
-    """Wait until a writer has begun, and then some time more."""
-    deadline = time.monotonic() + life.OUTAGE_TIMEOUT_S
-    while not writer.out:
-        assert writer.running(), "the writer has ended"
-        assert time.monotonic() < deadline, "no write was acknowledged"
-        time.sleep(0.05)
-    time.sleep(for_s)
 
 
 def cut_while_writing(pair, primary, secondary, victim, after_s):
@@ -106,7 +52,7 @@ def test_nothing_acknowledged_is_lost_when_the_power_is_cut(request, lab, flavou
     chance = random.Random(request.config.getoption("cut_seed"))
     conf = resource(net=life.PATIENCE, disk_options=f"{life.FAST} al-extents 7;")
     nodes = node_pair(lab, flavour, conf, disks=[life.DISK],
-                      files={LEDGER: guest_program(Ground.get(lab.lane).root, "ledger")})
+                      files=ledger.files(lab))
     life.bring_up(nodes)
     life.first_sync(*nodes)
     nodes[0].secondary()
@@ -120,7 +66,7 @@ def test_nothing_acknowledged_is_lost_when_the_power_is_cut(request, lab, flavou
         print(f"cut {number + 1} of {cuts}: {victim} ({primary.name} is primary), "
               f"{after_s:.2f} s into the writes", flush=True)
         total += cut_while_writing(pair, primary, secondary, victim, after_s)
-        same_data(*nodes, pair.blocks * BLOCK_KIB * 1024)
+        same_data(*nodes, pair.size_bytes())
         pair.check(secondary)
         for node in nodes:
             node.wait_state("cs:Connected ro:Secondary/Secondary ds:UpToDate/UpToDate")

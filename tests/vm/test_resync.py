@@ -86,7 +86,8 @@ def test_a_write_beside_a_resync_does_not_wait_for_its_end(nodes):
         node.run("drbdsetup disk-options 0 --c-plan-ahead=20 --c-fill-target=10M --c-max-rate=1G "
                  "--c-min-rate=0")
     # The target asks faster than the wire takes the answers, so there always is one to be given.
-    t.run("modprobe sch_tbf && tc qdisc add dev eth0 root tbf rate 8mbit burst 64k latency 500ms")
+    t.run(f"modprobe sch_tbf && tc qdisc add dev {life.NIC} root tbf rate 8mbit burst 64k "
+          "latency 500ms")
     size_kib = t.size_bytes() // 1024
     shentar.run("drbdadm invalidate r0")
     t.wait_state("cs:SyncSource")
@@ -94,7 +95,7 @@ def test_a_write_beside_a_resync_does_not_wait_for_its_end(nodes):
         assert t.state().connection == "SyncSource", "the resync was over before the write"
     t.write("beside", 0, 4)
     after = t.state()
-    t.run("tc qdisc del dev eth0 root")
+    t.run(f"tc qdisc del dev {life.NIC} root")
     for node in nodes:
         node.run("drbdadm adjust r0")
         node.wait_synced()

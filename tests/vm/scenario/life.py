@@ -9,6 +9,8 @@ from .node import MIB, Node
 # Short enough for a test, long enough for a guest that is emulated on a busy host.
 PATIENCE = "timeout 40; ping-int 5; ping-timeout 30; connect-int 5;"
 FAST = "resync-rate 200M; c-plan-ahead 0;"
+# The network card, in a script for a guest of any lane.
+NIC = "$(cd /sys/class/net && echo [ev]*)"
 DISK = "32M"
 AL_EXTENT_KIB = 4096
 OUTAGE_TIMEOUT_S = 60

@@ -12,7 +12,7 @@ use super::request::{Parsed, Request, Target, Unanswerable};
 use super::{Control, Scratch};
 use drbd_engine::config::attr::Writer;
 use drbd_engine::config::command::{Command, Usage};
-use drbd_engine::config::context::encode_info_text;
+use drbd_engine::config::context::{encode_info_text, RESOURCE_NAME_LENGTH_MAX};
 use drbd_engine::config::field::Secrets;
 use drbd_engine::config::options::{MINOR_MAX, VOLUME_MAX};
 use drbd_engine::config::{
@@ -181,13 +181,14 @@ impl<B: Backend, E: Events> Control<B, E> {
     ) -> Outcome {
         let (options, _) = read::<ResourceOptions>(parsed, scratch)?;
         let info = &mut scratch.info;
-        let Some(name) = parsed.context.resource_name else {
+        let name = parsed.context.resource_name.unwrap_or_default();
+        if name.is_empty() {
             return Err(info.say(
                 RetCode::MANDATORY_TAG,
                 format_args!("resource name missing"),
             ));
-        };
-        if name.contains(&b'/') {
+        }
+        if name.contains(&b'/') || name.len() > RESOURCE_NAME_LENGTH_MAX {
             return Err(info.say(
                 RetCode::INVALID_REQUEST,
                 format_args!("invalid resource name"),

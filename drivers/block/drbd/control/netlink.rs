@@ -11,6 +11,7 @@ use super::{
         Multicast, //
     },
     request::{
+        Parsed,
         Request,
         Unanswerable, //
     },
@@ -37,7 +38,7 @@ use kernel::{
     },
 };
 
-/// Commands from this number on would get the core's strict checks; the family has none.
+/// Commands from this number on would get the core's strict checks; the family has its own.
 const FIRST_STRICT_COMMAND: u8 = 42;
 
 /// The family's commands, as the core needs to know them.
@@ -185,6 +186,10 @@ impl<B: Backend + 'static> genl::Handler for Control<B, Arc<Listeners>> {
         Ok(writer.finish().map_err(|_| EMSGSIZE)?.len())
     }
 
+    fn begin_dump(&self, request: &genl::Request<'_>) -> Result {
+        Parsed::new(&translate(request)).map(drop).map_err(errno)
+    }
+
     fn dump(
         &self,
         request: &genl::Request<'_>,
@@ -218,6 +223,7 @@ fn translate<'a>(request: &genl::Request<'a>) -> Request<'a> {
 fn errno(error: Unanswerable) -> Error {
     match error {
         Unanswerable::Malformed => EINVAL,
+        Unanswerable::OutOfRange => ERANGE,
         Unanswerable::UnknownCommand => kernel::error::code::EOPNOTSUPP,
         Unanswerable::NoSuchObject => ENODEV,
         Unanswerable::TooLarge => EMSGSIZE,

@@ -6,6 +6,7 @@ use super::backend::{Backend, DeviceSummary, InfoText, ResourceId};
 use drbd_engine::config::attr::Attributes;
 use drbd_engine::config::command::{Command, Needs};
 use drbd_engine::config::context::{ContextError, ATTRIBUTE_CONTEXT, NO_MINOR};
+use drbd_engine::config::shape::{self, Misshapen};
 use drbd_engine::config::{Context, RetCode, Settings, UserHeader};
 use drbd_engine::types::Minor;
 
@@ -27,14 +28,25 @@ pub(crate) struct Request<'a> {
 /// A request that cannot even be answered with a reply; the sender gets a netlink error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unanswerable {
-    /// Too short, or a context out of shape.
+    /// Too short, or attributes out of shape.
     Malformed,
+    /// An attribute shorter or longer than any of its kind.
+    OutOfRange,
     /// No such command.
     UnknownCommand,
     /// The named object does not exist (dumps only).
     NoSuchObject,
     /// The reply does not fit.
     TooLarge,
+}
+
+impl From<Misshapen> for Unanswerable {
+    fn from(misshapen: Misshapen) -> Self {
+        match misshapen {
+            Misshapen::Malformed => Self::Malformed,
+            Misshapen::OutOfRange => Self::OutOfRange,
+        }
+    }
 }
 
 impl From<ContextError> for Unanswerable {
@@ -64,11 +76,8 @@ impl<'a> Parsed<'a> {
         let command = Command::from_number(request.command).ok_or(Unanswerable::UnknownCommand)?;
         let (header, rest) = UserHeader::split(request.message).ok_or(Unanswerable::Malformed)?;
         let attributes = Attributes::new(rest);
+        shape::check(command, attributes)?;
         let context = attributes.find(ATTRIBUTE_CONTEXT);
-        // All tools say so; what does not is none of theirs.
-        if context.is_some_and(|attribute| !attribute.is_nest()) {
-            return Err(Unanswerable::Malformed);
-        }
         Ok(Self {
             command,
             header,
@@ -134,7 +143,9 @@ impl Target {
                 return Err(info.say(code, format_args!("unknown resource")));
             }
             Needs::Resource => {}
-            Needs::Connection => target.resource = Some(connection(backend, parsed, info)?),
+            Needs::Connection => {
+                target.resource = Some(target.connection(backend, context, info)?);
+            }
         }
         target.check_agreement(context, info)?;
         Ok(target)
@@ -175,25 +186,25 @@ impl Target {
         }
         Ok(())
     }
-}
 
-/// Finds a connection by its addresses, which must be all that the request names.
-fn connection<B: Backend>(
-    backend: &B,
-    parsed: &Parsed<'_>,
-    info: &mut InfoText,
-) -> Result<ResourceId, RetCode> {
-    let context = &parsed.context;
-    let mut refuse = |text| info.say(RetCode::INVALID_REQUEST, format_args!("{text}"));
-    if context.resource_name.is_some() {
-        return Err(refuse("no resource name expected"));
+    /// Finds a connection by its addresses; no other object may be named beside it.
+    fn connection<B: Backend>(
+        &self,
+        backend: &B,
+        context: &Context<'_>,
+        info: &mut InfoText,
+    ) -> Result<ResourceId, RetCode> {
+        let mut refuse = |text| info.say(RetCode::INVALID_REQUEST, format_args!("{text}"));
+        if self.resource.is_some() {
+            return Err(refuse("no resource name expected"));
+        }
+        if self.device.is_some() {
+            return Err(refuse("no minor number expected"));
+        }
+        let found = match (context.my_address, context.peer_address) {
+            (Some(my_address), Some(peer_address)) => backend.connection(my_address, peer_address),
+            _ => None,
+        };
+        found.ok_or_else(|| refuse("unknown connection"))
     }
-    if parsed.minor().is_some() {
-        return Err(refuse("no minor number expected"));
-    }
-    let found = match (context.my_address, context.peer_address) {
-        (Some(my_address), Some(peer_address)) => backend.connection(my_address, peer_address),
-        _ => None,
-    };
-    found.ok_or_else(|| refuse("unknown connection"))
 }

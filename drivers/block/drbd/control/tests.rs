@@ -902,7 +902,7 @@ fn net_options_cannot_change_what_a_running_resync_or_two_primaries_need() {
         };
         bench.run(Command::ChangeNetOptions, NO_MINOR, 0, |writer| {
             put_context(writer, &context);
-            let nest = writer.begin(NetConf::ATTRIBUTE, 0);
+            let nest = writer.begin(NetConf::ATTRIBUTE, FLAG_NESTED);
             writer.put_value(number, value);
             writer.end(nest);
         })

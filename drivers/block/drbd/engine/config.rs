@@ -17,6 +17,7 @@
 //! | [`parameters`] | the parameters of single commands |
 //! | [`info`] | status, statistics and notifications |
 //! | [`context`] | the user header and the object that a message is about |
+//! | [`shape`] | whether a request's attributes are such as its command takes |
 //! | [`command`] | command numbers and the constants of the family |
 //! | [`ret_code`] | return codes and their texts |
 
@@ -29,6 +30,7 @@ pub mod info;
 pub mod options;
 pub mod parameters;
 pub mod ret_code;
+pub mod shape;
 pub mod text;
 
 #[cfg(test)]

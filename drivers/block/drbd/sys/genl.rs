@@ -109,6 +109,10 @@ pub trait Handler: Send + Sync + 'static {
     /// a netlink error.
     fn request(&self, request: &Request<'_>, reply: &mut [u8]) -> Result<usize>;
 
+    /// Looks at the request for a dump. An error goes to the sender as a netlink error instead of
+    /// the dump.
+    fn begin_dump(&self, request: &Request<'_>) -> Result;
+
     /// Fills `message` with the next message of a dump and moves the cursor on; `None` ends the
     /// dump. Called again with the old cursor if the message did not fit.
     fn dump(
@@ -281,7 +285,7 @@ pub struct Registration<H: Handler> {
 struct Family<H: Handler> {
     #[pin]
     inner: Opaque<bindings::genl_family>,
-    operations: KVec<bindings::genl_small_ops>,
+    operations: KVec<bindings::genl_ops>,
     groups: KVec<bindings::genl_multicast_group>,
     handler: H,
 }
@@ -321,7 +325,7 @@ impl<H: Handler> Drop for Registration<H> {
 impl<H: Handler> Family<H> {
     fn new(module: &'static ThisModule, handler: H) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let operations = small_ops::<H>()?;
+            let operations = operations::<H>()?;
             let mut groups = KVec::new();
             let group = bindings::genl_multicast_group {
                 name: fixed_name(H::DESCRIPTION.group),
@@ -347,8 +351,8 @@ impl<H: Handler> Family<H> {
                     family.set_netnsok(1);
                     family.set_parallel_ops(1);
                     family.resv_start_op = description.first_strict_command;
-                    family.small_ops = operations_pointer;
-                    family.n_small_ops = count;
+                    family.ops = operations_pointer;
+                    family.n_ops = count;
                     family.mcgrps = groups_pointer;
                     family.n_mcgrps = 1;
                     family.module = module.as_ptr();
@@ -442,18 +446,19 @@ fn message_buffer() -> Result<KVec<u8>> {
 }
 
 /// The table of commands as C wants it.
-fn small_ops<H: Handler>() -> Result<KVec<bindings::genl_small_ops>> {
+fn operations<H: Handler>() -> Result<KVec<bindings::genl_ops>> {
     let mut table = KVec::with_capacity(H::OPERATIONS.len(), GFP_KERNEL)?;
     let liberal = bindings::genl_validate_flags_GENL_DONT_VALIDATE_STRICT
         | bindings::genl_validate_flags_GENL_DONT_VALIDATE_DUMP;
     for operation in H::OPERATIONS {
-        let mut entry: bindings::genl_small_ops = pin_init::zeroed();
+        let mut entry: bindings::genl_ops = pin_init::zeroed();
         entry.cmd = operation.command;
         entry.validate = u8::try_from(liberal)?;
         if operation.request {
             entry.doit = Some(doit::<H>);
         }
         if operation.dump {
+            entry.start = Some(start::<H>);
             entry.dumpit = Some(dumpit::<H>);
         }
         if operation.admin {
@@ -509,6 +514,22 @@ unsafe extern "C" fn doit<H: Handler>(
     from_result(|| {
         // SAFETY: By the function's contract; a family outlives its requests.
         unsafe { Family::<H>::from_raw((*info).family).answer(skb, info) }
+    })
+}
+
+/// # Safety
+///
+/// Called by the core for a family that [`Family::new`] has made.
+unsafe extern "C" fn start<H: Handler>(callback: *mut bindings::netlink_callback) -> c_int {
+    from_result(|| {
+        // SAFETY: By the function's contract; a family outlives its dumps, and the core has
+        // validated the message, which lives as long as the dump.
+        let (family, request) = unsafe {
+            let family = shim::drbd_shim_dump_family(callback);
+            let request = request((*callback).skb, (*callback).nlh)?;
+            (Family::<H>::from_raw(family), request)
+        };
+        family.handler.begin_dump(&request).map(|()| 0)
     })
 }
 

@@ -4,8 +4,8 @@
 //!
 //! An attribute is a header of four bytes, host endian (u16 length with the header, u16 type), its
 //! payload, and padding to four bytes. The two highest bits of the type are flags. Reading is
-//! liberal as in the family's commands (spec §3.1): what does not look like an attribute ends the
-//! list, and unknown attributes are for the caller to skip.
+//! liberal: what does not look like an attribute ends the list, and unknown attributes are for the
+//! caller to skip. What a request may hold is checked before, see [`super::shape`].
 
 use super::field::Value;
 
@@ -79,6 +79,11 @@ impl<'a> Attributes<'a> {
     /// Reads the attributes in `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
+    }
+
+    /// What was not read yet; at the end what does not look like an attribute.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.0
     }
 
     /// The last attribute with this number, which is the one that counts.

@@ -77,7 +77,7 @@ impl UserHeader {
 pub struct Context<'a> {
     /// The volume.
     pub volume: Option<u32>,
-    /// The resource, without NUL; never empty.
+    /// The resource, without NUL; an empty name is that of none.
     pub resource_name: Option<&'a [u8]>,
     /// This node's end of the connection, a `struct sockaddr`.
     pub my_address: Option<&'a [u8]>,
@@ -117,11 +117,7 @@ impl<'a> Context<'a> {
                 self.volume = (volume != NO_VOLUME).then_some(volume);
             }
             RESOURCE_NAME => {
-                let name = attribute.as_text()?;
-                if name.len() > RESOURCE_NAME_LENGTH_MAX {
-                    return None;
-                }
-                self.resource_name = (!name.is_empty()).then_some(name);
+                self.resource_name = Some(attribute.as_text()?);
             }
             MY_ADDRESS => self.my_address = address(attribute.payload)?,
             PEER_ADDRESS => self.peer_address = address(attribute.payload)?,
@@ -209,12 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_name_and_the_unspecified_volume_name_nothing() {
+    fn the_unspecified_volume_names_nothing() {
         let mut buffer = [0; 64];
         let mut writer = Writer::new(&mut buffer);
         let context = Context {
             volume: Some(NO_VOLUME),
-            resource_name: Some(b""),
             ..Context::default()
         };
         context.encode(&mut writer);
@@ -239,7 +234,6 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..400),
         ) {
             if let Ok(context) = Context::decode(Attributes::new(&bytes)) {
-                prop_assert!(context.resource_name.unwrap_or_default().len() <= 127);
                 prop_assert!(context.my_address.unwrap_or_default().len() <= ADDRESS_SIZE_MAX);
             }
         }

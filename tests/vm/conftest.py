@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="the tools under test")
     group.addoption("--long", action="store_true",
                     help="also what takes too long for every day, and the controls")
+    group.addoption("--record", action="store_true",
+                    help="with --long: write down what the C driver answers")
     group.addoption("--cuts", type=int, default=6, help="how many power cuts under writes")
     group.addoption("--cut-seed", type=int, default=1, help="what makes their moments differ")
     group.addoption("--evil-packets", type=int, default=150,

@@ -5,24 +5,15 @@ Our driver answers with the C driver's errno and return codes, hides what is not
 serves good requests afterwards; no kernel says a word about it.
 """
 
-import inspect
-import json
 import re
-from pathlib import Path
 
 import pytest
 
-import differential.messages as messages_module
+from differential import record
 from differential.differences import NETLINK
-from differential.messages import handmade, noise, readable
+from differential.messages import handmade, noise, probes, readable, verdicts
 from differential.program import netlink_program
 from drbdvm import Lab
-from drbdvm.image import Ground
-
-from buildroot import root_key
-from cache import ensure, key_of
-
-pytestmark = pytest.mark.usefixtures("oracle")
 
 PREPARE = """
 modprobe drbd; cp -f /lib/drbd/drbdsetup-84 /usr/sbin/drbdsetup
@@ -79,29 +70,21 @@ def ours(machine):
     return machine
 
 
-def answers_of_the_c_driver(messages: list[bytes]) -> list[str]:
-    """They are the same each time, so they are kept."""
-    def make(directory: Path) -> None:
-        with Lab(keep="netlink-c") as lab:
-            theirs = guest(lab, "c")
-            theirs.run(PREPARE)
-            (directory / "answers.json").write_text(json.dumps(send(theirs, messages)))
-            lab.check()
-
-    key = key_of(*Ground.of_lane().keys(), root_key(), netlink_program().read_bytes().hex(),
-                 repr(messages), inspect.getsource(messages_module), PREPARE)
-    directory = ensure("netlink-answers", key, "the C driver's answers to malformed messages", make,
-                       needed_mib=1, quick=True)
-    return json.loads((directory / "answers.json").read_text())
+def ask(machine) -> dict[str, str]:
+    """What a driver answers to all malformed messages."""
+    messages, rows = handmade(), probes()
+    asked = [*messages.values(), *(data for row in rows.values() for data in row)]
+    answers = iter(send(machine, asked))
+    found = {title: next(answers) for title in messages}
+    return found | {title: verdicts([next(answers) for _ in row]) for title, row in rows.items()}
 
 
 def test_malformed_messages_have_the_c_drivers_answers(ours):
-    messages = handmade()
-    expected = answers_of_the_c_driver(list(messages.values()))
-    answers = send(ours, list(messages.values()))
-    assert len(answers) == len(expected) == len(messages)
+    expected, answers = record.read("netlink"), ask(ours)
+    assert list(answers) == sorted(expected, key=list(answers).index)
     complaints, used = [], set()
-    for title, theirs, mine in zip(messages, expected, answers):
+    for title, mine in answers.items():
+        theirs = expected[title]
         if theirs == mine:
             continue
         rule = next((rule for rule in NETLINK if re.search(rule.command, title)
@@ -113,6 +96,17 @@ def test_malformed_messages_have_the_c_drivers_answers(ours):
                    for rule in NETLINK if rule not in used]
     assert not complaints, f"{len(complaints)} answers differ:\n" + "\n".join(complaints)
     still_serves(ours)
+
+
+@pytest.mark.usefixtures("oracle")
+def test_the_record_is_what_the_c_driver_answers(request):
+    with Lab(keep="netlink-c") as lab:
+        theirs = guest(lab, "c")
+        theirs.run(PREPARE)
+        answers = ask(theirs)
+    if request.config.getoption("record"):
+        record.write("netlink", answers)
+    assert record.read("netlink") == answers
 
 
 def test_secrets_are_for_the_administrator(ours):

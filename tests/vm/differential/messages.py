@@ -29,8 +29,8 @@ def attribute(number: int, payload: bytes, length: int | None = None) -> bytes:
 
 def message(command: int, attributes: bytes = b"", *, minor: int = NO_MINOR, flags: int = 0,
             word: int = 0, cut: int | None = None, length: int | None = None,
-            version: int = 1) -> bytes:
-    body = struct.pack("=BBH", command, version, 0) + struct.pack("=II", minor, word) + attributes
+            version: int = 1, reserved: int = 0) -> bytes:
+    body = struct.pack("=BBHII", command, version, reserved, minor, word) + attributes
     if cut is not None:
         body = body[:cut]
     whole = 16 + len(body)
@@ -143,9 +143,39 @@ def handmade() -> dict[str, bytes]:
     found["length of 0"] = message(7, length=0)
     found["length beyond the bytes"] = message(7, context(name=b"r1\0"), length=4000)
     found["length short of the bytes"] = message(7, context(name=b"r1\0"), length=24)
+    found["reserved bytes"] = message(7, context(name=b"r0\0"), reserved=5)
     found["another version"] = message(2, flags=DUMP, version=9)
     found["flags unknown"] = message(30, flags=DUMP, word=0xfffffffe)
     return found
+
+
+def probes() -> dict[str, list[bytes]]:
+    """Which attributes a command takes, and which sizes a parameter; about minors that are not."""
+    found: dict[str, list[bytes]] = {}
+    nowhere = 0x7fffffff
+    for command in range(1, 42):
+        flags = DUMP if command in DUMPS - {2} else 0
+        for title, nested in (("nests", NESTED), ("flat", 0)):
+            found[f"{command}: {title}"] = [
+                message(command, attribute(number | nested, b""), minor=nowhere, flags=flags)
+                for number in range(32)]
+    sizes = (b"", *(b"\1" * size for size in (1, 2, 3, 4, 5, 8, 9)), b"\0",
+             *(b"a" * size + b"\0" for size in (31, 32, 33, 63, 64, 65, 127, 128, 129, 130)))
+    for command, number in PARAMETERS.items():
+        if command in (7, 10, 15, 28):
+            continue  # They share their parameters with another.
+        for field in range(37):
+            found[f"{command}: field {field}"] = [
+                message(command, attribute(number | NESTED, attribute(field, payload)),
+                        minor=nowhere)
+                for payload in sizes]
+    return found
+
+
+def verdicts(answers: list[str]) -> str:
+    """A letter for each: not a request (n), malformed (i), out of range (r), looked into (.)."""
+    letters = {"errno 95": "n", "errno 22": "i", "errno 34": "r", "silence": "s"}
+    return "".join(letters.get(answer, ".") for answer in answers)
 
 
 def noise(seed: int, count: int) -> list[bytes]:
@@ -184,6 +214,8 @@ def readable(line: str) -> str:
             words.append(_one(bytes.fromhex(word)))
         else:
             words.append(word)
+    if words[-1] == "endless":
+        del words[1:-1]
     return " ".join(words)
 
 

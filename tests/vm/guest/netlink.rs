@@ -4,8 +4,9 @@
 //!
 //! Each line of standard input is one message in hexadecimal digits, `nlmsghdr` included; a message
 //! type of 0xfffe stands for the family's number. For each the answers are printed in a line, each
-//! of them one word in hexadecimal digits; "silence" where there was none. With the argument N,
-//! N threads send all messages at the same time, and print nothing.
+//! of them one word in hexadecimal digits; "silence" where there was none, and "endless" after more
+//! than any message may have. With the argument N, N threads send all messages at the same time,
+//! and print nothing.
 
 use std::io::{self, BufRead, Write};
 use std::thread;
@@ -19,6 +20,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const FAMILY: u16 = 0xfffe;
 const PATIENCE_US: i64 = 300_000;
+const ANSWERS_MAX: usize = 32;
 
 extern "C" {
     fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
@@ -86,10 +88,14 @@ impl Netlink {
         Some(data)
     }
 
-    /// All answers to one message, up to the error or the end that concludes them.
+    /// All answers to one message, up to the error or the end that concludes them; not many more
+    /// than `ANSWERS_MAX`, if they do not end.
     fn answers(&self) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
-        while let Some(data) = self.receive() {
+        while answers.len() <= ANSWERS_MAX {
+            let Some(data) = self.receive() else {
+                break;
+            };
             let mut rest = &data[..];
             while rest.len() >= 16 {
                 let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
@@ -174,11 +180,15 @@ fn main() {
         let netlink = Netlink::open(PATIENCE_US).expect("no netlink socket");
         let words: Vec<String> = match netlink.send(message) {
             Err(error) => vec![format!("refused:{}", error.raw_os_error().unwrap_or(0))],
-            Ok(()) => netlink
-                .answers()
-                .iter()
-                .map(|answer| answer.iter().map(|byte| format!("{byte:02x}")).collect())
-                .collect(),
+            Ok(()) => {
+                let answers = netlink.answers();
+                let endless = (answers.len() > ANSWERS_MAX).then(|| "endless".into());
+                let words = answers
+                    .iter()
+                    .take(ANSWERS_MAX)
+                    .map(|answer| answer.iter().map(|byte| format!("{byte:02x}")).collect());
+                words.chain(endless).collect()
+            }
         };
         let line = if words.is_empty() {
             "silence".into()

@@ -538,15 +538,61 @@ def _neutral(case: Case, text: str) -> str:
 
 
 # Where our driver decides otherwise on purpose (Documentation/interoperability.md).
-KEEPS_WRITES = re.compile(r"compare 100 (49|69)\b")
-KEEPS_BITMAP = re.compile(r"compare -?\d+ (34|35)\b")
+#
+# What the C driver says, what ours says instead, and whose writes are kept: those of the node that
+# says it, or of the other; the C driver makes it the target.
+KEEPS_WRITES = {"compare -1 50": ("compare 100 49", 0), "compare 1 70": ("compare 100 69", 1)}
+KEEPS_BITMAP = re.compile(r"compare -?\d+ (34|35)$")
+# The peer of a disk that is attached late hears of the bitmap UUID, which the C driver has retired.
+HEARS_OF_BITMAP = {"compare 0 40": "compare -1 35"}
 
 
-def _comparable(outcome: Outcome, keeps_bitmap: bool) -> list[str]:
-    """The steps, but for those that chance or our driver's purpose decides."""
+def _verdict(outcome: Outcome) -> str:
+    return next((step for step in outcome.steps if step.startswith("compare")), "")
+
+
+def _splits_instead(recorded: Recorded, outcomes: tuple[Outcome, Outcome]) -> list[str] | None:
+    """Ours calls it a split brain where the source of a resync never heard of its end and has bits.
+
+    Returns what is wrong with that, None if it did not.
+    """
+    case, wanted = recorded
+    splits = [KEEPS_WRITES.get(_verdict(want), ("", 0))[0] == _verdict(got) != ""
+              for want, got in zip(wanted, outcomes)]
+    if not any(splits):
+        return None
+    found = []
+    for node, (want, got) in enumerate(zip(wanted, outcomes)):
+        writer = node ^ KEEPS_WRITES.get(_verdict(want), ("", 0))[1]
+        if splits[node] and not case.sides[writer].bits:
+            found.append(f"node {node} keeps what nobody wrote")
+        if got.compared and not splits[node] and _verdict(want) != _verdict(got):
+            found.append(f"node {node} steps: wanted {want.steps}, got {got.steps}")
+        if got.compared and want.compared and \
+                _neutral(case, want.compared) != _neutral(case, got.compared):
+            found.append(f"node {node} compared: wanted {want.compared}, got {got.compared}")
+    ends = [got.end.split()[0] for got in outcomes]
+    if any("unsolved" in got.steps for got in outcomes):
+        good = ends == ["apart", "apart"]
+    else:
+        # Solved by a policy, of which a C driver as the peer knows nothing: both may mean to be the
+        # target, or the source, or one may leave.
+        good = ends[0] == ends[1]
+    if not good:
+        found.append(f"ends: wanted {[want.end for want in wanted]}, "
+                     f"got {[(got.steps, got.end) for got in outcomes]}")
+    return [f"{text}\n    {case.text()}" for text in found]
+
+
+def _comparable(outcome: Outcome) -> list[str]:
+    """The steps, but for those that chance decides."""
     # Of two Primaries the one is refused that comes to it first.
-    steps = [step for step in outcome.steps if not step.startswith("refused Multiple primaries")]
-    return [step for step in steps if not (keeps_bitmap and step.startswith("compare"))]
+    return [step for step in outcome.steps if not step.startswith("refused Multiple primaries")]
+
+
+def _without_history(uuids: str) -> str:
+    """The UUIDs but for the younger history UUID."""
+    return ":".join(uuid for place, uuid in enumerate(uuids.split(":")) if place != 2)
 
 
 def differences(recorded: Recorded, outcomes: tuple[Outcome, Outcome]) -> list[str]:
@@ -557,21 +603,28 @@ def differences(recorded: Recorded, outcomes: tuple[Outcome, Outcome]) -> list[s
     the UUIDs that a Primary ends with: they depend on who goes down first.
     """
     case, wanted = recorded
+    splits = _splits_instead(recorded, outcomes)
+    if splits is not None:
+        return splits
     found = []
-    told = "; ".join(step for each in outcomes for step in each.steps)
-    if KEEPS_WRITES.search(told) and any(side.bits for side in case.sides):
-        return []
-    keeps_bitmap = any(KEEPS_BITMAP.match(step) for each in (*wanted, *outcomes)
-                       for step in each.steps)
+    keeps_bitmap = any(KEEPS_BITMAP.match(_verdict(each)) for each in wanted)
     for node, (want, got) in enumerate(zip(wanted, outcomes)):
         if bool(want.compared) != bool(got.compared):
             continue
-        primary = any(side.primary for side in case.sides)
-        fields = ("steps", "end") if keeps_bitmap else ("compared", "steps", "end", "uuids")
-        for what in fields[:3 if primary else 4]:
-            pair = ["; ".join(_comparable(outcome, keeps_bitmap)) if what == "steps" else
-                    getattr(outcome, what) for outcome in (want, got)]
-            pair = [_neutral(case, text) for text in pair]
+        fields = {"compared": (want.compared, got.compared),
+                  "steps": tuple("; ".join(_comparable(each)) for each in (want, got)),
+                  "end": (want.end, got.end), "uuids": (want.uuids, got.uuids)}
+        if keeps_bitmap:
+            fields["uuids"] = tuple(map(_without_history, fields["uuids"]))
+            instead = HEARS_OF_BITMAP.get(_verdict(want))
+            if case.late and _verdict(got) == instead:
+                fields["steps"] = (fields["steps"][0].replace(_verdict(want), instead),
+                                   fields["steps"][1])
+                del fields["compared"]
+        if any(side.primary for side in case.sides):
+            del fields["uuids"]
+        for what, texts in fields.items():
+            pair = [_neutral(case, text) for text in texts]
             if pair[0] != pair[1]:
                 found.append(f"node {node} {what}: wanted {pair[0]}, got {pair[1]}\n    "
                              f"{case.text()}")

@@ -14,7 +14,7 @@ use super::word::State;
 /// All rules are asked and the last one that the step breaks is the answer: that order is what the
 /// tools and the peer see.
 pub fn soft_transition(old: State, new: State, context: &Context) -> Result<(), StateError> {
-    let rules: [Result<(), StateError>; 7] = [
+    let rules: [Result<(), StateError>; 8] = [
         starts_one_resync_at_a_time(old, new),
         leaves_a_usable_state(old, new),
         is_not_in_transit(old, new, context),
@@ -22,6 +22,7 @@ pub fn soft_transition(old: State, new: State, context: &Context) -> Result<(), 
         resyncs_over_a_connection(old, new),
         outdates_a_present_peer(old, new),
         leaves_the_peer_its_data(old, new),
+        syncs_from_the_good_disk(old, new),
     ];
     rules
         .into_iter()
@@ -135,6 +136,17 @@ fn leaves_the_peer_its_data(old: State, new: State) -> Result<(), StateError> {
     let takes_data = old.pdsk == DiskState::UpToDate && new.pdsk == DiskState::Failed;
     let is_left_without = new.peer.is_primary() && new.disk <= DiskState::Inconsistent;
     refuse_if(takes_data && is_left_without, StateError::NoUpToDateDisk)
+}
+
+/// A full sync makes its source's disk UpToDate whatever it was, which is the admin's to say while
+/// neither is. The disk of the node that is to be the source may have failed since.
+fn syncs_from_the_good_disk(old: State, new: State) -> Result<(), StateError> {
+    let enters = |conn| new.conn == conn && old.conn != conn;
+    let (own, peer) = (old.disk, old.pdsk);
+    let is_good = |disk| disk == DiskState::UpToDate;
+    let overwrites = (enters(ConnState::StartingSyncS) && !is_good(own) && is_good(peer))
+        || (enters(ConnState::StartingSyncT) && !is_good(peer) && is_good(own));
+    refuse_if(overwrites, StateError::NoUpToDateDisk)
 }
 
 /// Whether any change, hard ones too, may go from `old` to `new`.

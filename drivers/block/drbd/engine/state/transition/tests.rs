@@ -229,3 +229,25 @@ fn a_primary_peer_keeps_the_disk_that_alone_has_the_data() {
     };
     assert_eq!(soft(PAIR, good), Ok(()));
 }
+
+#[test]
+fn no_full_sync_overwrites_the_only_good_disk() {
+    let start = |conn, disk, pdsk| {
+        let old = State { disk, pdsk, ..PAIR };
+        let new = State {
+            conn,
+            disk: D::UpToDate,
+            pdsk: D::Consistent,
+            ..old
+        };
+        soft(old, new)
+    };
+    let source = |disk, pdsk| start(C::StartingSyncS, disk, pdsk);
+    assert_eq!(source(D::Inconsistent, D::UpToDate), Err(E::NoUpToDateDisk));
+    assert_eq!(source(D::Inconsistent, D::Inconsistent), Ok(()));
+    assert_eq!(source(D::UpToDate, D::UpToDate), Ok(()));
+    assert_eq!(
+        start(C::StartingSyncT, D::UpToDate, D::Inconsistent),
+        Err(E::NoUpToDateDisk)
+    );
+}

@@ -45,11 +45,19 @@ pub enum Canary {
     TargetBelieved,
     /// A Primary is demoted while what it wrote is in the caches of the disks.
     DemotedWithoutFlush,
+    /// A disk that did not take what the peer has is attached again as if it had.
+    LackForgotten,
+    /// A node is promoted while writes of its lost peer are on their way to its disk.
+    PromotedTooEarly,
+    /// A write that no disk of this node takes is told done by the protocol alone.
+    DisklessBelieved,
+    /// What a diskless peer writes is acked before this node's new generation is on disk.
+    PeerWritesBeforeGeneration,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -70,6 +78,10 @@ impl Canary {
         Self::UnloggedWrite,
         Self::TargetBelieved,
         Self::DemotedWithoutFlush,
+        Self::LackForgotten,
+        Self::PromotedTooEarly,
+        Self::DisklessBelieved,
+        Self::PeerWritesBeforeGeneration,
     ];
 
     /// The canary with this name.

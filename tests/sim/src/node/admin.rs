@@ -88,16 +88,16 @@ impl Node {
 
     /// `drbdadm primary [--force]`.
     ///
-    /// Writes wait until the metadata say that this node is Primary.
+    /// Applications wait until the metadata say that this node is Primary.
     pub async fn promote(self: &Rc<Self>, force: bool) -> Result<(), StateError> {
-        let due = &self.flags.generations_due;
-        due.set(due.get() + 1);
-        let promoted = self.promote_holding_writes(force).await;
-        self.generation_begun();
+        self.gate.set(self.gate.get() + 1);
+        let promoted = self.promote_held(force).await;
+        self.gate.set(self.gate.get() - 1);
+        self.sim.touch();
         promoted
     }
 
-    async fn promote_holding_writes(self: &Rc<Self>, force: bool) -> Result<(), StateError> {
+    async fn promote_held(self: &Rc<Self>, force: bool) -> Result<(), StateError> {
         let mut attempt = Attempt::FIRST;
         let forced = loop {
             let answer = self.request_state(attempt.change).await;
@@ -123,6 +123,7 @@ impl Node {
             self.oracle.borrow_mut().forced(self.id);
         }
         self.sim.until(|| self.application_pending.get() == 0).await;
+        self.wait_for_peer_writes().await;
         self.flags.discard_my_data.set(false);
         let bitmap_is_zero = self.local().is_some_and(|local| local.uuids().bitmap == 0);
         if promote::starts_new_generation(self.state(), bitmap_is_zero, forced) {
@@ -133,6 +134,17 @@ impl Node {
         }
         self.announce_role(forced).await;
         Ok(())
+    }
+
+    /// What the peer wrote may be on its way to this disk still.
+    async fn wait_for_peer_writes(self: &Rc<Self>) {
+        if self.config.has(Canary::PromotedTooEarly) {
+            return;
+        }
+        let is_over = || self.conn() >= ConnState::WFReportParams || self.peer_requests.get() == 0;
+        self.sim
+            .until_timeout(self.owner, 30_000 * MS, is_over)
+            .await;
     }
 
     /// `drbdadm secondary`.
@@ -162,7 +174,9 @@ impl Node {
         self.log.borrow_mut().close_epoch();
         self.sim.touch();
         self.sim
-            .until_timeout(self.owner, 2000 * MS, || self.log.borrow().is_empty())
+            .until_timeout(self.owner, 2000 * MS, || {
+                self.application_bios.get() == 0 && self.log.borrow().is_empty()
+            })
             .await;
         if let Some(local) = self.local() {
             local.flush_data(self).await;

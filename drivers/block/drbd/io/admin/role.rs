@@ -73,6 +73,7 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
         );
     }
     wait_for_answers(device);
+    wait_for_peer_writes(device);
     forget_discard_my_data(resource)?;
     let state = device.state();
     if let Some(local) = device.local() {
@@ -83,6 +84,20 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
     }
     finish(device, forced);
     Ok(RetCode::SUCCESS)
+}
+
+/// What the peer wrote may be on its way to this disk still, told done at the peer by protocol A or
+/// B: who opens the device must not read what it overwrites. May sleep, until the connection that
+/// brought it is cleaned up; a disk that hangs is not waited for.
+fn wait_for_peer_writes(device: &Arc<Device>) {
+    let resource = &device.resource;
+    let is_over = || {
+        resource.cstate() >= ConnState::WFReportParams
+            || resource.connection.peer_requests.get() == 0
+    };
+    let naps = COMMAND_WAIT_MS / SETTLE_NAP_MS;
+    // Requests that end wake the asender, and nobody else.
+    let _ = (0..naps).any(|_| device.waiters.wait_until_timeout(is_over, SETTLE_NAP_MS));
 }
 
 /// SECONDARY.
@@ -121,8 +136,10 @@ fn put_on_stable_storage(device: &Arc<Device>) {
     if resource.connection.close_epoch() {
         resource.chore(chore::SEND);
     }
+    // Bios that wait for a cold extent or a busy range come before the flush too.
     let is_through = || {
-        !resource
+        device.counters.application_bios.get() == 0
+            && !resource
             .requests
             .iter()
             .any(|request| request.is_of(device))

@@ -459,6 +459,11 @@ impl Device {
         }
     }
 
+    /// Whether a write may count on the disk, its metadata included. Any context.
+    pub(crate) fn vouches(&self) -> bool {
+        self.state().disk >= DiskState::Inconsistent && !self.flags.any(flag::METADATA_UNJUDGED)
+    }
+
     /// Whether the peer may read from the disk. Any context.
     pub(crate) fn serves_reads(&self) -> bool {
         self.copies(self.state()).disk == DiskState::UpToDate

@@ -265,6 +265,11 @@ impl Device {
         self.held_writes.up();
     }
 
+    /// Whether writes are kept out. Any context.
+    pub(crate) fn holds_writes(&self) -> bool {
+        self.held_writes.get() != 0
+    }
+
     /// Lets writes into the transfer log again. Any context.
     pub(crate) fn release_writes(self: &Arc<Self>) {
         self.held_writes.down();
@@ -393,7 +398,7 @@ impl Device {
         };
         let now_ns = monotonic_ns();
         let mut log = connection.log.lock();
-        if bio.changes_data() && self.held_writes.get() != 0 {
+        if bio.changes_data() && self.holds_writes() {
             drop(log);
             return Err((bio, Obstacle::Generation));
         }

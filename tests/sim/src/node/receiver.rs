@@ -234,6 +234,14 @@ async fn claim(node: &Rc<Node>, request: &mut PeerRequest, kind: RangeKind) -> R
 async fn remember_for_diskless_peer(node: &Rc<Node>, request: &mut PeerRequest) {
     let Blocks { sector, size_bytes } = request.blocks;
     request.flags.may_set_in_sync = false;
+    if !node.config.has(Canary::PeerWritesBeforeGeneration) {
+        node.sim
+            .until(|| node.flags.generations_due.get() == 0 || node.is_interrupted())
+            .await;
+        let vouches =
+            !node.flags.metadata_unjudged.get() && node.state().disk >= DiskState::Inconsistent;
+        request.local = request.local.take().filter(|_| vouches);
+    }
     let (Some(local), Some(span)) = (&request.local, Span::of(sector, size_bytes)) else {
         return;
     };

@@ -61,6 +61,8 @@ use crate::io::{
 
 /// Pause before extents of the activity log are asked for again.
 const EXTENTS_PAUSE_MS: u32 = 20;
+/// Pause before the receiver looks again whether a new generation is on disk.
+const GENERATION_PAUSE_MS: u32 = 2;
 
 /// How a range in conflict with a write of this node's application is resolved.
 enum Claim {
@@ -330,6 +332,8 @@ impl Receiver {
         device: &Arc<Device>,
         request: &mut PeerRequest,
     ) -> Result<(), ConnectionError> {
+        self.await_generation(device)?;
+        request.local = request.local.take().filter(|_| device.vouches());
         let Some(local) = &request.local else {
             return Ok(());
         };
@@ -341,6 +345,21 @@ impl Receiver {
         request.flags = DataFlags(request.flags.0 & !DataFlags::MAY_SET_IN_SYNC.0);
         if span.is_none() {
             request.local = None;
+        }
+        Ok(())
+    }
+
+    /// Waits until the generation that this node's data are of from here on is on disk.
+    fn await_generation(&self, device: &Device) -> Result<(), ConnectionError> {
+        let connection = &self.resource.connection;
+        let is_over = || connection.is_interrupted();
+        while device.holds_writes() {
+            if connection
+                .receiver_wait
+                .wait_until_timeout(is_over, GENERATION_PAUSE_MS)
+            {
+                return Err(ConnectionError);
+            }
         }
         Ok(())
     }

@@ -71,21 +71,35 @@ fn thaw(effects: &mut DeferredEffects, old: State, new: State, context: &AfterCo
 }
 
 /// Whether the peer held data that it holds no longer, or that nobody knows of any more.
-fn lost_peer_data(old: DiskState, new: DiskState) -> bool {
+///
+/// A peer whose disk fell back to Inconsistent, by an error that it passed on, may be good again by
+/// its own account when it is back. The C driver begins no generation where it is lost.
+fn lost_peer_data(old: State, new: State) -> bool {
     use DiskState as D;
-    let had = old >= D::Inconsistent && !matches!(old, D::DUnknown | D::Outdated);
-    let has_not = new < D::Inconsistent || matches!(new, D::DUnknown | D::Outdated);
-    let settled = matches!(new, D::Diskless | D::Failed | D::Outdated);
-    (had && has_not) || (old == D::DUnknown && settled)
+    let had = old.pdsk >= D::Inconsistent && !matches!(old.pdsk, D::DUnknown | D::Outdated);
+    let has_not = new.pdsk < D::Inconsistent || matches!(new.pdsk, D::DUnknown | D::Outdated);
+    let settled = matches!(new.pdsk, D::Diskless | D::Failed | D::Outdated);
+    let leaves = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
+    (had && (has_not || leaves)) || (old.pdsk == D::DUnknown && settled)
 }
 
-/// Whether the application's writes wait until the deferred effects of a change are carried out.
+/// Whether a peer that has no disk begins to write here.
+fn diskless_peer_begins(old: State, new: State) -> bool {
+    let peer_lacks_data = new.pdsk < DiskState::Inconsistent;
+    let peer_promoted = !old.peer.is_primary() && new.peer.is_primary();
+    peer_lacks_data && peer_promoted
+}
+
+/// Whether writes, the application's and those of a peer without a disk, wait until the deferred
+/// effects of a change are carried out.
 ///
-/// A Primary whose peer lost the data begins a generation of its own. A write that is told done
-/// before that is on disk would be of the generation that both nodes know, and thrown away where
-/// the peer goes on alone.
+/// A node that alone has the data begins a generation of its own. A write that is told done before
+/// that is on disk would be of the generation that both nodes know, and thrown away where the peer
+/// goes on alone.
 pub fn holds_writes(old: State, new: State) -> bool {
-    new.role.is_primary() && (lost_peer_data(old.pdsk, new.pdsk) || got_disk_alone(old, new))
+    (new.someone_is_primary() && lost_peer_data(old, new))
+        || got_disk_alone(old, new)
+        || diskless_peer_begins(old, new)
 }
 
 /// Whether a Primary that ran without a disk and has no peer goes on with its own disk. The peer
@@ -104,13 +118,12 @@ fn generations(effects: &mut DeferredEffects, old: State, new: State, context: &
         return;
     }
     let begins = context.bitmap_uuid_is_zero && new.disk >= DiskState::UpToDate;
-    let lost = lost_peer_data(old.pdsk, new.pdsk) && new.someone_is_primary() && begins;
+    let lost = lost_peer_data(old, new) && new.someone_is_primary() && begins;
     let lost = lost || (got_disk_alone(old, new) && begins);
     let suspended = new.is_suspended();
     effects.add_if(Deferred::RememberNewCurrentUuid, lost && suspended);
     let peer_lacks_data = new.pdsk < DiskState::Inconsistent;
-    let peer_promoted = !old.peer.is_primary() && new.peer.is_primary();
-    let diskless_peer_writes = peer_lacks_data && peer_promoted && begins;
+    let diskless_peer_writes = diskless_peer_begins(old, new) && begins;
     effects.add_if(
         Deferred::NewCurrentUuid,
         (lost && !suspended) || diskless_peer_writes,

@@ -41,6 +41,8 @@ fn hot_write_on_the_primary(log: &mut Log, ranges: &mut Ranges, sector: Sector) 
         remote: true,
         out_of_sync: false,
         protocol: Protocol::C,
+        local_is_current: true,
+        chooses_ack: true,
     };
     let mut state = start.state();
     let context = Context {

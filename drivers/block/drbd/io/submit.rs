@@ -34,7 +34,10 @@ use drbd_engine::{
         Start,
         WriteRoute, //
     },
-    state::State,
+    state::{
+        DiskState,
+        State, //
+    },
     transfer_log::Part,
     types::Sector, //
 };
@@ -442,9 +445,11 @@ impl Device {
         let start = Start {
             kind,
             local: plan.local,
+            local_is_current: state.disk == DiskState::UpToDate,
             remote: plan.remote,
             out_of_sync: plan.out_of_sync,
             protocol: connection.protocol(),
+            chooses_ack: connection.version().number() >= 100,
         };
         let (reference, extents) = match bio.extents {
             Some((reference, span)) => {

@@ -12,7 +12,7 @@ use drbd_engine::request::{
     may_admit, route_flush, route_read, route_write, Admission, Copies, Destination, Event, Kind,
     ReadInputs, Route, Start,
 };
-use drbd_engine::state::State;
+use drbd_engine::state::{DiskState, State};
 use drbd_engine::transfer_log::{Index, Part};
 
 use super::disk::LocalRef;
@@ -266,9 +266,11 @@ impl Node {
         let start = Start {
             kind,
             local: plan.local,
+            local_is_current: self.state().disk == DiskState::UpToDate,
             remote: plan.remote,
             out_of_sync: plan.out_of_sync,
             protocol: self.config.protocol,
+            chooses_ack: !self.config.has(Canary::DisklessBelieved),
         };
         let (reference, extents) = match bio.extents {
             Some((reference, span)) => {

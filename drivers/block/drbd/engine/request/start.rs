@@ -27,12 +27,16 @@ pub struct Start {
     pub kind: Kind,
     /// It is submitted to the local disk.
     pub local: bool,
+    /// That disk is UpToDate.
+    pub local_is_current: bool,
     /// It is sent to the peer.
     pub remote: bool,
     /// Only the message that the blocks are out of sync is sent to the peer.
     pub out_of_sync: bool,
     /// The protocol agreed with the peer.
     pub protocol: Protocol,
+    /// The peer acks a write as its flags say (protocol 100 and up), not as the protocol does.
+    pub chooses_ack: bool,
 }
 
 impl Start {
@@ -72,7 +76,14 @@ impl Start {
         }
     }
 
+    /// What no good disk of this node takes is nowhere before it is on the peer's, and is not told
+    /// done before. The C driver lets a node without a disk tell by protocol A what may never
+    /// arrive.
     fn expected_ack(&self) -> RequestState {
+        let is_kept = self.local && self.local_is_current;
+        if !is_kept && self.chooses_ack {
+            return RequestState::EXPECT_WRITE_ACK;
+        }
         match self.protocol {
             Protocol::A => RequestState::default(),
             Protocol::B => RequestState::EXPECT_RECEIVE_ACK,

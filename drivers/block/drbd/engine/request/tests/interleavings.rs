@@ -184,6 +184,8 @@ fn write(protocol: Protocol, local: bool, remote: bool) -> Start {
         remote,
         out_of_sync: false,
         protocol,
+        local_is_current: true,
+        chooses_ack: true,
     }
 }
 

@@ -28,6 +28,8 @@ fn mirrored(protocol: Protocol) -> RequestState {
         remote: true,
         out_of_sync: false,
         protocol,
+        local_is_current: true,
+        chooses_ack: true,
     }
     .state()
 }
@@ -142,6 +144,8 @@ fn a_read_that_fails_is_tried_again_unless_it_is_read_ahead() {
             remote: false,
             out_of_sync: false,
             protocol: Protocol::C,
+            local_is_current: true,
+            chooses_ack: true,
         };
         let (state, todo) = run(start.state(), &[Event::SubmitterDone, Event::LocalFailed]);
         assert!(todo.has(expected | Consequences::RELEASE));
@@ -176,6 +180,8 @@ fn the_note_that_blocks_are_out_of_sync_does_not_hold_up_the_application() {
         remote: false,
         out_of_sync: true,
         protocol: Protocol::A,
+        local_is_current: true,
+        chooses_ack: true,
     };
     let (state, todo) = run(start.state(), &[Event::SubmitterDone, Event::LocalOk]);
     assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
@@ -197,6 +203,8 @@ fn a_flush_is_never_sent_and_survives_the_connection() {
             remote: true,
             out_of_sync: false,
             protocol: Protocol::C,
+            local_is_current: true,
+            chooses_ack: true,
         };
         assert!(!start.state().has(RequestState::NET_QUEUED));
         let (state, _) = run(start.state(), &[Event::ConnectionLost, Event::LocalFailed]);
@@ -310,6 +318,8 @@ fn a_request_that_failed_while_frozen_can_be_admitted_again() {
         remote: false,
         out_of_sync: false,
         protocol: Protocol::C,
+        local_is_current: true,
+        chooses_ack: true,
     };
     let (state, _) = run(start.state(), &[Event::SubmitterDone]);
     let (frozen, _) = apply(state, Event::LocalFailed, SUSPENDED);
@@ -329,6 +339,8 @@ fn what_the_peer_does_not_get_is_marked_before_the_local_disk_is_through() {
         remote: false,
         out_of_sync: false,
         protocol: Protocol::C,
+        local_is_current: true,
+        chooses_ack: true,
     };
     let (_, todo) = apply(start.state(), Event::SubmitterDone, USUAL);
     assert!(todo.has(Consequences::SET_OUT_OF_SYNC) && !todo.has(Consequences::COMPLETE));
@@ -379,4 +391,24 @@ fn a_write_that_only_the_target_of_a_resync_has_fails() {
         let (ended, todo) = apply(state, local, source);
         assert!(todo.has(Consequences::COMPLETE) && ended.is_ok() == is_ok);
     }
+}
+
+#[test]
+fn what_no_good_disk_here_takes_waits_for_the_peers_disk() {
+    let write = |local, local_is_current, chooses_ack| {
+        let start = Start {
+            kind: Kind::Write,
+            local,
+            local_is_current,
+            remote: true,
+            out_of_sync: false,
+            protocol: Protocol::A,
+            chooses_ack,
+        };
+        start.state().has(RequestState::EXPECT_WRITE_ACK)
+    };
+    assert!(write(false, false, true) && write(true, false, true));
+    assert!(!write(true, true, true));
+    // An older peer acks by the protocol, so there is nothing to wait for.
+    assert!(!write(false, false, false));
 }

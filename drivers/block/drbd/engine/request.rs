@@ -14,7 +14,7 @@ pub mod route;
 pub mod start;
 
 pub use admission::{may_admit, Admission};
-pub use disk_error::{on_disk_error, unjudged, DiskError, DiskErrorActions};
+pub use disk_error::{lacks_data, on_disk_error, unjudged, DiskError, DiskErrorActions, Writer};
 pub use life::{apply, Consequences, Context, Event, RequestState};
 pub use route::{
     route_flush, route_read, route_write, Copies, Destination, ReadInputs, Route, WriteRoute,

@@ -4,7 +4,10 @@
 
 use drbd_engine::{
     meta::MdFlags,
-    request::DiskError,
+    request::{
+        DiskError,
+        Writer, //
+    },
     state::{
         connection::{
             connection_work,
@@ -350,6 +353,7 @@ fn part_with(device: &Arc<Device>, disk: &Arc<LocalDisk>) {
             if error != EOPNOTSUPP {
                 let connection = &device.resource.connection;
                 connection.flags.set(connection_flag::FLUSH_FAILED);
+                disk_error::note_lack(device, Writer::Own { acked: false });
             }
         }
     }
@@ -362,6 +366,7 @@ fn part_with(device: &Arc<Device>, disk: &Arc<LocalDisk>) {
             superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC);
         });
     }
+    disk_error::record_lack(device, disk);
     let _ = disk.sync(device);
     let _ = device
         .resource

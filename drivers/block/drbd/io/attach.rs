@@ -113,7 +113,7 @@ pub(crate) fn attach(
     order::check(device, conf)?;
     device
         .flags
-        .clear(flag::FORCE_DETACH | flag::WAS_IO_ERROR | flag::WAS_READ_ERROR);
+        .clear(flag::FORCE_DETACH | flag::WAS_IO_ERROR | flag::WAS_READ_ERROR | flag::LACKS_DATA);
 
     let found = Found::open(device, conf, info)?;
     let superblock = found.superblock;

@@ -102,6 +102,8 @@ pub(crate) mod flag {
     /// A write failed on this disk since the resync began: what the target acks is not in sync for
     /// sure.
     pub(crate) const RESYNC_DOUBTED: u32 = 1 << 15;
+    /// The backing device did not take what another disk has.
+    pub(crate) const LACKS_DATA: u32 = 1 << 16;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

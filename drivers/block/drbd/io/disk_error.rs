@@ -4,11 +4,18 @@
 
 use drbd_engine::{
     config::OnIoError,
+    meta::MdFlags,
     request::{
+        lacks_data,
         on_disk_error,
-        DiskError, //
+        DiskError,
+        RequestState,
+        Writer, //
     },
-    state::Change,
+    state::{
+        Change,
+        DiskState, //
+    },
     types::Sector, //
 };
 use drbd_sys::{
@@ -25,6 +32,7 @@ use super::{
         flag,
         Device, //
     },
+    disk::LocalDisk,
     request::Request,
     state::How,
     worker::chore, //
@@ -44,7 +52,27 @@ pub(crate) fn request_failed(request: &Arc<Request>, error: Error) {
     if error == EOPNOTSUPP && operation != Operation::Read {
         return;
     }
+    if operation != Operation::Read {
+        let acked = request.state().has(RequestState::NET_OK);
+        note_lack(&device, Writer::Own { acked });
+    }
     note(&device, operation == Operation::Read, sector, size_bytes);
+}
+
+/// What somebody wrote, or flushed, is not on this disk; [`note`] comes next. Any context.
+pub(crate) fn note_lack(device: &Device, writer: Writer) {
+    if lacks_data(writer, device.state().pdsk) {
+        device.flags.set(flag::LACKS_DATA);
+    }
+}
+
+/// A disk that is given up remembers that another has what it lacks.
+pub(crate) fn record_lack(device: &Device, local: &LocalDisk) {
+    if device.flags.any(flag::LACKS_DATA) {
+        local.change(device, |superblock| {
+            superblock.flags = superblock.flags.without(MdFlags::WAS_UP_TO_DATE);
+        });
+    }
 }
 
 /// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk. Any
@@ -77,7 +105,8 @@ pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
 
 fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {
     let state = device.state();
-    let actions = on_disk_error(policy, error, state.disk, state.pdsk);
+    let lacks_data = device.flags.any(flag::LACKS_DATA);
+    let actions = on_disk_error(policy, error, state.disk, state.pdsk, lacks_data);
     if actions.was_io_error {
         device.flags.set(flag::WAS_IO_ERROR);
     }
@@ -90,5 +119,11 @@ fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {
         let _ = device
             .resource
             .change_state(device, Change::disk(disk), How::HARD);
+    }
+    if device.state().disk > DiskState::Failed {
+        // The state says so, or the error was passed on.
+        device.flags.clear(flag::LACKS_DATA);
+    } else if let Some(local) = device.local() {
+        record_lack(device, &local);
     }
 }

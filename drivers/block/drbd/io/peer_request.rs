@@ -9,6 +9,7 @@ use drbd_engine::{
     activity_log::Span,
     epoch::EpochRef,
     range::Handle,
+    request::Writer,
     types::{
         BlockId,
         Sector, //
@@ -231,6 +232,9 @@ impl PeerIo {
         };
         let connection = &device.resource.connection;
         if result.is_err() {
+            if matches!(request.kind, Kind::Write | Kind::Discard) {
+                disk_error::note_lack(&device, Writer::Peer);
+            }
             disk_error::note(
                 &device,
                 request.kind.reads(),

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use drbd_engine::meta::MdFlags;
+use drbd_engine::request::Writer;
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::{effects_after, Change as Request, ConnState, Deferred, DiskState, State};
 
@@ -158,12 +159,14 @@ pub(crate) async fn go_diskless(node: &Rc<Node>) {
         let careless = node.config.has(Canary::DetachedWithoutFlush);
         if !careless && !disk.flush_data(node).await {
             node.flags.flush_failed.set(true);
+            node.note_lack(Writer::Own { acked: false });
         }
         // What the bitmap says is needed at the next attach; if it cannot be written, everything is
         // out of sync.
         if node.flags.was_read_error.get() || !disk.write_bitmap(node, Which::Dirty).await {
             disk.change(|superblock| superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC));
         }
+        node.record_lack(&disk);
         disk.sync(node).await;
         let _ = node.change_state(Request::disk(DiskState::Diskless), Node::HARD);
     }

@@ -28,6 +28,7 @@ impl Node {
             return Err(StateError::Unknown);
         }
         self.flags.was_read_error.set(false);
+        self.flags.lacks_data.set(false);
         tools::apply_activity_log(&self.hardware.meta, &self.config);
         self.change_state(Request::disk(DiskState::Attaching), Node::SOFT)?;
         let attached = self.read_and_attach().await;

@@ -5,9 +5,11 @@
 
 use std::rc::Rc;
 
-use drbd_engine::request::{on_disk_error, unjudged, Copies, DiskError};
+use drbd_engine::meta::MdFlags;
+use drbd_engine::request::{lacks_data, on_disk_error, unjudged, Copies, DiskError, Writer};
 use drbd_engine::state::{Change as Request, DiskState, State};
 
+use super::disk::LocalDisk;
 use super::Node;
 use crate::canary::Canary;
 use crate::packet::Blocks;
@@ -25,6 +27,22 @@ impl Node {
         self.flags.resync_doubted.set(true);
         self.flags.disk_failed.set(true);
         self.sim.touch();
+    }
+
+    /// What somebody wrote, or flushed, is not on this disk.
+    pub(crate) fn note_lack(&self, writer: Writer) {
+        if lacks_data(writer, self.state().pdsk) {
+            self.flags.lacks_data.set(true);
+        }
+    }
+
+    /// A disk that is given up remembers that another has what it lacks.
+    pub(crate) fn record_lack(&self, local: &LocalDisk) {
+        if self.flags.lacks_data.get() && !self.config.has(Canary::LackForgotten) {
+            local.change(|superblock| {
+                superblock.flags = superblock.flags.without(MdFlags::WAS_UP_TO_DATE);
+            });
+        }
     }
 
     /// The copies of the data in a state; a disk that failed is not believed from then on.
@@ -72,10 +90,17 @@ pub(crate) fn look_after(node: &Rc<Node>) {
 fn judge(node: &Rc<Node>, error: DiskError) {
     if node.local.borrow().is_some() {
         let state = node.state();
-        let actions = on_disk_error(node.config.on_io_error, error, state.disk, state.pdsk);
+        let policy = node.config.on_io_error;
+        let lacks_data = node.flags.lacks_data.get();
+        let actions = on_disk_error(policy, error, state.disk, state.pdsk, lacks_data);
         if let Some(disk) = actions.new_disk {
             node.tell(|| format!("Local IO failed, disk goes {disk}"));
             let _ = node.change_state(Request::disk(disk), Node::HARD);
+        }
+        if node.state().disk > DiskState::Failed {
+            node.flags.lacks_data.set(false);
+        } else if let Some(local) = node.local() {
+            node.record_lack(&local);
         }
     }
     match error {

@@ -136,6 +136,8 @@ pub struct NodeFlags {
     pub resync_doubted: Cell<bool>,
     /// The disk failed to read.
     pub was_read_error: Cell<bool>,
+    /// The disk did not take what another disk has.
+    pub lacks_data: Cell<bool>,
     /// The metadata could not be written: the worker decides about the disk.
     pub metadata_failed: Cell<bool>,
     /// A flush failed of what the peer wrote in this session.

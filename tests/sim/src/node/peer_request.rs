@@ -7,6 +7,7 @@ use std::rc::Rc;
 use drbd_engine::activity_log::Span;
 use drbd_engine::epoch::EpochRef;
 use drbd_engine::range::Handle;
+use drbd_engine::request::Writer;
 use drbd_engine::state::DiskState;
 use drbd_engine::types::BlockId;
 
@@ -115,6 +116,9 @@ impl Node {
         request.local = None;
         if !ok {
             self.tell(|| format!("{:?} {:?} fails on the disk", request.kind, request.blocks));
+            if request.kind == Kind::Write {
+                self.note_lack(Writer::Peer);
+            }
             let is_read = matches!(request.kind, Kind::Read | Kind::ResyncRead);
             self.note_disk_error(is_read, request.blocks);
         }

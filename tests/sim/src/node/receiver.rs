@@ -8,7 +8,7 @@ use drbd_engine::activity_log::{Reserve, Span};
 use drbd_engine::config::Protocol;
 use drbd_engine::epoch::{BarrierStep, WriteOrdering};
 use drbd_engine::range::{Kind as RangeKind, Refusal};
-use drbd_engine::request::Event;
+use drbd_engine::request::{Event, Writer};
 use drbd_engine::state::{Change as Request, ConnState, DiskState};
 use drbd_engine::timer::Liveness;
 use drbd_engine::types::BlockId;
@@ -337,6 +337,7 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
     if let Some(local) = node.local() {
         if !local.flush_data(node).await {
             node.flags.flush_failed.set(true);
+            node.note_lack(Writer::Peer);
             node.flags.disk_unjudged.set(true);
             node.flags.disk_failed.set(true);
             node.sim.touch();

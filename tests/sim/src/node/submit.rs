@@ -10,7 +10,7 @@ use drbd_engine::config::{OnNoData, ReadBalancing};
 use drbd_engine::range::{Handle, Kind as RangeKind, Refusal};
 use drbd_engine::request::{
     may_admit, route_flush, route_read, route_write, Admission, Copies, Destination, Event, Kind,
-    ReadInputs, Route, Start,
+    ReadInputs, RequestState, Route, Start, Writer,
 };
 use drbd_engine::state::{DiskState, State};
 use drbd_engine::transfer_log::{Index, Part};
@@ -337,6 +337,10 @@ impl Node {
     fn local_ended(self: &Rc<Self>, index: Index, master: &Rc<Master>, ok: bool) {
         if !ok {
             self.tell(|| format!("app #{} fails on the disk", master.number));
+            if master.operation != Operation::Read {
+                let acked = self.request(index).state().has(RequestState::NET_OK);
+                self.note_lack(Writer::Own { acked });
+            }
             self.note_disk_error(master.operation == Operation::Read, master.blocks);
         }
         let event = if ok {

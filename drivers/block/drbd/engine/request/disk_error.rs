@@ -38,19 +38,27 @@ pub struct DiskErrorActions {
 /// Decides what an error of the backing device does while the disk is in state `disk` and the
 /// peer's in state `peer_disk`.
 ///
+/// `lacks_data` says that this disk did not take what another did, see [`lacks_data`].
+///
 /// With `pass-on` the disk becomes Inconsistent where the peer has the data as well. Where it does
 /// not, this disk is the best there is: the C driver makes it Inconsistent all the same, and the
-/// next peer that connects, with whatever old data, is the source of a resync of it.
+/// next peer that connects, with whatever old data, is the source of a resync of it. Where the peer
+/// is out of reach and has what this disk lacks (see [`lacks_data`]), the disk becomes Outdated.
 pub fn on_disk_error(
     policy: OnIoError,
     error: DiskError,
     disk: DiskState,
     peer_disk: DiskState,
+    lacks_data: bool,
 ) -> DiskErrorActions {
     let is_data = matches!(error, DiskError::Read | DiskError::Write);
     if policy == OnIoError::PassOn && is_data {
-        let falls = disk > DiskState::Inconsistent && peer_disk == DiskState::UpToDate;
-        let new_disk = falls.then_some(DiskState::Inconsistent);
+        let new_disk = match peer_disk {
+            DiskState::UpToDate => Some(DiskState::Inconsistent),
+            _ if lacks_data => Some(DiskState::Outdated),
+            _ => None,
+        };
+        let new_disk = new_disk.filter(|&new_disk| disk > new_disk);
         return DiskErrorActions {
             new_disk,
             ..DiskErrorActions::default()
@@ -65,6 +73,28 @@ pub fn on_disk_error(
         was_read_error: error == DiskError::Read,
         abort_local_io: forced,
     }
+}
+
+/// Who asked for a write, or a flush, that failed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Writer {
+    /// An application here; `acked` by the peer already.
+    Own {
+        /// The peer has it.
+        acked: bool,
+    },
+    /// An application of the peer, which has it on its own disk unless it has none.
+    Peer,
+}
+
+/// Whether a disk that could not take a write lacks from then on what the peer has.
+///
+/// Then it is Outdated when it is attached again: who is promoted with it alone would read what was
+/// overwritten. The C driver calls it UpToDate where the connection is lost before the peer hears
+/// of the error.
+pub fn lacks_data(writer: Writer, peer_disk: DiskState) -> bool {
+    let may_have = matches!(writer, Writer::Own { acked: true } | Writer::Peer);
+    peer_disk == DiskState::UpToDate || (may_have && peer_disk == DiskState::DUnknown)
 }
 
 /// What a disk is good for between an error and the decision about it, which takes the worker a

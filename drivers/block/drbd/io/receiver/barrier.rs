@@ -7,6 +7,7 @@ use drbd_engine::{
         BarrierStep,
         WriteOrdering, //
     },
+    request::Writer,
     wire::Barrier, //
 };
 use drbd_sys::{
@@ -33,6 +34,7 @@ use crate::io::{
         Device,
         LocalRef, //
     },
+    disk_error,
     resource::Resource,
     worker::chore, //
 };
@@ -56,6 +58,7 @@ impl Completion for Flushing {
             }
             Err(_) => {
                 connection.flags.set(flag::FLUSH_FAILED);
+                disk_error::note_lack(&device, Writer::Peer);
                 device.flags.set(device_flag::DISK_UNJUDGED);
                 device.chore(chore::DISK_FAILED);
             }

@@ -4,8 +4,8 @@
 
 use crate::config::{OnIoError, OnNoData, ReadBalancing};
 use crate::request::{
-    may_admit, on_disk_error, route_flush, route_read, route_write, Admission, Copies, Destination,
-    DiskError, DiskErrorActions, ReadInputs, Route, WriteRoute,
+    lacks_data, may_admit, on_disk_error, route_flush, route_read, route_write, Admission, Copies,
+    Destination, DiskError, DiskErrorActions, ReadInputs, Route, WriteRoute, Writer,
 };
 use crate::state::{ConnState, DiskState};
 use crate::types::Sector;
@@ -234,31 +234,43 @@ fn a_bio_waits_while_the_state_is_in_between() {
 #[test]
 fn disk_errors_follow_the_policy_and_metadata_always_detaches() {
     use DiskState::{DUnknown, Failed, Inconsistent, UpToDate};
-    let on_disk_error = |policy, error, disk| on_disk_error(policy, error, disk, UpToDate);
-    let passed = on_disk_error(OnIoError::PassOn, DiskError::Read, UpToDate);
+    let judge = |policy, error, disk| on_disk_error(policy, error, disk, UpToDate, false);
+    let passed = judge(OnIoError::PassOn, DiskError::Read, UpToDate);
     let expected = DiskErrorActions {
         new_disk: Some(Inconsistent),
         ..DiskErrorActions::default()
     };
     assert_eq!(passed, expected);
     for peer_disk in [DUnknown, Inconsistent] {
-        let best =
-            super::super::on_disk_error(OnIoError::PassOn, DiskError::Write, UpToDate, peer_disk);
+        let (policy, error) = (OnIoError::PassOn, DiskError::Write);
+        let best = on_disk_error(policy, error, UpToDate, peer_disk, false);
         assert_eq!(best, DiskErrorActions::default());
+        let lacking = on_disk_error(policy, error, UpToDate, peer_disk, true);
+        assert_eq!(lacking.new_disk, Some(DiskState::Outdated));
     }
-    let again = on_disk_error(OnIoError::PassOn, DiskError::Write, Inconsistent);
+    let again = judge(OnIoError::PassOn, DiskError::Write, Inconsistent);
     assert_eq!(again, DiskErrorActions::default());
-    let metadata = on_disk_error(OnIoError::PassOn, DiskError::Metadata, UpToDate);
+    let metadata = judge(OnIoError::PassOn, DiskError::Metadata, UpToDate);
     assert_eq!(
         (metadata.new_disk, metadata.was_read_error),
         (Some(Failed), false)
     );
-    let read = on_disk_error(OnIoError::Detach, DiskError::Read, UpToDate);
+    let read = judge(OnIoError::Detach, DiskError::Read, UpToDate);
     assert!(read.was_read_error && !read.call_helper);
-    let helper = on_disk_error(OnIoError::CallLocalIoError, DiskError::Write, UpToDate);
+    let helper = judge(OnIoError::CallLocalIoError, DiskError::Write, UpToDate);
     assert!(helper.call_helper && helper.new_disk == Some(Failed));
-    let forced = on_disk_error(OnIoError::PassOn, DiskError::ForcedDetach, UpToDate);
+    let forced = judge(OnIoError::PassOn, DiskError::ForcedDetach, UpToDate);
     assert!(forced.abort_local_io && forced.new_disk == Some(Failed));
-    let late = on_disk_error(OnIoError::Detach, DiskError::Write, Failed);
+    let late = judge(OnIoError::Detach, DiskError::Write, Failed);
     assert_eq!(late.new_disk, None);
+}
+
+#[test]
+fn a_disk_lacks_what_another_took() {
+    use DiskState::{DUnknown, Diskless, Inconsistent, UpToDate};
+    let own = |acked, peer_disk| lacks_data(Writer::Own { acked }, peer_disk);
+    assert!(own(false, UpToDate) && own(true, DUnknown));
+    assert!(!own(false, DUnknown) && !own(true, Inconsistent));
+    assert!(lacks_data(Writer::Peer, DUnknown) && lacks_data(Writer::Peer, UpToDate));
+    assert!(!lacks_data(Writer::Peer, Diskless));
 }

@@ -226,16 +226,14 @@ impl Drive {
     }
 
     fn settle_where(&self, settles: impl Fn(u64) -> bool) {
-        let (settled, rest): (Vec<_>, Vec<_>) = self
-            .unflushed
-            .take()
-            .into_iter()
-            .partition(|write| settles(write.sequence));
-        self.unflushed.replace(rest);
         let mut durable = self.durable.borrow_mut();
-        for write in settled {
-            store(&mut durable, &write.sectors);
-        }
+        self.unflushed.borrow_mut().retain(|write| {
+            let settles = settles(write.sequence);
+            if settles {
+                store(&mut durable, &write.sectors);
+            }
+            !settles
+        });
     }
 
     /// The power fails: `keep_permille` of the sectors that were on their way are kept.

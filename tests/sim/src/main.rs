@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME]`: runs seeds and tells what they found.
+//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing]`: runs seeds and
+//! tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Options, Report};
+use drbd_sim::run::{run, Disks, Options, Report};
 
 struct Arguments {
     first: u64,
@@ -36,6 +37,8 @@ fn parse() -> Result<Arguments, String> {
                 let canary = Canary::from_name(&value).ok_or(format!("no canary {value}"))?;
                 arguments.options.canary = Some(canary);
             }
+            ("--disks", _) if value == "well" => arguments.options.disks = Disks::Well,
+            ("--disks", _) if value == "failing" => arguments.options.disks = Disks::Failing,
             _ => return Err(format!("what is {word} {value}?")),
         }
     }

@@ -56,11 +56,26 @@ pub struct Report {
     pub story: Vec<String>,
 }
 
+/// Whether the disks of a run may fail, be slow, or not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Disks {
+    /// In every second run, those of even seeds: what takes power cuts and networks alone to be
+    /// found would be lost among disks that are given up.
+    #[default]
+    BySeed,
+    /// They are always well.
+    Well,
+    /// They may fail.
+    Failing,
+}
+
 /// How to make a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// The deliberate bug, if there is one.
     pub canary: Option<Canary>,
+    /// Whether disks fail.
+    pub disks: Disks,
     /// Print what happens.
     pub aloud: bool,
     /// Remember what happens.
@@ -83,6 +98,8 @@ struct World {
     /// Places that the application likes, so that writes overlap.
     places: Rc<Vec<u64>>,
     peace: Rc<Cell<bool>>,
+    /// Disks may be in trouble.
+    disks_fail: bool,
     /// Whose data the operator gave up where the disks have nothing in common.
     starts_over: Option<usize>,
     report: Report,
@@ -92,6 +109,11 @@ struct World {
 pub fn run(seed: u64, options: Options) -> Report {
     let story = Story::new(options.aloud, options.kept);
     let mut world = World::new(seed, options.canary, story);
+    world.disks_fail = match options.disks {
+        Disks::BySeed => seed % 2 == 0,
+        Disks::Well => false,
+        Disks::Failing => true,
+    };
     world.faults();
     if world.oracle.borrow().violations.is_empty() {
         world.peace();
@@ -160,6 +182,7 @@ impl World {
             slots,
             places: Rc::new(places),
             peace: Rc::default(),
+            disks_fail: false,
             starts_over: None,
             report: Report::default(),
         }
@@ -296,8 +319,8 @@ impl World {
                     .tell(|| format!("the wire stalls for {} ms", stall_ns / MS));
                 self.net.stall(stall_ns);
             }
-            10 | 11 => self.trouble(id),
-            12 | 13 => self.heal(id),
+            10 | 11 if self.disks_fail => self.trouble(id),
+            10..=13 => self.heal(id),
             _ => {
                 self.boot(id);
             }

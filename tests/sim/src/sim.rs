@@ -176,14 +176,17 @@ impl Sim {
         let activity = self.activity.get();
         let mut tasks = self.tasks.borrow_mut();
         tasks.append(&mut self.spawned.borrow_mut());
-        let ready: Vec<usize> = (0..tasks.len())
-            .filter(|&index| tasks[index].seen < activity)
-            .collect();
-        if ready.is_empty() {
+        let is_ready = |task: &Task| task.seen < activity;
+        let ready = tasks.iter().filter(|&task| is_ready(task)).count();
+        if ready == 0 {
             drop(tasks);
             return self.next_event();
         }
-        let index = ready[usize::try_from(self.below(ready.len() as u64)).unwrap_or(0)];
+        let chosen = usize::try_from(self.below(ready as u64)).unwrap_or(0);
+        let index = (0..tasks.len())
+            .filter(|&index| is_ready(&tasks[index]))
+            .nth(chosen)
+            .unwrap_or(0);
         let mut task = tasks.swap_remove(index);
         drop(tasks);
         self.polls.set(self.polls.get() + 1);

@@ -190,7 +190,7 @@ async fn receive_write(
         node.free_request(request);
         return Err(Dropped);
     }
-    if node.state().pdsk < DiskState::Inconsistent {
+    if node.state().has_peer_writes_alone() {
         remember_for_diskless_peer(node, &mut request).await;
         if request.local.is_none() {
             node.io_ended(&mut request, false);

@@ -125,7 +125,8 @@ pub fn route_write(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
         local: copies.writes_locally(),
         remote: copies.mirrors(),
         out_of_sync: copies.sends_out_of_sync(),
-        marks: copies.writes_locally() && !copies.mirrors() && !copies.sends_out_of_sync(),
+        marks: (copies.writes_locally() && !copies.mirrors() && !copies.sends_out_of_sync())
+            || (copies.disk == DiskState::Negotiating && copies.mirrors()),
     };
     if !copies.has_current_data() || !(route.local || route.remote) {
         return Route::no_data(on_no_data);

@@ -154,6 +154,15 @@ impl State {
         self.role.is_primary() && self.disk < DiskState::UpToDate && self.pdsk < DiskState::UpToDate
     }
 
+    /// Whether the peer's own writes are on this disk only.
+    ///
+    /// So they are while the peer has no disk, or attaches one: what it sent before it knew that
+    /// its disk is in use comes when the handshake has been made here already.
+    pub fn has_peer_writes_alone(self) -> bool {
+        let attaches = self.conn == ConnState::WFBitMapS && self.pdsk == DiskState::Consistent;
+        self.pdsk < DiskState::Inconsistent || attaches
+    }
+
     /// Whether writes are sent to the peer as data (spec §5.5).
     pub fn replicates_writes(self) -> bool {
         self.pdsk == DiskState::UpToDate

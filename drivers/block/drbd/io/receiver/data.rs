@@ -211,7 +211,7 @@ impl Receiver {
             }
         }
         self.join(device, &mut request, data);
-        if device.state().pdsk < DiskState::Inconsistent {
+        if device.state().has_peer_writes_alone() {
             if let Err(error) = self.keep_only_copy(device, &mut request) {
                 connection.free_request(request);
                 return Err(error);

@@ -126,13 +126,14 @@ impl Node {
         self.wait_for_peer_writes().await;
         self.flags.discard_my_data.set(false);
         let bitmap_is_zero = self.local().is_some_and(|local| local.uuids().bitmap == 0);
-        if promote::starts_new_generation(self.state(), bitmap_is_zero, forced) {
+        let begins = promote::starts_new_generation(self.state(), bitmap_is_zero, forced);
+        if begins {
             after::new_current_uuid(self).await;
         }
         if let Some(local) = self.local() {
             local.change(|superblock| superblock.uuids.enter_primary());
         }
-        self.announce_role(forced).await;
+        self.announce_role(forced || begins).await;
         Ok(())
     }
 

@@ -76,13 +76,16 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
     wait_for_peer_writes(device);
     forget_discard_my_data(resource)?;
     let state = device.state();
+    let mut has_new_uuids = forced;
     if let Some(local) = device.local() {
         if promote::starts_new_generation(state, local.uuids().bitmap == 0, forced) {
             after::new_current_uuid(device);
+            // A peer that attaches its disk just now compares with what it was told last.
+            has_new_uuids = true;
         }
         local.change(device, |superblock| superblock.uuids.enter_primary());
     }
-    finish(device, forced);
+    finish(device, has_new_uuids);
     Ok(RetCode::SUCCESS)
 }
 
@@ -140,9 +143,9 @@ fn put_on_stable_storage(device: &Arc<Device>) {
     let is_through = || {
         device.counters.application_bios.get() == 0
             && !resource
-            .requests
-            .iter()
-            .any(|request| request.is_of(device))
+                .requests
+                .iter()
+                .any(|request| request.is_of(device))
     };
     let naps = SETTLE_MS / SETTLE_NAP_MS;
     // The acks of the peer's flushes wake nobody.
@@ -160,11 +163,11 @@ fn put_on_stable_storage(device: &Arc<Device>) {
 }
 
 /// What both have in common: the peer, the metadata and the system learn of the new role.
-fn finish(device: &Arc<Device>, forced: bool) {
+fn finish(device: &Arc<Device>, has_new_uuids: bool) {
     let State { conn, role, .. } = device.state();
     if conn >= ConnState::WFReportParams {
         // What cannot be sent has cost the connection.
-        if forced {
+        if has_new_uuids {
             let _ = device.send_uuids(UuidFlags::default());
         }
         let _ = device.send_present_state();

@@ -3,6 +3,7 @@
 //! What follows from changes of state, on the worker: the engine's deferred effects, in order.
 
 use drbd_engine::{
+    handshake::peer_state::exposes_peer_after_detach,
     meta::MdFlags,
     request::{
         DiskError,
@@ -266,6 +267,12 @@ fn release_failed_disk(device: &Arc<Device>, new: State) {
         }
     }
     let _ = device.send_state(new);
+    if exposes_peer_after_detach(device.state()) {
+        let peer = device.peer.lock().uuids;
+        if let Some(peer) = peer {
+            device.exposed_uuid.store(peer.current);
+        }
+    }
     device.resync.lock().cancel();
     sync_metadata(device);
     device.chore(chore::GO_DISKLESS);

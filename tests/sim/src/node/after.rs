@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use drbd_engine::handshake::peer_state::exposes_peer_after_detach;
 use drbd_engine::meta::MdFlags;
 use drbd_engine::request::Writer;
 use drbd_engine::state::connection::connection_work;
@@ -84,6 +85,10 @@ async fn carry_out_deferred(node: &Rc<Node>, effect: Deferred, old: State, new: 
         Deferred::StartFullSyncAsSource => resync::start_full_sync(node, false).await,
         Deferred::ReleaseFailedDisk => {
             node.send_state(new).await;
+            let peer = node.peer.get();
+            if let Some(peer) = peer.filter(|_| exposes_peer_after_detach(node.state())) {
+                node.exposed_uuid.set(peer.set.current);
+            }
             node.resync.borrow_mut().cancel();
             sync_metadata(node).await;
             node.flags.go_diskless.set(true);

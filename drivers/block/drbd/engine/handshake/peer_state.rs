@@ -79,6 +79,12 @@ pub fn exposes_peer_after_wait(state: State) -> bool {
     state.conn >= ConnState::Connected && state.disk < DiskState::Inconsistent
 }
 
+/// Whether the peer's current UUID becomes the exposed one when the own disk was given up: users
+/// see the peer's data from then on, and must not get back to an older disk when the peer is gone.
+pub fn exposes_peer_after_detach(state: State) -> bool {
+    exposes_peer_after_wait(state) && state.pdsk == DiskState::UpToDate
+}
+
 /// The facts about the volume that [`assess`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerFacts {

@@ -53,11 +53,17 @@ pub enum Canary {
     DisklessBelieved,
     /// What a diskless peer writes is acked before this node's new generation is on disk.
     PeerWritesBeforeGeneration,
+    /// A target calls itself UpToDate before what it got is on stable storage.
+    FinishedWithoutFlush,
+    /// After a crash the activity log is not applied.
+    ActivityLogIgnored,
+    /// A write that the peer could not make counts as made.
+    NegativeAckBelieved,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -82,6 +88,9 @@ impl Canary {
         Self::PromotedTooEarly,
         Self::DisklessBelieved,
         Self::PeerWritesBeforeGeneration,
+        Self::FinishedWithoutFlush,
+        Self::ActivityLogIgnored,
+        Self::NegativeAckBelieved,
     ];
 
     /// The canary with this name.

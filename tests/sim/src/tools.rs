@@ -14,6 +14,7 @@ use drbd_engine::meta::superblock::Magic;
 use drbd_engine::meta::{Layout, MdFlags, Placement, Superblock, Uuids, SUPERBLOCK_SIZE};
 use drbd_engine::types::{ExtentNr, Sector};
 
+use crate::canary::Canary;
 use crate::drive::{Content, Drive};
 use crate::node::disk::meta_sectors;
 use crate::node::Config;
@@ -150,7 +151,10 @@ pub fn apply_activity_log(meta: &Rc<Drive>, config: &Config) {
     if superblock.check_clean().is_ok() {
         return;
     }
-    let extents = hot_extents(meta, config);
+    let mut extents = hot_extents(meta, config);
+    if config.has(Canary::ActivityLogIgnored) {
+        extents.clear();
+    }
     for page in 0..pages_for(bits_for(Sector(config.capacity_sectors))) {
         let mut content = read_bitmap_page(meta, config, page);
         for extent in &extents {

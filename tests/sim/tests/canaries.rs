@@ -21,8 +21,8 @@ fn found_at(canary: Canary, mut seeds: std::ops::RangeInclusive<u64>) -> Option<
 
 /// Deliberate bugs that were not found within the seeds that were tried, see
 /// Documentation/simulation.md.
-const NOT_FOUND: [Canary; 9] = [
-    Canary::AckBeforeWrite,
+const NOT_FOUND: [Canary; 12] = [
+    Canary::FinishedWithoutFlush,
     Canary::WritesBeforeGeneration,
     Canary::TwoBitmapWriters,
     Canary::ClearedBeforeFlush,
@@ -31,6 +31,9 @@ const NOT_FOUND: [Canary; 9] = [
     Canary::FailedFlushVouchedFor,
     Canary::UnloggedWrite,
     Canary::DemotedWithoutFlush,
+    Canary::LackForgotten,
+    Canary::PromotedTooEarly,
+    Canary::DisklessBelieved,
 ];
 
 macro_rules! canaries {
@@ -49,15 +52,20 @@ macro_rules! canaries {
 }
 
 canaries! {
-    an_ack_before_the_flush_is_found: AckBeforeFlush in 1..=300,
+    an_ack_before_the_flush_is_found: AckBeforeFlush in 500..=520,
     a_bit_cleared_too_early_is_found: BitClearedTooEarly in 1..=50,
     an_activity_log_written_after_the_data_is_found: ActivityLogAfterData in 1..=50,
+    an_activity_log_that_is_not_applied_is_found: ActivityLogIgnored in 1..=50,
     a_bitmap_written_after_the_activity_log_is_found: BitmapAfterActivityLog in 1..=20,
     a_lost_connection_that_is_forgotten_is_found: LostConnectionForgotten in 1..=20,
-    reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync in 1..=400,
-    a_crash_that_is_forgotten_is_found: CrashForgotten in 1..=50,
-    a_block_that_is_marked_too_late_is_found: MarkedTooLate in 1..=300,
+    reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync in 1..=100,
+    a_crash_that_is_forgotten_is_found: CrashForgotten in 1..=100,
+    a_block_that_is_marked_too_late_is_found: MarkedTooLate in 1..=100,
     a_write_that_only_a_target_has_is_found: TargetBelieved in 1..=50,
-    a_generation_that_is_not_begun_is_found: UuidNotRotated in 1..=300,
-    a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite in 1..=300,
+    a_generation_that_is_not_begun_is_found: UuidNotRotated in 1..=50,
+    a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite in 1..=100,
+    an_ack_before_the_write_is_found: AckBeforeWrite in 1040..=1050,
+    a_generation_begun_after_a_diskless_peer_wrote_is_found:
+        PeerWritesBeforeGeneration in 25660..=25670,
+    a_negative_ack_that_is_believed_is_found: NegativeAckBelieved in 250..=260,
 }

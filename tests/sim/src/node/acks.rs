@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use drbd_engine::config::Protocol;
 use drbd_engine::request::{Event, RequestState};
 use drbd_engine::state::{Change as Request, ConnState};
 use drbd_engine::timer::LivenessAction;
@@ -13,6 +14,7 @@ use drbd_engine::types::BlockId;
 use super::peer_request::{Kind, PeerRequest};
 use super::receiver::Dropped;
 use super::{resync, Node};
+use crate::canary::Canary;
 use crate::net::{Session, Socket};
 use crate::packet::{Ack, Blocks, Packet};
 
@@ -141,6 +143,12 @@ fn receive_ack(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: Blocks) -> Result
         Ack::Receive => Event::ReceiveAcked,
         Ack::Write => Event::WriteAcked { in_sync: false },
         Ack::ResyncWrite => Event::WriteAcked { in_sync: true },
+        Ack::Negative
+            if node.config.has(Canary::NegativeAckBelieved)
+                && node.config.protocol == Protocol::C =>
+        {
+            Event::WriteAcked { in_sync: false }
+        }
         Ack::Negative | Ack::NegativeRead | Ack::NegativeResyncRead => Event::NegAcked,
     };
     if node.happens(index, event) {

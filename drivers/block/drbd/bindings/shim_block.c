@@ -57,6 +57,27 @@ void *drbd_shim_page_address(struct page *page)
 	return page_address(page);
 }
 
+bool drbd_shim_mempool_full(struct mempool *pool)
+{
+	return READ_ONCE(pool->curr_nr) >= READ_ONCE(pool->min_nr);
+}
+
+/*
+ * The order of a page that nobody else refers to, or -1. One that came from memory kept for
+ * reclaim must go back there.
+ */
+int drbd_shim_page_sole_order(struct page *page)
+{
+	if (page_ref_count(page) != 1 || page_is_pfmemalloc(page))
+		return -1;
+	return compound_order(page);
+}
+
+void drbd_shim_page_put(struct page *page)
+{
+	put_page(page);
+}
+
 /*
  * Only a page that nobody else refers to may go back into the reserve: a socket can still hold
  * one that was lent to it.

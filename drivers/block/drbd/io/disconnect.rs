@@ -48,6 +48,7 @@ impl Resource {
         self.control.lock().clear_state_sent();
         self.wait_for_peer_requests();
         self.connection.epochs.lock().reset();
+        self.connection.pages.trim();
         // A write is told done as this node's alone only after that is a generation of its own on
         // disk.
         self.flush_worker();

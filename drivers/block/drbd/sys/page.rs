@@ -18,6 +18,7 @@ use kernel::bindings;
 
 mod account;
 mod buffer;
+mod spare;
 
 pub use account::Account;
 pub use buffer::{

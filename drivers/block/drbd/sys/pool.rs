@@ -93,6 +93,12 @@ impl Mempool {
         self.pool.get()
     }
 
+    /// Whether the reserve is whole: nobody waits for it. Context: any.
+    pub(crate) fn is_full(&self) -> bool {
+        // SAFETY: The pool is initialised.
+        unsafe { raw::drbd_shim_mempool_full(self.pool.get()) }
+    }
+
     /// Takes an element, waiting for one to come back if memory is short. Context: may sleep.
     pub(crate) fn take(&self) -> NonNull<c_void> {
         // SAFETY: The pool is initialised. With direct reclaim allowed in the mask the call does

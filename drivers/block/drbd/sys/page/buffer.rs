@@ -6,6 +6,7 @@
 
 use super::{
     account::Charge,
+    spare::Spares,
     Segments,
     SegmentsMut, //
 };
@@ -53,6 +54,8 @@ struct PoolInner {
     headers: Mempool,
     #[pin]
     pages: Mempool,
+    #[pin]
+    spares: Spares,
     /// Held while a buffer is completed out of the reserve: two halves of buffers must not wait
     /// for each other's pages.
     #[pin]
@@ -70,6 +73,7 @@ impl Pool {
             try_pin_init!(PoolInner {
                 headers <- Mempool::bytes(buffers, size_of::<Header>()),
                 pages <- Mempool::pages(pages),
+                spares <- Spares::new(),
                 reserve <- new_mutex!(()),
             }),
             GFP_KERNEL,
@@ -78,10 +82,10 @@ impl Pool {
 
     /// Allocates a buffer of `len_bytes` bytes (1 to [`BUFFER_BYTES_MAX`]) with arbitrary content.
     ///
-    /// Uses large pages where the allocator has them at hand, single pages otherwise, and waits
-    /// for the reserve when memory is short; all buffers in use must be on their way back then,
-    /// so a caller must not hold an idle one. Errors: `EINVAL` for the length. Context: may sleep,
-    /// does not start I/O to reclaim memory.
+    /// Uses pages of former buffers, large pages where the allocator has them at hand, single pages
+    /// otherwise, and waits for the reserve when memory is short; all buffers in use must be on
+    /// their way back then, so a caller must not hold an idle one. Errors: `EINVAL` for the length.
+    /// Context: may sleep, does not start I/O to reclaim memory.
     pub fn alloc(&self, len_bytes: usize) -> Result<Buffer> {
         if len_bytes == 0 || len_bytes > BUFFER_BYTES_MAX {
             return Err(EINVAL);
@@ -104,9 +108,31 @@ impl Pool {
         Ok(buffer)
     }
 
+    /// Gives pages that are kept for later buffers back to the kernel. Context: any.
+    pub fn trim(&self) {
+        self.0.spares.clear();
+    }
+
     fn page_eager(&self) -> *mut bindings::page {
+        if let Some(page) = self.0.spares.take(0) {
+            return page;
+        }
         // SAFETY: The function has no requirements.
         unsafe { bindings::alloc_pages(raw::DRBD_CONST_GFP_PAGE_EAGER, 0) }
+    }
+
+    /// # Safety
+    ///
+    /// The caller has a reference to the page, and gives it up. It is the pool's.
+    unsafe fn release(&self, page: *mut bindings::page) {
+        // The reserve comes first: buffers that wait for it must find what comes back.
+        // SAFETY: By the requirement.
+        unsafe {
+            if self.0.pages.is_full() && self.0.spares.keep(page) {
+                return;
+            }
+            raw::drbd_shim_page_release(page, self.0.pages.as_ptr());
+        }
     }
 
     fn page_from_reserve(&self) -> *mut bindings::page {
@@ -218,7 +244,7 @@ impl Buffer {
         let mut rest = len_bytes;
         let mut order = ORDER_MAX;
         while rest > 0 {
-            let (page, size_bytes) = match large_page(&mut order, rest) {
+            let (page, size_bytes) = match large_page(&pool, &mut order, rest) {
                 Some(page) => (page, bytes_of(order)),
                 None => (single_page(&pool, &mut reserve), PAGE_SIZE),
             };
@@ -253,10 +279,13 @@ fn bytes_of(order: u32) -> usize {
 /// A page of more than the smallest size for `len_bytes` bytes, if the allocator has one at hand.
 ///
 /// `order` is the largest to try, and is lowered to what was found or to 0.
-fn large_page(order: &mut u32, len_bytes: usize) -> Option<*mut bindings::page> {
+fn large_page(pool: &Pool, order: &mut u32, len_bytes: usize) -> Option<*mut bindings::page> {
     while *order > 0 {
         // A larger one would leave whole pages unused.
         if bytes_of(*order) < len_bytes.saturating_add(PAGE_SIZE) {
+            if let Some(page) = pool.0.spares.take(*order) {
+                return Some(page);
+            }
             // SAFETY: The function has no requirements.
             let page = unsafe { bindings::alloc_pages(raw::DRBD_CONST_GFP_PAGE_CHEAP, *order) };
             if !page.is_null() {
@@ -288,15 +317,14 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let (table, count) = self.table();
         let pool = self.header().pool.clone();
-        let pages = pool.0.pages.as_ptr();
-        // SAFETY: By the type invariant we have a reference to each page. The pool was cloned, so
-        // it outlives giving the header back.
+        // SAFETY: By the type invariant we have a reference to each page, and give each up once.
+        // The pool was cloned, so it outlives giving the header back.
         unsafe {
             for index in 0..count {
-                raw::drbd_shim_page_release((*table.add(index)).bv_page, pages);
+                pool.release((*table.add(index)).bv_page);
             }
             if !self.header().table_page.is_null() {
-                raw::drbd_shim_page_release(self.header().table_page, pages);
+                pool.release(self.header().table_page);
             }
             ptr::drop_in_place(self.0.as_ptr());
             pool.0.headers.give_back(self.0.cast());

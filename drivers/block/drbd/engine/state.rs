@@ -40,4 +40,4 @@ pub use sanitize::{sanitize, Warning, Warnings};
 pub use transition::{hard_transition, soft_transition};
 pub use validity::is_valid_soft;
 pub use values::{ConnState, DiskState, Role};
-pub use word::{Change, InvalidState, State};
+pub use word::{Change, Glance, InvalidState, State};

@@ -16,6 +16,7 @@ use drbd_engine::{
     },
     state::{
         DiskState,
+        Glance,
         State, //
     },
     types::{
@@ -324,6 +325,11 @@ impl Device {
     pub(crate) fn state(&self) -> State {
         // Only words of valid states are stored.
         State::from_word(self.state.load()).unwrap_or(State::NEW)
+    }
+
+    /// What of the state the progress of a request depends on. Any context.
+    pub(crate) fn glance(&self) -> Glance {
+        Glance::new(self.state.load())
     }
 
     /// Stores the state. For `io::state` alone, which holds the locks that order it.

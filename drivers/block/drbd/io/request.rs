@@ -16,7 +16,6 @@ use drbd_engine::{
         Event,
         RequestState, //
     },
-    state::DiskState,
     transfer_log::Index,
     types::Sector, //
 };
@@ -77,6 +76,25 @@ pub(crate) struct Parts {
     pub(crate) admitted_ns: u64,
     /// Which copies a read was refused by.
     pub(crate) failed: Failed,
+}
+
+/// What does not change while a request lives.
+struct Facts {
+    device: Arc<Device>,
+    sector: Sector,
+    size_bytes: u32,
+    mirror_generation: u32,
+}
+
+impl Parts {
+    fn facts(&self) -> Facts {
+        Facts {
+            device: self.device.clone(),
+            sector: self.sector,
+            size_bytes: self.size_bytes,
+            mirror_generation: self.mirror_generation,
+        }
+    }
 }
 
 /// Which copies could not serve a read.
@@ -152,13 +170,11 @@ impl Request {
     ///
     /// Returns whether the peer may say so: `false` costs the connection.
     pub(crate) fn happens(&self, event: Event) -> bool {
-        let Some((device, mirror_generation)) =
-            self.with(|parts| (parts.device.clone(), parts.mirror_generation))
-        else {
+        let Some(facts) = self.with(|parts| parts.facts()) else {
             return true;
         };
-        let (new, todo) = self.step(&device, mirror_generation, event);
-        self.carry_out(&device, new, todo);
+        let (new, todo) = self.step(&facts, event);
+        self.carry_out(&facts, new, todo);
         !todo.has(Consequences::PROTOCOL_ERROR)
     }
 
@@ -167,15 +183,16 @@ impl Request {
     pub(crate) fn abort_local(&self, device: &Arc<Device>) {
         let parts = self.parts.lock();
         // As long as the lock is held, the slot stays with this request.
-        let Some(of_device) = (*parts)
+        let Some(facts) = (*parts)
             .as_ref()
             .filter(|parts| Arc::ptr_eq(&parts.device, device))
+            .map(Parts::facts)
         else {
             return;
         };
-        let (new, todo) = self.step(device, of_device.mirror_generation, Event::LocalAborted);
+        let (new, todo) = self.step(&facts, Event::LocalAborted);
         drop(parts);
-        self.carry_out(device, new, todo);
+        self.carry_out(&facts, new, todo);
     }
 
     /// Whether this is a request of `device`, as long as it is any. Any context.
@@ -194,38 +211,37 @@ impl Request {
     }
 
     /// Moves the state along; returns it, and what follows.
-    fn step(
-        &self,
-        device: &Device,
-        mirror_generation: u32,
-        event: Event,
-    ) -> (RequestState, Consequences) {
-        let state = device.state();
+    fn step(&self, facts: &Facts, event: Event) -> (RequestState, Consequences) {
+        let device = &facts.device;
+        let state = device.glance();
         let context = Context {
             suspended: state.is_suspended(),
-            local_is_current: state.disk == DiskState::UpToDate,
-            peer_is_current: state.pdsk == DiskState::UpToDate,
-            mirrored_since_sent: device.mirror_generation.load() == mirror_generation,
+            local_is_current: state.has_current_disk(),
+            peer_is_current: state.has_current_peer(),
+            mirrored_since_sent: device.mirror_generation.load() == facts.mirror_generation,
         };
-        let (old, _) = self
-            .state
-            .update(|word| apply(RequestState(word), event, context).0 .0);
-        apply(RequestState(old), event, context)
+        let mut outcome = (RequestState::RELEASED, Consequences::NONE);
+        self.state.update(|word| {
+            outcome = apply(RequestState(word), event, context);
+            outcome.0 .0
+        });
+        outcome
     }
 
-    fn carry_out(&self, device: &Arc<Device>, new: RequestState, todo: Consequences) {
+    fn carry_out(&self, facts: &Facts, new: RequestState, todo: Consequences) {
         if todo.is_none() {
             return;
         }
+        let device = &facts.device;
         let connection = &device.resource.connection;
         if todo.has(Consequences::SET_OUT_OF_SYNC) {
-            if let (Some(local), Some((sector, size_bytes))) = (device.local(), self.blocks()) {
-                local.bitmap.set_out_of_sync(sector, size_bytes);
+            if let Some(local) = device.local() {
+                local.bitmap.set_out_of_sync(facts.sector, facts.size_bytes);
             }
         }
         if todo.has(Consequences::SET_IN_SYNC) {
-            if let (Some(local), Some((sector, size_bytes))) = (device.local(), self.blocks()) {
-                local.bitmap.set_in_sync(sector, size_bytes);
+            if let Some(local) = device.local() {
+                local.bitmap.set_in_sync(facts.sector, facts.size_bytes);
             }
         }
         if todo.has(Consequences::CLOSE_EPOCH) && connection.log.lock().close_epoch_of(self.index) {
@@ -244,7 +260,7 @@ impl Request {
         if todo.has(Consequences::UNANSWERED) {
             device.counters.application_pending.up();
         }
-        self.account_in_flight(device, todo);
+        account_in_flight(facts, todo);
         if todo.has(Consequences::QUEUE) {
             connection.log.lock().requeue(self.index);
             device.resource.chore(chore::SEND);
@@ -257,26 +273,6 @@ impl Request {
         }
         if todo.has(Consequences::RELEASE) {
             self.release(device);
-        }
-    }
-
-    fn blocks(&self) -> Option<(Sector, u32)> {
-        self.with(|parts| (parts.sector, parts.size_bytes))
-    }
-
-    fn account_in_flight(&self, device: &Device, todo: Consequences) {
-        let in_flight = &device.resource.connection.in_flight_sectors;
-        let sectors = || {
-            self.with(|parts| u64::from(parts.size_bytes >> 9))
-                .unwrap_or(0)
-        };
-        if todo.has(Consequences::ADD_IN_FLIGHT) {
-            let sectors = sectors();
-            in_flight.update(|sum| sum.saturating_add(sectors));
-        }
-        if todo.has(Consequences::SUB_IN_FLIGHT) {
-            let sectors = sectors();
-            in_flight.update(|sum| sum.saturating_sub(sectors));
         }
     }
 
@@ -336,6 +332,18 @@ impl Request {
         }
         device.resource.connection.log.lock().release(self.index);
         device.resource.retry_delayed();
+    }
+}
+
+/// Counts what is on its way to the peer.
+fn account_in_flight(facts: &Facts, todo: Consequences) {
+    let in_flight = &facts.device.resource.connection.in_flight_sectors;
+    let sectors = u64::from(facts.size_bytes >> 9);
+    if todo.has(Consequences::ADD_IN_FLIGHT) {
+        in_flight.update(|sum| sum.saturating_add(sectors));
+    }
+    if todo.has(Consequences::SUB_IN_FLIGHT) {
+        in_flight.update(|sum| sum.saturating_sub(sectors));
     }
 }
 

@@ -205,6 +205,32 @@ const fn flag(set: bool, bit: u32) -> u32 {
     }
 }
 
+/// A word of a valid state of which single fields are looked at, for who has no time for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance(u32);
+
+impl Glance {
+    /// Of a word that [`State::to_word`] made.
+    pub const fn new(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// As [`State::is_suspended`].
+    pub const fn is_suspended(self) -> bool {
+        self.0 & SUSP_MASK != 0
+    }
+
+    /// Whether the local disk is UpToDate.
+    pub const fn has_current_disk(self) -> bool {
+        field(self.0, DISK_MASK, DISK_SHIFT) == DiskState::UpToDate.bits()
+    }
+
+    /// Whether the peer's disk is UpToDate.
+    pub const fn has_current_peer(self) -> bool {
+        field(self.0, PDSK_MASK, PDSK_SHIFT) == DiskState::UpToDate.bits()
+    }
+}
+
 /// A change of some fields of a state: what P_STATE_CHG_REQ carries and what every rule is asked
 /// about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -642,6 +668,16 @@ mod tests {
         fn any_word_is_read_or_refused_and_comes_back_unchanged(word: u32) {
             if let Ok(state) = State::from_word(word) {
                 prop_assert_eq!(state.to_word(), word & ((1 << 23) - 1));
+            }
+        }
+
+        #[test]
+        fn a_glance_sees_what_the_state_says(word: u32) {
+            if let Ok(state) = State::from_word(word) {
+                let glance = Glance::new(word);
+                prop_assert_eq!(glance.is_suspended(), state.is_suspended());
+                prop_assert_eq!(glance.has_current_disk(), state.disk == DiskState::UpToDate);
+                prop_assert_eq!(glance.has_current_peer(), state.pdsk == DiskState::UpToDate);
             }
         }
 

@@ -314,6 +314,12 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         self.barrier_before(self.epoch, now_ns)
     }
 
+    /// Whether neither a request nor a barrier waits to be sent.
+    pub fn is_sent(&mut self) -> bool {
+        let epoch_is_open = self.sender.epoch == self.epoch || self.sender.writes == 0;
+        epoch_is_open && self.next_to_send().is_none()
+    }
+
     /// Checks a barrier ack. If it is right, [`Self::next_acked`] yields the writes of the epoch.
     /// Takes time by their number.
     pub fn barrier_ack(

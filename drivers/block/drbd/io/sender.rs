@@ -438,7 +438,8 @@ pub(crate) fn drain(resource: &Arc<Resource>) {
         drop(data);
         match next {
             Next::Idle | Next::NoRoom => return,
-            Next::Sent => {}
+            // The worker looks after barriers, too.
+            Next::Sent | Next::SentLast => {}
             Next::Failed(error) => {
                 let _ = resource.judge_send(Err(error), "data");
             }
@@ -469,7 +470,8 @@ fn send_at_once(resource: &Arc<Resource>) -> bool {
         });
         drop(data);
         match next {
-            Next::Idle => return true,
+            // Who queues another one from here on finds the channel free, or asks the worker.
+            Next::Idle | Next::SentLast => return true,
             Next::NoRoom => return false,
             Next::Sent => {}
             Next::Failed(error) => {
@@ -486,6 +488,8 @@ fn send_at_once(resource: &Arc<Resource>) -> bool {
 enum Next {
     /// Nothing waits to be sent.
     Idle,
+    /// It was sent, and was the last one.
+    SentLast,
     /// The caller does not want to send it now.
     NoRoom,
     /// It was sent, or there is no connection to send it on.
@@ -519,11 +523,11 @@ fn send_next(
         return send_idle_barrier(resource, channel, barrier);
     };
     let cookie = log.cookie(index);
-    let company = Company {
-        barrier: log.begin_send(index, now_ns),
-        more: log.next_to_send().is_some() && connection.corks(),
-    };
+    let barrier = log.begin_send(index, now_ns);
+    let more = log.next_to_send().is_some() && connection.corks();
+    let is_last = log.is_sent();
     drop(log);
+    let company = Company { barrier, more };
     let Some(request) = resource.requests.get(index) else {
         return Next::Idle;
     };
@@ -535,7 +539,7 @@ fn send_next(
     };
     if sent == Some(Ok(())) {
         request.happens(Event::HandedOver);
-        return Next::Sent;
+        return if is_last { Next::SentLast } else { Next::Sent };
     }
     request.happens(Event::NotSent);
     connection.log.lock().cancel_send(index);

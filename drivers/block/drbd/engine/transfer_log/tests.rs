@@ -109,7 +109,9 @@ fn an_idle_sender_ends_an_epoch_that_is_closed() {
     admit(&mut log, Part::Write, 0);
     send(&mut log);
     assert_eq!(log.idle_barrier(1), None);
+    assert!(log.is_sent());
     assert!(log.close_epoch());
+    assert!(!log.is_sent(), "the barrier is to be sent");
     assert_eq!(log.idle_barrier(1), Some(Barrier { number: 1 }));
     assert_eq!(log.idle_barrier(1), None);
     assert!(!log.close_epoch(), "an empty epoch is not closed");
@@ -293,6 +295,7 @@ fn step(log: &mut Log, model: &mut Model, (choice, argument): (u8, u8)) {
             } else {
                 None
             };
+            assert_eq!(log.is_sent(), is_idle && barrier.is_none());
             assert_eq!(log.idle_barrier(0), barrier);
         }
         8 => {

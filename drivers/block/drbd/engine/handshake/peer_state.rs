@@ -68,15 +68,28 @@ pub fn receive_uuids(
             UuidsDecision::Accept
         };
     }
+    if keeps_exposed(state) {
+        return UuidsDecision::Accept;
+    }
     // A Secondary too: should it be promoted, its users see the peer's data, and it must not attach
     // older ones under them when the peer is gone.
     UuidsDecision::ExposePeerCurrent
 }
 
+/// The users of a source that lost its disk have not seen what its Inconsistent target has: they get
+/// that disk back, and no other.
+fn keeps_exposed(state: State) -> bool {
+    let target_is_known =
+        state.conn >= ConnState::Connected && state.pdsk == DiskState::Inconsistent;
+    target_is_known && state.role.is_primary()
+}
+
 /// Whether the peer's current UUID becomes the exposed one after a state change under way has been
 /// waited for.
 pub fn exposes_peer_after_wait(state: State) -> bool {
-    state.conn >= ConnState::Connected && state.disk < DiskState::Inconsistent
+    state.conn >= ConnState::Connected
+        && state.disk < DiskState::Inconsistent
+        && !keeps_exposed(state)
 }
 
 /// Whether the peer's current UUID becomes the exposed one when the own disk was given up: users

@@ -54,6 +54,12 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         ..alone
     };
     assert_eq!(received(connected, 0xb0), UuidsDecision::ExposePeerCurrent);
+    let source_without_disk = State {
+        pdsk: D::Inconsistent,
+        ..connected
+    };
+    assert_eq!(received(source_without_disk, 0xb0), UuidsDecision::Accept);
+    assert!(!exposes_peer_after_wait(source_without_disk));
     let peer_was_diskless = State {
         pdsk: D::Diskless,
         ..connected

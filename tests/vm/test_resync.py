@@ -57,6 +57,9 @@ def test_the_first_sync_keeps_the_rate_and_shows_its_progress(nodes):
 
 def test_writes_during_a_resync_reach_both_sides(nodes):
     t, shentar = nodes
+    # However slow the guests are, the writes come before its end.
+    for node in nodes:
+        node.run("drbdsetup disk-options 0 --resync-rate=250k")
     shentar.run("drbdadm invalidate r0")
     t.wait_state("cs:SyncSource")
     # The beginning is synced by now, the end not yet.
@@ -65,9 +68,6 @@ def test_writes_during_a_resync_reach_both_sides(nodes):
         minor = t.state()
         assert minor.connection == "SyncSource", "the resync was over before the writes"
         left = minor.left_kib
-    # However slow the guests are, the writes come before its end.
-    for node in nodes:
-        node.run("drbdsetup disk-options 0 --resync-rate=100k")
     t.write("early", 0, 512)
     t.write("late", t.size_bytes() // 1024 - 512, 512)
     assert t.state().connection == "SyncSource", "the resync was over before the writes"

@@ -101,7 +101,8 @@ def _pytest_file(file: Path) -> tuple[str, Count]:
 
 
 PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/vm/pytest.ini"]
-LONGEST = ("pairs", "verify", "walkthrough", "power_cuts", "lifecycle", "resync", "rolling_swap")
+LONGEST = ("pairs", "differential", "verify", "walkthrough", "power_cuts", "lifecycle", "resync",
+           "rolling_swap")
 
 STEPS = {
     "environment": (as_one, ["make", "--no-print-directory", "prepare"]),

@@ -125,10 +125,12 @@ class _Letters:
         value = int(match.group(), 16)
         if value in (0, 4):
             return match.group()
-        # The lowest bit of the current UUID says whether the node is Primary.
         name = self._known.setdefault(value >> 1, f"{string.ascii_uppercase[len(self._known) % 26]}"
                                                   f"{len(self._known) // 26 or ''}")
-        return f"<uuid {name}{'+' if value & 1 else ''}>"
+        # The lowest bit of the current UUID, the first of a set, says whether the node is Primary;
+        # that of the others is chance.
+        is_current = not match.string[:match.start()].endswith(":")
+        return f"<uuid {name}{'+' if value & 1 and is_current else ''}>"
 
 
 def play(path: Path, guests: dict[str, Guest]) -> dict[int, str]:

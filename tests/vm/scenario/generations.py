@@ -541,7 +541,7 @@ def _neutral(case: Case, text: str) -> str:
 #
 # What the C driver says, what ours says instead, and whose writes are kept: those of the node that
 # says it, or of the other; the C driver makes it the target.
-KEEPS_WRITES = {"compare -1 50": ("compare 100 49", 0), "compare 1 70": ("compare 100 69", 1)}
+KEEPS_WRITES = {"compare -1 50": ("compare -100 49", 0), "compare 1 70": ("compare -100 69", 1)}
 KEEPS_BITMAP = re.compile(r"compare -?\d+ (34|35)$")
 # The peer of a disk that is attached late hears of the bitmap UUID, which the C driver has retired.
 HEARS_OF_BITMAP = {"compare 0 40": "compare -1 35"}
@@ -566,10 +566,11 @@ def _splits_instead(recorded: Recorded, outcomes: tuple[Outcome, Outcome]) -> li
         writer = node ^ KEEPS_WRITES.get(_verdict(want), ("", 0))[1]
         if splits[node] and not case.sides[writer].bits:
             found.append(f"node {node} keeps what nobody wrote")
-        if got.compared and not splits[node] and _verdict(want) != _verdict(got):
+        # Whether a node compared before the other left is chance.
+        both_compared = got.compared and want.compared
+        if both_compared and not splits[node] and _verdict(want) != _verdict(got):
             found.append(f"node {node} steps: wanted {want.steps}, got {got.steps}")
-        if got.compared and want.compared and \
-                _neutral(case, want.compared) != _neutral(case, got.compared):
+        if both_compared and _neutral(case, want.compared) != _neutral(case, got.compared):
             found.append(f"node {node} compared: wanted {want.compared}, got {got.compared}")
     ends = [got.end.split()[0] for got in outcomes]
     if any("unsolved" in got.steps for got in outcomes):

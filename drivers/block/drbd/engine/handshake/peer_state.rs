@@ -76,8 +76,8 @@ pub fn receive_uuids(
     UuidsDecision::ExposePeerCurrent
 }
 
-/// The users of a source that lost its disk have not seen what its Inconsistent target has: they get
-/// that disk back, and no other.
+/// The users of a source that lost its disk have not seen what its Inconsistent target has: they
+/// get that disk back, and no other.
 fn keeps_exposed(state: State) -> bool {
     let target_is_known =
         state.conn >= ConnState::Connected && state.pdsk == DiskState::Inconsistent;

@@ -342,12 +342,14 @@ const fn wrote_unnoticed(behind: &UuidSet, bits: u64) -> bool {
 
 /// Rules 49 to 60: the peer knows this node's generation as one of its past.
 ///
-/// Rule 49 is not one of the C driver's, who throws away what this node wrote.
+/// Rule 49 is not one of the C driver's, who throws away what this node wrote. No policy but
+/// `always-asbp` solves it, for the C driver sees no split brain there: the nodes would not decide
+/// alike.
 fn peer_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparison> {
     let apv = facts.apv;
     if own.current == peer.bitmap {
         let comparison = if wrote_unnoticed(own, facts.own_bits) {
-            Comparison::by(49, Verdict::SPLIT_BRAIN)
+            Comparison::by(49, Verdict::SPLIT_BRAIN_DISCONNECT)
         } else {
             Comparison::by(50, Verdict::TARGET)
         };
@@ -375,7 +377,7 @@ fn own_is_ahead(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Comparis
     let apv = facts.apv;
     if own.bitmap == peer.current {
         let comparison = if wrote_unnoticed(peer, facts.peer_bits) {
-            Comparison::by(69, Verdict::SPLIT_BRAIN)
+            Comparison::by(69, Verdict::SPLIT_BRAIN_DISCONNECT)
         } else {
             Comparison::by(70, Verdict::SOURCE)
         };

@@ -113,8 +113,8 @@ fn rule_49_and_69_a_source_that_wrote_alone_is_a_split_brain() {
             own_bits: 1,
             ..facts(behind, ahead)
         };
-        expect(&written, 49, Verdict::SPLIT_BRAIN);
-        expect(&mirrored(&written), 69, Verdict::SPLIT_BRAIN);
+        expect(&written, 49, Verdict::SPLIT_BRAIN_DISCONNECT);
+        expect(&mirrored(&written), 69, Verdict::SPLIT_BRAIN_DISCONNECT);
         let unwritten = facts(behind, ahead);
         expect(&unwritten, 50, Verdict::TARGET);
         expect(&mirrored(&unwritten), 70, Verdict::SOURCE);

@@ -440,20 +440,18 @@ impl Oracle {
             }
         }
         self.bios = bios;
-        if old.conn >= ConnState::Connected && new.conn < ConnState::Connected {
-            self.in_flight[node].clear();
-        }
         let peer = self.states[1 - node];
         let loses_peer = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
         let is_target = peer.conn >= ConnState::Connected && peer.disk < DiskState::UpToDate;
         if loses_peer && is_target {
             // Until the target hears of it, it may read what is in sync there, as it is now.
-            let view = self.views[node].clone();
-            self.frozen[1 - node] = Some((view, self.alone[node].clone()));
+            self.frozen[1 - node] = Some(self.as_synced_from(node));
         }
         if loses_peer && old.disk < DiskState::UpToDate && self.frozen[node].is_none() {
-            let source = 1 - node;
-            self.frozen[node] = Some((self.views[source].clone(), self.alone[source].clone()));
+            self.frozen[node] = Some(self.as_synced_from(1 - node));
+        }
+        if loses_peer {
+            self.in_flight[node].clear();
         }
         // A peer without a disk has nothing that could be read instead.
         let meets_data = |state: State| {
@@ -464,20 +462,26 @@ impl Oracle {
         }
         let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
         if was_target && new.conn == ConnState::Connected && new.disk == DiskState::UpToDate {
-            let (view, synced) = self.frozen[node].take().unwrap_or_else(|| {
-                let source = 1 - node;
-                (self.views[source].clone(), self.alone[source].clone())
-            });
+            let (view, synced) = self.frozen[node]
+                .take()
+                .unwrap_or_else(|| self.as_synced_from(1 - node));
             self.views[node] = view;
-            if self.protocol == Protocol::A {
-                // What was told done at the source may still be on its way.
-                let in_flight = &self.in_flight[1 - node];
-                self.views[node].doubt(|number| in_flight.contains(&number));
-            }
             self.alone[node].clear();
             self.alone[1 - node].retain(|number| !synced.contains(number));
             self.worthless[node] = false;
         }
+    }
+
+    /// What a target has when all that is in sync came from this source, and the writes that only
+    /// the source had.
+    fn as_synced_from(&self, source: usize) -> (View, BTreeSet<u64>) {
+        let mut view = self.views[source].clone();
+        if self.protocol == Protocol::A {
+            // What was told done at the source may still be on its way.
+            let in_flight = &self.in_flight[source];
+            view.doubt(|number| in_flight.contains(&number));
+        }
+        (view, self.alone[source].clone())
     }
 
     /// The handshake decided what a node does next.

@@ -92,8 +92,12 @@ fn is_not_in_transit(old: State, new: State, context: &Context) -> Result<(), St
         && new.pdsk == DiskState::UpToDate
         && !matches!(new.disk, DiskState::UpToDate | DiskState::Diskless)
         && (new.conn <= ConnState::WFSyncUUID || new.conn != old.conn);
+    // Whether the disk is used, and which way it is synced, is being decided.
+    let syncs_into_handshake = starts_full_sync(new)
+        && !starts_full_sync(old)
+        && matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
     refuse_if(
-        ends_too_early || disturbs_handshake || promotes_into_handshake,
+        ends_too_early || disturbs_handshake || promotes_into_handshake || syncs_into_handshake,
         StateError::InTransientState,
     )
 }

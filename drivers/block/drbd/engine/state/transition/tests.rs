@@ -251,3 +251,18 @@ fn no_full_sync_overwrites_the_only_good_disk() {
         Err(E::NoUpToDateDisk)
     );
 }
+
+#[test]
+fn a_full_sync_waits_until_it_is_decided_whether_the_disk_is_used() {
+    let start = |disk| {
+        let old = State { disk, ..PAIR };
+        let new = State {
+            conn: C::StartingSyncT,
+            disk: D::Inconsistent,
+            ..old
+        };
+        soft(old, new)
+    };
+    assert_eq!(start(D::Negotiating), Err(E::InTransientState));
+    assert_eq!(start(D::UpToDate), Ok(()));
+}

@@ -213,9 +213,11 @@ pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck)
         }
     }
     match command {
-        // The blocks were read before the write that failed here: the ack says nothing about it.
+        // The blocks were read before the write that failed here, or that came when the resync had
+        // been given up: the ack says nothing about it.
         Command::RsWriteAck | Command::WriteAck | Command::RecvAck
-            if device.flags.any(flag::RESYNC_DOUBTED) => {}
+            if device.flags.any(flag::RESYNC_DOUBTED)
+                || !device.state().conn.is_resync_source() => {}
         Command::RsWriteAck | Command::WriteAck | Command::RecvAck => {
             if let Some(local) = device.local() {
                 local.bitmap.set_in_sync(ack.sector, ack.size);

@@ -464,8 +464,10 @@ pub(crate) fn could_not_read(node: &Rc<Node>, blocks: Blocks) {
 /// An ack about resync blocks. On the asender.
 pub(crate) fn receive_ack(node: &Rc<Node>, ack: Ack, blocks: Blocks) {
     match ack {
-        // The blocks were read before the write that failed here: the ack says nothing about it.
-        Ack::ResyncWrite | Ack::Write | Ack::Receive if node.flags.resync_doubted.get() => {}
+        // The blocks were read before the write that failed here, or that came when the resync had
+        // been given up: the ack says nothing about it.
+        Ack::ResyncWrite | Ack::Write | Ack::Receive
+            if node.flags.resync_doubted.get() || !node.state().conn.is_resync_source() => {}
         Ack::ResyncWrite | Ack::Write | Ack::Receive => {
             if let Some(local) = node.local() {
                 local.set_in_sync(node, blocks.sector, blocks.size_bytes);

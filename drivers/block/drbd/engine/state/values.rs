@@ -180,6 +180,12 @@ impl ConnState {
         }
     }
 
+    /// Whether this node gives the blocks of a resync: what the target acks is in sync then. Acks
+    /// that come when the resync was given up tell nothing of what was written since.
+    pub const fn is_resync_source(self) -> bool {
+        matches!(self, Self::SyncSource | Self::PausedSyncS)
+    }
+
     /// Whether this is one of the four states of a resync that has begun.
     pub const fn is_resync(self) -> bool {
         matches!(

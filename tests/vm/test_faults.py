@@ -292,8 +292,10 @@ def play(name: str, when: str, protocol: str, drivers: str, lab):
     writer = pair.start_writing(primary)
     let_it_write(writer, WHILE_S)
     fault.act(Cell(lab, primary, secondary, pair, writer))
+    # The target's rate counts.
     for node in nodes:
         node.run("drbdadm adjust r0")
+    for node in nodes:
         node.wait_synced()
     if not fault.kills:
         may_fail = fault.takes_the_source and when == "resync"

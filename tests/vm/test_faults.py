@@ -40,7 +40,6 @@ class Cell:
     lab: object
     primary: Node
     secondary: Node
-    pair: Pair
     writer: object
 
     def go_on(self):
@@ -291,7 +290,7 @@ def play(name: str, when: str, protocol: str, drivers: str, lab):
         primary.wait_state("cs:SyncSource")
     writer = pair.start_writing(primary)
     let_it_write(writer, WHILE_S)
-    fault.act(Cell(lab, primary, secondary, pair, writer))
+    fault.act(Cell(lab, primary, secondary, writer))
     # The target's rate counts.
     for node in nodes:
         node.run("drbdadm adjust r0")

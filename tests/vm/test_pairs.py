@@ -188,7 +188,7 @@ def test_two_volumes_over_ipv6(nodes):
     for number, node in enumerate(nodes, start=1):
         node.down()
         node.configure(conf)
-        node.run(f"ip address add fd00::{number}/64 dev $(ls /sys/class/net | grep -vx lo) nodad")
+        node.run(f"ip address add fd00::{number}/64 dev {life.NIC} nodad")
         node.run("drbdadm --force create-md r0/1 && drbdadm up r0")
     seconds = tuple(Node(node.guest, node.flavour, conf, minor=1, disk=1) for node in nodes)
     for first, second in zip(nodes, seconds):

@@ -14,7 +14,7 @@ use kernel::{
     sync::SpinLockIrq, //
 };
 
-/// Pages that are kept of each order; 1 MiB of single ones and 4 MiB in all.
+/// Pages that are kept of each order; 1 MiB of single ones and less than 4.5 MiB in all.
 const KEPT_MAX: [usize; 6] = [256, 16, 16, 16, 8, 16];
 
 /// Pages of some order.

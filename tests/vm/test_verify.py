@@ -55,7 +55,7 @@ def verify(driver, other, arguments=""):
     for node in (driver, other):
         said(node, marks[node], "Online verify done")
         node.wait_synced()
-    return [node.log_since(marks[node]) for node in (driver, other)]
+    return {node: node.log_since(marks[node]) for node in (driver, other)}
 
 
 def findings(log):
@@ -63,6 +63,20 @@ def findings(log):
     found = re.findall(r"Out of sync: start=(\d+), size=(\d+) \(sectors\)", log)
     return {block for start, size in found
             for block in range(int(start) // 8, (int(start) + int(size)) // 8)}
+
+
+def assert_found(logs, expected):
+    """Check what each side's kernel said to differ, and how much it counted.
+
+    The C driver remembers one stretch that it has not told of and forgets it for another that does
+    not follow it, so it leaves lines out when answers overtake each other; it counts them all.
+    """
+    for node, log in logs.items():
+        found = findings(log)
+        if node.flavour.module == "c":
+            assert found and found <= expected
+        else:
+            assert found == expected
 
 
 def assert_equal(nodes):
@@ -88,7 +102,7 @@ def repair(nodes):
 
 
 def test_equal_disks_verify_without_a_finding(nodes):
-    for log in verify(*nodes):
+    for log in verify(*nodes).values():
         assert re.search(r"Online verify done \(total \d+ sec; paused 0 sec; \d+ K/sec\)", log)
         assert "ut of sync" not in log
     assert [node.state().oos_kib for node in nodes] == [0, 0]
@@ -99,10 +113,10 @@ def test_what_differs_is_marked_on_both_sides_and_repaired_by_a_resync(nodes):
     spoil(shentar)
     marks = {node: node.mark() for node in nodes}
     logs = verify(t, shentar)
-    assert "Starting Online Verify from sector 0" in logs[0]
-    assert "Online Verify start sector: 0" in logs[1]
-    for log in logs:
-        assert findings(log) == DIFFER_BLOCKS
+    assert "Starting Online Verify from sector 0" in logs[t]
+    assert "Online Verify start sector: 0" in logs[shentar]
+    assert_found(logs, DIFFER_BLOCKS)
+    for log in logs.values():
         assert "Online verify found 4 4k block out of sync!" in log
         assert re.search("conn\\( Verify[ST] -> Connected \\)", log)
     for node in nodes:
@@ -118,17 +132,17 @@ def test_a_verify_of_a_part_stops_where_it_is_told_to(nodes):
     t, shentar = nodes
     spoil(shentar)
     logs = verify(shentar, t, "--start=808s --stop=1600s")
-    assert "Starting Online Verify from sector 808" in logs[0]
-    assert "Online Verify start sector: 808" in logs[1]
-    for log in logs:
-        assert findings(log) == {101, 102}
+    assert "Starting Online Verify from sector 808" in logs[shentar]
+    assert "Online Verify start sector: 808" in logs[t]
+    assert_found(logs, {101, 102})
+    for log in logs.values():
         assert "Online verify found 2 4k block out of sync!" in log
         assert "Online Verify reached sector 1600" in log
     # The rest of what differs is found from there on.
     logs = verify(shentar, t)
-    assert "Starting Online Verify from sector 1600" in logs[0]
-    for log in logs:
-        assert findings(log) == {2000}
+    assert "Starting Online Verify from sector 1600" in logs[shentar]
+    assert_found(logs, {2000})
+    for log in logs.values():
         assert "Online verify found 3 4k block out of sync!" in log
         assert "reached sector" not in log
     verify(shentar, t, "--start=0 --stop=808s")
@@ -150,9 +164,9 @@ def test_a_broken_verify_goes_on_where_it_was(nodes):
     for node in nodes:
         node.wait_synced()
     logs = verify(t, shentar)
-    assert f"Starting Online Verify from sector {reached}" in logs[0]
-    assert f"Online Verify start sector: {reached}" in logs[1]
-    for log in logs:
+    assert f"Starting Online Verify from sector {reached}" in logs[t]
+    assert f"Online Verify start sector: {reached}" in logs[shentar]
+    for log in logs.values():
         assert "ut of sync" not in log
 
 

@@ -21,7 +21,7 @@ from buildroot import (  # noqa: E402
     run_in_root,
 )
 from cache import GroundError, cache_dir  # noqa: E402
-from guestimage import base_images, lane_modules  # noqa: E402
+from guestimage import base_images, lane_modules, system_image  # noqa: E402
 from kernel import (  # noqa: E402
     OBJTREE,
     SOURCE,
@@ -41,6 +41,7 @@ def prepare(options: argparse.Namespace) -> int:
     kernel_source(root, kernel)
     object_tree(root, kernel)
     base_images(root, kernel)
+    system_image(root)
     for lane in options.lane:
         lane_kernel(lane, kernel)
         lane_modules(root, kernel, lane)

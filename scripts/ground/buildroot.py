@@ -195,6 +195,13 @@ def apt(root: Path, script: str, downloads: Path) -> str:
     return result.stdout
 
 
+def unpack(directory: Path, into: Path) -> None:
+    """Unpack the packages in `directory`, which are gone then."""
+    for package in sorted(directory.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(into)], check=True)
+        package.unlink()
+
+
 def network_and_cargo() -> tuple[dict[str, Path], dict[str, str]]:
     """Binds and variables with which cargo in the build root uses the user's registry cache.
 

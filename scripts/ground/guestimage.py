@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from buildroot import root_key, run_in_root
+from buildroot import apt, require_network, root_key, run_in_root, unpack
 from cache import GroundError, ensure, key_of
 from cpio import Archive
 from kernel import Kernel, kernel_files
@@ -24,6 +24,13 @@ iputils-ping kmod mount procps sed strace tcpdump util-linux
 
 # fio drags 40 MB of storage libraries along, so it is an archive of its own.
 BENCH_PACKAGES = ["fio"]
+
+# What calls the driver in a whole system: udev, and what resource agents of clusters are built on.
+# They are not in the build root, so that all that hangs on it stays when this list changes.
+SYSTEM_PACKAGES = ["udev", "libsystemd-shared", "resource-agents"]
+_SYSTEM_FILES = ("usr/bin/udevadm", "usr/lib/systemd/systemd-udevd", "usr/lib/udev/rules.d/*",
+                 "usr/lib/*/systemd/*.so", "usr/lib/ocf/lib/heartbeat/*")
+_AGENTS = "usr/lib/ocf/resource.d/linbit"
 
 # Where the kernel has one of these built in, nothing needs to be packed.
 MODULES = """
@@ -49,11 +56,15 @@ def _usr_merged(path: str) -> str:
     return re.sub(r"^/(bin|sbin|lib|lib64)(/|$)", r"/usr/\1\2", path)
 
 
-def _libraries(root: Path, programs: list[str]) -> set[str]:
-    """Paths of all shared libraries that `programs` load, as the build root's ldd names them."""
+def _libraries(root: Path, programs: list[str], directory: str = "", **binds) -> set[str]:
+    """Paths of all shared libraries that `programs` load, as the build root's ldd names them.
+
+    `directory` has more libraries than the build root.
+    """
     listing = run_in_root(
-        root, ["sh", "-c", 'for f; do ldd "$f" 2>/dev/null; done; true', "sh", *programs],
-        capture=True,
+        root, ["sh", "-c", f'export LD_LIBRARY_PATH="{directory}"; '
+               'for f; do ldd "$f" 2>/dev/null; done; true', "sh", *programs],
+        capture=True, **binds,
     ).stdout
     return set(re.findall(r"(?:=> |^\t)(/\S+) \(0x", listing, re.M))
 
@@ -164,6 +175,41 @@ def base_images(root: Path, kernel: Kernel, quick: bool = False) -> Path:
     recipe = Path(__file__).read_text() + (Path(__file__).parent / "cpio.py").read_text()
     return ensure("guest", key_of(kernel.key, root_key(), recipe), "the guests' base image", make,
                   needed_mib=768, quick=quick)
+
+
+def system_image(root: Path, quick: bool = False) -> Path:
+    """`system.cpio`: udev and resource agents, to be appended to the base image."""
+
+    def make(directory: Path) -> None:
+        require_network()
+        apt(root, f"apt-get -q update >&2; apt-get -q download {' '.join(SYSTEM_PACKAGES)}",
+            directory)
+        tree = directory / "tree"
+        unpack(directory, tree)
+        with open(directory / "system.cpio", "wb") as out:
+            archive = Archive(out)
+            found = [path for pattern in _SYSTEM_FILES for path in sorted(tree.glob(pattern))]
+            for path in found:
+                name = str(path.relative_to(tree))
+                if path.is_symlink():
+                    archive.symlink(name, os.readlink(path))
+                else:
+                    archive.copy(path, name)
+            for path in sorted((root / _AGENTS).iterdir()):
+                archive.copy(path, f"{_AGENTS}/{path.name}")
+            [shared] = {path.parent.relative_to(directory) for path in found
+                        if path.suffix == ".so"}
+            needed = _libraries(root, ["/ground/output/tree/usr/bin/udevadm"],
+                                f"/ground/output/{shared}", binds={"/ground/output": directory})
+            for library in sorted(map(_usr_merged, needed)):
+                if not library.startswith("/ground/"):
+                    archive.copy((root / library.lstrip("/")).resolve(), library)
+            archive.close()
+        shutil.rmtree(tree)
+
+    recipe = Path(__file__).read_text() + (Path(__file__).parent / "cpio.py").read_text()
+    return ensure("system", key_of(root_key(), recipe), "udev and resource agents for guests", make,
+                  needed_mib=64, quick=quick) / "system.cpio"
 
 
 def lane_modules(root: Path, kernel: Kernel, lane: str, quick: bool = False) -> Path:

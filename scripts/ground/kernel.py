@@ -13,7 +13,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from buildroot import apt, downloads_dir, require_network, root_key, run_in_root
+from buildroot import apt, downloads_dir, require_network, root_key, run_in_root, unpack
 from cache import GroundError, cache_dir, ensure, key_of, say
 
 SERIES = "7.3"
@@ -94,12 +94,6 @@ def _fetch(root: Path, directory: Path, packages: list[str], version: str) -> No
         raise
 
 
-def _unpack(directory: Path, into: Path) -> None:
-    for package in sorted(directory.glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(into)], check=True)
-        package.unlink()
-
-
 def kernel_files(root: Path, kernel: Kernel, quick: bool = False) -> Path:
     """The stock kernel's `vmlinuz`, `modules/`, `.config` and `Module.symvers`."""
 
@@ -109,7 +103,7 @@ def kernel_files(root: Path, kernel: Kernel, quick: bool = False) -> Path:
                                  ("binary", "base", "modules", "headers")], kernel.version)
         packages = directory / "packages"
         packages.mkdir()
-        _unpack(directory, packages)
+        unpack(directory, packages)
         modules = packages / "usr/lib/modules" / release
         headers = packages / "usr/src" / f"linux-headers-{release}"
         (modules / "vmlinuz").rename(directory / "vmlinuz")

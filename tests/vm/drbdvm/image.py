@@ -12,7 +12,7 @@ sys.path.insert(0, str(CHECKOUT / "scripts" / "ground"))
 from buildroot import build_root  # noqa: E402
 from cache import GroundError  # noqa: E402
 from cpio import Archive  # noqa: E402
-from guestimage import base_images, guest_program, lane_modules  # noqa: E402
+from guestimage import base_images, guest_program, lane_modules, system_image  # noqa: E402
 from kernel import Kernel, resolve  # noqa: E402
 from lane import LANES, lane_kernel, loader  # noqa: E402
 
@@ -67,15 +67,19 @@ class Ground:
 
 
 def write_image(target: Path, ground: Ground, *, module: str, tools: str, bench: bool,
-                files: dict[str, str | bytes | Path]) -> None:
+                files: dict[str, str | bytes | Path], system: bool = False) -> None:
     """Write a guest's initramfs.
 
     `module`: "ours" puts our drbd.ko where modprobe prefers it, "c" leaves the kernel's own.
-    `tools`: "ours" replaces the stock programs, "stock" keeps them. `files` maps paths in the
+    `tools`: "ours" replaces the stock programs, "stock" keeps them. `bench` adds fio, `system`
+    udev and resource agents. `files` maps paths in the
     guest to text, bytes or host files; a text that starts with "#!" becomes executable.
     """
+    extra = [ground.images / "bench.cpio"] if bench else []
+    if system:
+        extra.append(system_image(ground.root, quick=True))
     with open(target, "wb") as out:
-        for path in ground.archives + ([ground.images / "bench.cpio"] if bench else []):
+        for path in ground.archives + extra:
             with open(path, "rb") as source:
                 shutil.copyfileobj(source, out, 1 << 20)
         archive = Archive(out)

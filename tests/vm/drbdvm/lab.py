@@ -97,7 +97,8 @@ class Lab:
               disks: list[str] = (), files: dict | None = None, bench: bool = False,
               memory_mib: int = 512, processors: int | None = None, options: list[str] = (),
               wire=None, capture: bool = False, plugin: Path | None = None,
-              hosts: dict[str, str] | None = None, address: str | None = None) -> Guest:
+              hosts: dict[str, str] | None = None, address: str | None = None,
+              system: bool = False) -> Guest:
         """A guest that is switched off. `disks` are sizes ("64M"); they appear as vda, vdb, …
 
         An emulated guest has one processor unless told otherwise: the emulator at times runs
@@ -120,7 +121,7 @@ class Lab:
         names = {"localhost": "127.0.0.1", **(hosts or {name: address})}
         table = "".join(f"{where} {who}\n" for who, where in names.items())
         write_image(directory / "initrd", self._ground, module=module, tools=tools,
-                    bench=bench, files={"etc/hosts": table, **(files or {})})
+                    bench=bench, system=system, files={"etc/hosts": table, **(files or {})})
         guest = self._machine(name, address, directory, memory_mib, processors, paths, wire,
                               capture, list(options), plugin)
         self.guests.append(guest)

@@ -161,15 +161,17 @@ class Node:
 
 def node_pair(lab: Lab, flavours: Flavour | tuple[Flavour, Flavour], conf: str | tuple[str, str],
               *, disks: list[str], files: dict | None = None, resource: str = "r0", minor: int = 0,
-              backing_offset: int = 0, prepare_disk=None, bench: bool = False,
-              ) -> tuple[Node, Node]:
-    """The nodes t and Shentar on two guests with a wire; flavours and drbd.conf may differ."""
+              backing_offset: int = 0, prepare_disk=None, **image) -> tuple[Node, Node]:
+    """The nodes t and Shentar on two guests with a wire; flavours and drbd.conf may differ.
+
+    `image`: what else their images hold, as for `Lab.guest`.
+    """
     kinds = flavours if isinstance(flavours, tuple) else (flavours, flavours)
     confs = conf if isinstance(conf, tuple) else (conf, conf)
     guests = lab.pair(
         "t", "Shentar", module=tuple(kind.module for kind in kinds),
-        tools=tuple(kind.tools for kind in kinds), disks=disks, files=files or {}, bench=bench,
-        boot=False)
+        tools=tuple(kind.tools for kind in kinds), disks=disks, files=files or {}, boot=False,
+        **image)
     if prepare_disk:
         for guest in guests:
             prepare_disk(guest.machine.disks[0])

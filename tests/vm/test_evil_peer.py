@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """A peer that sends what no node would (tests/peer): the module drops it, and serves the next one.
 
-The peer runs in the module's guest, over the loopback interface. Each resource has its own
-temper: r0 plain, r1 with authentication, r2 with digests of the data; r3 is Primary, and its
-application writes all the time. `--evil-packets` makes the run longer.
+The peer runs in the module's guest, over the loopback interface. Resources are of four tempers:
+r0 is plain, r1 with authentication, r2 with digests of the data; r3 is Primary, and its
+application writes again and again; then r4 is as r0. `--evil-packets` makes the run longer.
 """
 
 import pytest
@@ -14,7 +14,7 @@ from scenario import peer as userspace
 from scenario import Node
 from scenario.life import FAST
 
-RESOURCES = 4
+RESOURCES = 8
 DISK_KIB = 8 * 1024
 COMMON = "timeout 20; ping-int 3; ping-timeout 2; connect-int 3; ko-count 2;"
 NET = [
@@ -23,15 +23,15 @@ NET = [
     "data-integrity-alg sha1;",
     "",
 ]
-# An application that always has writes under way; errors while the resource is away are no news.
-WRITER = ("while :; do dd if=/dev/zero of=/dev/drbd3 bs=16k count=64 oflag=direct status=none "
-          "2>/dev/null || sleep 0.2; done")
+# An application that has writes under way; errors while a resource is away are no news.
+WRITER = ("while :; do for minor in {}; do dd if=/dev/zero of=/dev/drbd$minor bs=16k count=64 "
+          "oflag=direct status=none 2>/dev/null; done; sleep 0.2; done")
 
 
 def conf() -> str:
     parts = [
         resource("t", "peer", name=f"r{number}", minor=number, disk=f"/dev/ram{number}",
-                 net=f"{COMMON} {NET[number]}", disk_options=FAST, port=7788 + number)
+                 net=f"{COMMON} {NET[number % 4]}", disk_options=FAST, port=7788 + number)
         for number in range(RESOURCES)
     ]
     text = parts[0] + "".join(part.partition("\n")[2] for part in parts[1:])
@@ -66,14 +66,16 @@ def counters(guest) -> list[dict]:
 def test_an_evil_peer_costs_its_connection_and_nothing_else(guest, request):
     packets = request.config.getoption("--evil-packets")
     seed = request.config.getoption("--evil-seed")
-    writer = guest.spawn(WRITER, timeout_s=24 * 3600)
+    writer = guest.spawn(WRITER.format(" ".join(map(str, range(3, RESOURCES, 4)))),
+                         timeout_s=24 * 3600)
     seconds = max(30, packets // 5)
     result = guest.run(
         f"drbd-peer evil --to 192.0.2.1:7788 --resources {RESOURCES} --seed {seed} "
         f"--packets {packets} --seconds {seconds}", check=False, timeout_s=seconds + 120)
     writer.kill()
+    print(result.out)
     assert result.code == 0, result.out + result.err
-    guest.wait_until("cat /proc/drbd", r"(?s)(lo:0 pe:0 ua:0 ap:0.*){4}")
+    guest.wait_until("cat /proc/drbd", rf"(?s)(lo:0 pe:0 ua:0 ap:0.*){{{RESOURCES}}}")
     trouble = find_trouble(guest.dmesg(), [])
     assert not trouble, trouble
 

@@ -11,7 +11,7 @@ mod kernel_log;
 mod rng;
 mod session;
 
-use kernel_log::KernelLog;
+use kernel_log::{KernelLog, CLOSED};
 use rng::Rng;
 use session::{Session, Target};
 use std::collections::BTreeMap;
@@ -184,7 +184,7 @@ fn reach(number: u16, target: &Target, rng: Rng, name: &str) -> Result<Session, 
     }
 }
 
-/// Lines about what the module refuses without dropping the connection.
+/// Lines about what the module refuses without dropping the connection, or what the peer did itself.
 fn is_of_no_consequence(line: &str) -> bool {
     const REFUSED: [&str; 10] = [
         "Requested state change failed",
@@ -198,7 +198,7 @@ fn is_of_no_consequence(line: &str) -> bool {
         "Got NegDReply",
         "the resync does not start",
     ];
-    REFUSED.iter().any(|start| line.starts_with(start))
+    line.ends_with(CLOSED) || REFUSED.iter().any(|start| line.starts_with(start))
 }
 
 /// Whether the module gave the connection up.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Priorities up to this one are errors.
 const ERROR: u32 = 3;
+/// How the line ends about a peer that closed a socket.
+pub(crate) const CLOSED: &str = "was shut down by peer";
 const TROUBLE: [&str; 9] = [
     "BUG:",
     "WARNING:",
@@ -24,7 +26,7 @@ const TROUBLE: [&str; 9] = [
 
 #[derive(Default)]
 struct Of {
-    /// Lines about errors.
+    /// Lines about errors and closed sockets.
     errors: Vec<String>,
     /// How often the receiver began anew or ended.
     begun: u64,
@@ -79,7 +81,7 @@ impl KernelLog {
         }
     }
 
-    /// Lines about errors of a resource since then.
+    /// Lines about errors and closed sockets of a resource since then.
     pub(crate) fn errors_since(&self, resource: &str, mark: &Mark) -> Vec<String> {
         let state = self.0.lock().expect("the reader does not panic");
         let errors = state.of.get(resource).map(|of| &of.errors[mark.errors..]);
@@ -133,7 +135,8 @@ fn note(state: &Mutex<State>, record: &str) {
     };
     let name = name.split(['/', ' ']).next().unwrap_or(name);
     let of = state.of.entry(name.to_owned()).or_default();
-    if priority <= ERROR {
+    // The end of a connection is an error only where the module has a complaint.
+    if priority <= ERROR || what.ends_with(CLOSED) {
         of.errors.push(what.to_owned());
     }
     if what.contains("receiver (re)started") || what.contains("receiver terminated") {

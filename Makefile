@@ -117,6 +117,11 @@ TIME ?= 60
 fuzz:
 	@$(PYTHON) scripts/fuzz.py --seconds $(TIME)
 
+# help: make coverage    which lines of the engine the tests on the host and the simulator reach
+.PHONY: coverage
+coverage:
+	@$(PYTHON) scripts/coverage.py
+
 # help: make vm-test [TESTS=]   tests on booted kernels; TESTS= files, or options of pytest
 TESTS ?=
 NAMED = $(patsubst test_%,tests/vm/test_%,$(TESTS))

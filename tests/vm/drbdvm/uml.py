@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .agent import AgentLine
-from .guest import Guest, GuestDied
+from .guest import DIES_WITH_RUNNER, Guest, GuestDied
 
 # Where the kernel keeps its memory's file.
 MEMORY_DIRECTORY = "/dev/shm"
@@ -102,10 +102,13 @@ class UmlGuest(Guest):
         if self.machine.wire:
             self.machine.wire.drain(self.machine.end)
             inherited.append(self.machine.wire.ends[self.machine.end].fileno())
+        # The libraries are the kernel's, not those of the programs before it.
+        libraries = ["env", f"LD_LIBRARY_PATH={self.machine.libraries}"]
         self._process = subprocess.Popen(
-            self._command_line(agent_end.fileno()), stdin=console_end, stdout=console_end,
+            [*DIES_WITH_RUNNER, *libraries, *self._command_line(agent_end.fileno())],
+            stdin=console_end, stdout=console_end,
             stderr=console_end, pass_fds=inherited, start_new_session=True, cwd=self.directory,
-            env={"TMPDIR": MEMORY_DIRECTORY, "LD_LIBRARY_PATH": str(self.machine.libraries)})
+            env={"TMPDIR": MEMORY_DIRECTORY, "PATH": os.environ["PATH"]})
         for end in (console_end, agent_end):
             end.close()
         self._console = threading.Thread(target=self._record, args=(console,), daemon=True)

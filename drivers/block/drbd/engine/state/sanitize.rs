@@ -18,6 +18,8 @@ pub enum Warning {
     ResyncAborted,
     /// Without the peer nobody knows what the data is worth.
     ConnectionLostNegotiating,
+    /// The peer's disk, which is what the users have seen, was lost while this one was negotiating.
+    PeerDiskLostNegotiating,
     /// The connection state implies a better disk than was asked for.
     DiskUpgraded,
     /// The connection state implies a better peer disk than was asked for.
@@ -26,10 +28,11 @@ pub enum Warning {
 
 impl Warning {
     /// Every warning, in the order of the rules.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::VerifyAborted,
         Self::ResyncAborted,
         Self::ConnectionLostNegotiating,
+        Self::PeerDiskLostNegotiating,
         Self::DiskUpgraded,
         Self::PeerDiskUpgraded,
     ];
@@ -40,6 +43,9 @@ impl Warning {
             Self::VerifyAborted => "Online-verify aborted.",
             Self::ResyncAborted => "Resync aborted.",
             Self::ConnectionLostNegotiating => "Connection lost while negotiating, no data!",
+            Self::PeerDiskLostNegotiating => {
+                "Peer disk lost while negotiating, not attaching older data!"
+            }
             Self::DiskUpgraded => "Implicitly upgraded disk",
             Self::PeerDiskUpgraded => "Implicitly upgraded pdsk",
         }
@@ -90,6 +96,7 @@ pub fn sanitize(old: State, wanted: State, context: &Context) -> (State, Warning
     forget_pause_of_unconfigured(&mut new);
     abort_without_disks(&mut new, &mut warnings);
     settle_lost_negotiation(&mut new, context, &mut warnings);
+    refuse_older_disk(old, &mut new, context, &mut warnings);
     trust_connected_disks(old, &mut new);
     clamp_disks(&mut new, &mut warnings);
     suspend(old, &mut new, context);
@@ -138,6 +145,18 @@ fn settle_lost_negotiation(new: &mut State, context: &Context, warnings: &mut Wa
         warnings.add(Warning::ConnectionLostNegotiating);
         new.disk = DiskState::Diskless;
         new.pdsk = DiskState::DUnknown;
+    }
+}
+
+/// A Primary that ran on its peer's disk gets no older one under its users. Where the peer loses its
+/// disk while the own one is negotiating, no handshake compares the two. The C driver asks when the
+/// attach begins, and no more.
+fn refuse_older_disk(old: State, new: &mut State, context: &Context, warnings: &mut Warnings) {
+    let settles = old.disk == DiskState::Negotiating && new.disk > DiskState::Negotiating;
+    let is_alone = new.pdsk <= DiskState::Failed;
+    if settles && is_alone && new.role.is_primary() && !context.exposed_uuid_is_current {
+        warnings.add(Warning::PeerDiskLostNegotiating);
+        new.disk = DiskState::Diskless;
     }
 }
 

@@ -133,6 +133,39 @@ fn rule_4_a_lost_negotiation_falls_back_to_what_the_users_saw() {
     assert!(warnings.contains(Warning::ConnectionLostNegotiating));
 }
 
+// Seed 145570 of the simulator: the peer's disk fails while a diskless Primary attaches an older one.
+#[test]
+fn a_primary_gets_no_older_disk_when_its_peer_loses_the_one_it_ran_on() {
+    let old = State {
+        role: Role::Primary,
+        ..with(C::Connected, D::Negotiating, D::Failed)
+    };
+    let settled = State {
+        disk: D::UpToDate,
+        ..old
+    };
+    let (state, warnings) = sanitize(old, settled, &Context::NEW);
+    assert_eq!(state.disk, D::Diskless);
+    assert!(warnings.contains(Warning::PeerDiskLostNegotiating));
+    let current = Context {
+        exposed_uuid_is_current: true,
+        ..Context::NEW
+    };
+    assert_eq!(sanitize(old, settled, &current).0.disk, D::UpToDate);
+    let secondary = |state| State {
+        role: Role::Secondary,
+        ..state
+    };
+    let (state, _) = sanitize(secondary(old), secondary(settled), &Context::NEW);
+    assert_eq!(state.disk, D::UpToDate);
+    let compared = |state| State {
+        pdsk: D::UpToDate,
+        ..state
+    };
+    let (state, _) = sanitize(compared(old), compared(settled), &Context::NEW);
+    assert_eq!(state.disk, D::UpToDate);
+}
+
 #[test]
 fn rule_5_disks_that_meet_are_up_to_date() {
     let alone = with(C::WFReportParams, D::Outdated, D::DUnknown);

@@ -291,9 +291,32 @@ fn same_generation(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Option<Compa
             };
             comparison.unless_too_old(facts.apv)
         }
+        (mine, theirs) if mine != 0 && theirs != 0 => stale_bitmap(own, peer, facts),
         _ => after_crash(facts),
     };
     Some(comparison)
+}
+
+/// Rule 38: both nodes count against a generation, and one has the other's in its history: it saw
+/// the end of that resync, of which the other's disk does not know, and was the source of another
+/// one since. So the other was to be a target, and what the bits tell is on this node alone.
+///
+/// Rule 40 would make the other the source where it crashed as Primary, as the C driver does. The
+/// rule is not one of the C driver's, and is content to see a split brain then, as rule 49.
+fn stale_bitmap(own: &UuidSet, peer: &UuidSet, facts: &Facts) -> Comparison {
+    let comparison = after_crash(facts);
+    let is_ahead = own.youngest() == peer.bitmap && facts.own_bits != 0;
+    let peer_is_ahead = peer.youngest() == own.bitmap && facts.peer_bits != 0;
+    let believed = match (is_ahead, peer_is_ahead) {
+        (true, false) => Verdict::SOURCE,
+        (false, true) => Verdict::TARGET,
+        _ => return comparison,
+    };
+    if comparison.verdict == believed {
+        comparison
+    } else {
+        Comparison::by(38, Verdict::SPLIT_BRAIN_DISCONNECT)
+    }
 }
 
 /// Rules 40 and 41: who crashed while Primary may have written blocks that the other does not have.

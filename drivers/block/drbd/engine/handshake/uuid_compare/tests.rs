@@ -153,6 +153,45 @@ fn rule_40_equal_generations_without_a_crash_are_in_sync() {
     );
 }
 
+// Seed 147372 of the simulator: the end of a resync never got to the source's disk, which failed when
+// that node was to be the target of another one. It went on writing to its peer, and crashed.
+#[test]
+fn rule_38_who_saw_the_end_of_the_others_resync_is_no_target() {
+    let (own, peer) = (uuids(A, D, B, C), uuids(A, B, C, 0));
+    let split = Verdict::SPLIT_BRAIN_DISCONNECT;
+    let counted = Facts {
+        own_bits: 1,
+        ..facts(own, peer)
+    };
+    expect(&counted, 38, split);
+    let crashed = Facts {
+        peer_crashed_primary: true,
+        ..counted
+    };
+    expect(&crashed, 38, split);
+    let seen_by_peer = Facts {
+        crashed_primary: true,
+        peer_bits: 1,
+        ..facts(peer, own)
+    };
+    expect(&seen_by_peer, 38, split);
+    let nothing_counted = Facts {
+        own_bits: 0,
+        ..crashed
+    };
+    expect(&nothing_counted, 40, Verdict::TARGET);
+    let agrees = Facts {
+        crashed_primary: true,
+        ..counted
+    };
+    expect(&agrees, 40, Verdict::SOURCE);
+    let in_use = Facts {
+        is_primary: true,
+        ..crashed
+    };
+    expect(&in_use, 41, Verdict::SOURCE);
+}
+
 #[test]
 fn rule_40_who_crashed_as_primary_is_the_source() {
     let set = uuids(A, 0, B, C);

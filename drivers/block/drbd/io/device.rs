@@ -459,9 +459,16 @@ impl Device {
     /// its state changes later: it lacks what could not be written. Any context.
     pub(crate) fn copies(&self, state: State) -> Copies {
         let data_failed = self.flags.any(flag::DISK_UNJUDGED);
+        let lacks_data = self.flags.any(flag::LACKS_DATA);
         let metadata_failed = self.flags.any(flag::METADATA_UNJUDGED);
         Copies {
-            disk: unjudged(state.disk, state.pdsk, data_failed, metadata_failed),
+            disk: unjudged(
+                state.disk,
+                state.pdsk,
+                data_failed,
+                lacks_data,
+                metadata_failed,
+            ),
             peer_disk: state.pdsk,
             conn: state.conn,
         }

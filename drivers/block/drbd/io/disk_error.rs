@@ -4,7 +4,6 @@
 
 use drbd_engine::{
     config::OnIoError,
-    meta::MdFlags,
     request::{
         lacks_data,
         on_disk_error,
@@ -70,7 +69,8 @@ pub(crate) fn note_lack(device: &Device, writer: Writer) {
 pub(crate) fn record_lack(device: &Device, local: &LocalDisk) {
     if device.flags.any(flag::LACKS_DATA) {
         local.change(device, |superblock| {
-            superblock.flags = superblock.flags.without(MdFlags::WAS_UP_TO_DATE);
+            let counts = superblock.uuids.bitmap != 0;
+            superblock.flags = superblock.flags.lacking(counts);
         });
     }
 }

@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 
-use drbd_engine::meta::MdFlags;
 use drbd_engine::request::{lacks_data, on_disk_error, unjudged, Copies, DiskError, Writer};
 use drbd_engine::state::{Change as Request, DiskState, State};
 
@@ -40,7 +39,8 @@ impl Node {
     pub(crate) fn record_lack(&self, local: &LocalDisk) {
         if self.flags.lacks_data.get() && !self.config.has(Canary::LackForgotten) {
             local.change(|superblock| {
-                superblock.flags = superblock.flags.without(MdFlags::WAS_UP_TO_DATE);
+                let counts = superblock.uuids.bitmap != 0;
+                superblock.flags = superblock.flags.lacking(counts);
             });
         }
     }
@@ -54,6 +54,7 @@ impl Node {
                 state.disk,
                 state.pdsk,
                 is_doubtful,
+                self.flags.lacks_data.get(),
                 self.flags.metadata_unjudged.get(),
             ),
             peer_disk: state.pdsk,

@@ -55,6 +55,21 @@ impl MdFlags {
         }
     }
 
+    /// The flags of a disk that is given up and lacks what another one has.
+    ///
+    /// It is Inconsistent, so that it is the target wherever it meets the other, also where that
+    /// could not write down its new generation, and is not taken for UpToDate where it meets a node
+    /// without a disk. With `counts` the bitmap counts against another generation: what was written
+    /// alone since then must not be thrown away by a peer that is older. Then it is Outdated.
+    #[must_use]
+    pub const fn lacking(self, counts: bool) -> Self {
+        if counts {
+            self.without(Self::WAS_UP_TO_DATE)
+        } else {
+            self.without(Self::CONSISTENT)
+        }
+    }
+
     /// The flags after a change of the state of an attached volume. The super block is dirty when
     /// the result differs.
     ///
@@ -113,6 +128,15 @@ mod tests {
         };
         let before = MdFlags::AL_CLEAN.with(MdFlags::PRIMARY_IND);
         assert_eq!(before.recompute(state), MdFlags(1 | 4 | 16));
+    }
+
+    // Seed 106768 of the simulator: a Primary whose disk lacked a write lost its power before its
+    // peer had a new generation on disk.
+    #[test]
+    fn a_disk_that_lacks_data_is_inconsistent_unless_it_counts_what_was_written_alone() {
+        let good = MdFlags::CONSISTENT.with(MdFlags::WAS_UP_TO_DATE);
+        assert_eq!(good.lacking(false), MdFlags::WAS_UP_TO_DATE);
+        assert_eq!(good.lacking(true), MdFlags::CONSISTENT);
     }
 
     #[test]

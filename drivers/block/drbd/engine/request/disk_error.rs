@@ -89,9 +89,11 @@ pub enum Writer {
 
 /// Whether a disk that could not take a write lacks from then on what the peer has.
 ///
-/// Then it is Outdated when it is attached again: who is promoted with it alone would read what was
-/// overwritten. The C driver calls it UpToDate where the connection is lost before the peer hears
-/// of the error.
+/// Then it is no good disk when it is attached again (see [`MdFlags::lacking`]): who is promoted
+/// with it alone would read what was overwritten. The C driver calls it UpToDate where the
+/// connection is lost before the peer hears of the error.
+///
+/// [`MdFlags::lacking`]: crate::meta::MdFlags::lacking
 pub fn lacks_data(writer: Writer, peer_disk: DiskState) -> bool {
     let may_have = matches!(writer, Writer::Own { acked: true } | Writer::Peer);
     peer_disk == DiskState::UpToDate || (may_have && peer_disk == DiskState::DUnknown)
@@ -107,9 +109,10 @@ pub fn unjudged(
     disk: DiskState,
     peer_disk: DiskState,
     data_failed: bool,
+    lacks_data: bool,
     metadata_failed: bool,
 ) -> DiskState {
-    let is_lacking = data_failed && peer_disk == DiskState::UpToDate;
+    let is_lacking = data_failed && (lacks_data || peer_disk == DiskState::UpToDate);
     if is_lacking || metadata_failed {
         disk.min(DiskState::Inconsistent)
     } else {

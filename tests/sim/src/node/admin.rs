@@ -15,6 +15,9 @@ use crate::canary::Canary;
 use crate::packet::Packet;
 use crate::sim::MS;
 
+/// How long a peer's request waits for the end of a change that was asked for here.
+const CROSSING_WAIT_MS: u64 = 1000;
+
 impl Node {
     /// Makes a change of the volume, with the peer's consent where it takes that.
     async fn request_state(self: &Rc<Self>, request: Request) -> Result<Success, StateError> {
@@ -68,6 +71,14 @@ impl Node {
             .borrow()
             .as_ref()
             .is_some_and(|session| session.resolver == self.id);
+        if !resolves {
+            // What the peer asks for may count on its consent to our change, which is on its way.
+            self.sim
+                .until_timeout(self.owner, CROSSING_WAIT_MS * MS, || {
+                    !self.flags.agreement.get() || self.is_interrupted()
+                })
+                .await;
+        }
         let code = if resolves && self.flags.agreement.get() {
             StateError::ConcurrentStateChange.code()
         } else {

@@ -58,6 +58,9 @@ use crate::io::{
     state::How, //
 };
 
+/// How long a change that the peer asks for waits for the end of an own one.
+const CROSSING_WAIT_MS: u32 = 1000;
+
 /// What came of half a P_STATE.
 enum Step {
     /// The own state changed meanwhile: start over.
@@ -309,6 +312,7 @@ impl Receiver {
         // Without changes of connections a volume's is one: there is only that volume.
         let is_of_connection =
             |change: &Change| !self.version.has_volumes() && change.wanted_conn().is_some();
+        self.let_own_change_end();
         let result = match self.requested_change(payload)? {
             Err(error) => Err(error),
             Ok(_) if self.is_concurrent() => Err(StateError::ConcurrentStateChange),
@@ -334,6 +338,7 @@ impl Receiver {
         &mut self,
         payload: &[u8],
     ) -> Result<(), ConnectionError> {
+        self.let_own_change_end();
         let result = match self.requested_change(payload)? {
             Err(error) => Err(error),
             Ok(_) if self.is_concurrent() => Err(StateError::ConcurrentStateChange),
@@ -371,6 +376,22 @@ impl Receiver {
             );
         }
         Ok(wanted)
+    }
+
+    /// Where this node is not the one whose changes have precedence, and one of its own is under
+    /// way, the peer has consented to that or is about to refuse it, and what it asks for now
+    /// counts on the outcome: the answer comes on the other socket.
+    ///
+    /// Not for long: a peer that waits for us meanwhile would not answer.
+    fn let_own_change_end(&self) {
+        let connection = &self.resource.connection;
+        if connection.flags.any(connection_flag::RESOLVE_CONFLICTS) {
+            return;
+        }
+        self.resource.waiters.wait_until_timeout(
+            || !connection.is_changing() || connection.is_interrupted(),
+            CROSSING_WAIT_MS,
+        );
     }
 
     /// Whether a change of ours is under way that has precedence.

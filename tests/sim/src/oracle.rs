@@ -166,6 +166,19 @@ impl View {
             })
     }
 
+    /// Whether only writes superseded this one of which the application had not been told.
+    fn allows_untold(&mut self, sector: u64, number: u64, was_told: impl Fn(u64) -> bool) -> bool {
+        let candidates = self.candidates(sector);
+        let superseded = candidates
+            .iter()
+            .find(|one| one.number == number)
+            .and_then(|one| one.superseded);
+        let successor = candidates
+            .iter()
+            .find(|one| one.acknowledged && superseded.is_some() && one.ended == superseded);
+        successor.is_some_and(|one| !was_told(one.number))
+    }
+
     fn end_all(&mut self, now: u64, has_ended: impl Fn(u64) -> bool) {
         for candidates in self.sectors.values_mut() {
             for one in candidates.iter_mut().filter(|one| has_ended(one.number)) {
@@ -196,6 +209,8 @@ struct Bio {
     /// A read of what an unfinished resync had put in sync before the source lost this node.
     frozen: bool,
     over: bool,
+    /// When its end was told.
+    told: Option<u64>,
     /// A write that was told done though this node's disk does not have it.
     elsewhere: bool,
     /// The peer lost its power since the write was sent there: what it acked before is as good as
@@ -327,6 +342,7 @@ impl Oracle {
             return;
         };
         bio.over = true;
+        bio.told = Some(now);
         let bio = *bio;
         match master.operation {
             Operation::Write(number) => self.write_ended(node, master, number, bio, ended, now),
@@ -397,9 +413,19 @@ impl Oracle {
             Some((frozen, _)) if bio.frozen => frozen,
             _ => &mut self.views[bio.view],
         };
+        // The own disk may not have what the peer vouches for while the application does not know
+        // of it.
+        let elsewhere = bio.local && bio.view != bio.reader;
+        let bios = &self.bios;
+        let was_told = |write: u64| {
+            bios.get(&write)
+                .is_none_or(|write| write.told.is_some_and(|told| told <= bio.started))
+        };
         for sector in range(master) {
             let number = found.get(&sector).copied().unwrap_or(0);
-            if !view.allows(sector, number, bio.started) {
+            let allowed = view.allows(sector, number, bio.started)
+                || (elsewhere && view.allows_untold(sector, number, was_told));
+            if !allowed {
                 let known = view.candidates(sector).clone();
                 self.violation(format!(
                     "read #{} of sector {sector} gave write #{number}, which was overwritten; allowed: {:?}",

@@ -264,8 +264,14 @@ async fn hold_extents(node: &Rc<Node>, local: &LocalRef, span: Span) -> bool {
             Reserve::Wait(_) => match local.write_transaction(node).await {
                 Err(MetaFailed) => return false,
                 Ok(true) => {}
-                // Extents are given back by requests that end.
-                Ok(false) => node.sim.until(|| node.kicks.get() != kicks).await,
+                // Extents are given back by requests that end, which nobody sees to once the
+                // connection does.
+                Ok(false) if node.is_interrupted() => return false,
+                Ok(false) => {
+                    node.sim
+                        .until(|| node.kicks.get() != kicks || node.is_interrupted())
+                        .await;
+                }
             },
         }
     }

@@ -105,11 +105,13 @@ host-test: $(WORKSPACES:%=host-test-%)
 host-test-%:
 	cd $* && $(CARGO) test --quiet --workspace
 
-# help: make sim SEEDS=N [SEED=n]   two engines in virtual time; SEED= tells the story of one run
+# help: make sim SEEDS=N [SEED=n]   two engines in virtual time; SEED= tells the story of one run,
+# help:                  WITHOUT= leaves out events of it, as a failing seed proposes
 SEEDS ?= 500
 .PHONY: sim
 sim:
-	cd tests && $(CARGO) run --quiet --release -p drbd_sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	cd tests && $(CARGO) run --quiet --release -p drbd_sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) \
+		$(if $(WITHOUT),--without $(WITHOUT))
 
 # help: make fuzz TIME=SECONDS   each fuzzer that long; what they find is in build/fuzz/
 TIME ?= 60

@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod packet;
 pub mod rng;
 pub mod run;
+pub mod shrink;
 pub mod sim;
 pub mod story;
 pub mod tools;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing]`: runs seeds and
-//! tells what they found.
+//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--without EVENTS]`:
+//! runs seeds and tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use drbd_sim::canary::Canary;
 use drbd_sim::run::{run, Disks, Options, Report};
+use drbd_sim::shrink::{happened, shrink};
 
 struct Arguments {
     first: u64,
@@ -39,6 +40,10 @@ fn parse() -> Result<Arguments, String> {
             }
             ("--disks", _) if value == "well" => arguments.options.disks = Disks::Well,
             ("--disks", _) if value == "failing" => arguments.options.disks = Disks::Failing,
+            ("--without", _) => {
+                let events = u128::from_str_radix(&value, 16);
+                arguments.options.without = events.map_err(|error| format!("{value}: {error}"))?;
+            }
             _ => return Err(format!("what is {word} {value}?")),
         }
     }
@@ -92,21 +97,26 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed != 0))
 }
 
-/// Runs the seed again to tell its story.
+/// Tells the story of a seed that failed, or of a shorter run of it that fails alike.
 fn tell_failure(seed: u64, options: Options, report: &Report) {
     println!("seed {seed}: {}", report.violations[0]);
     if options.aloud {
         return;
     }
+    let shrunk = shrink(seed, options);
     let again = run(
         seed,
         Options {
             kept: true,
-            ..options
+            ..shrunk
         },
     );
     for line in &again.story {
         println!("    {line}");
     }
-    println!("    reproduce: make sim SEED={seed}");
+    let left = happened(&again, shrunk);
+    println!(
+        "    reproduce: make sim SEED={seed}; with {left} faults and commands instead of {}: make sim SEED={seed} WITHOUT={:x}",
+        report.events, shrunk.without
+    );
 }

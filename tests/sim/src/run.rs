@@ -46,6 +46,8 @@ pub struct Report {
     pub disk_errors: u64,
     /// Commands of the admin.
     pub commands: u64,
+    /// Faults and commands that were drawn in the part in which things go wrong.
+    pub events: u32,
     /// Decisions that only a human could take, at the end.
     pub decisions: u64,
     /// Virtual time.
@@ -76,6 +78,10 @@ pub struct Options {
     pub canary: Option<Canary>,
     /// Whether disks fail.
     pub disks: Disks,
+    /// What happens in the part in which things go wrong is numbered, faults and commands alike;
+    /// those whose bits are set here do not. What is drawn after the first of them may be another
+    /// thing than without.
+    pub without: u128,
     /// Print what happens.
     pub aloud: bool,
     /// Remember what happens.
@@ -100,6 +106,8 @@ struct World {
     peace: Rc<Cell<bool>>,
     /// Disks may be in trouble.
     disks_fail: bool,
+    /// Events that do not happen, see [`Options`].
+    without: u128,
     /// Whose data the operator gave up where the disks have nothing in common.
     starts_over: Option<usize>,
     report: Report,
@@ -114,6 +122,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         Disks::Well => false,
         Disks::Failing => true,
     };
+    world.without = options.without;
     world.faults();
     if world.oracle.borrow().violations.is_empty() {
         world.peace();
@@ -183,6 +192,7 @@ impl World {
             places: Rc::new(places),
             peace: Rc::default(),
             disks_fail: false,
+            without: 0,
             starts_over: None,
             report: Report::default(),
         }
@@ -270,18 +280,29 @@ impl World {
             if self.broken() || self.sim.step() == Step::Dead {
                 return;
             }
-            if self.sim.one_in(2500) {
+            if self.sim.one_in(2500) && self.happens() {
                 self.fate();
             }
             if self.sim.one_in(1200) {
                 let id = usize::from(self.sim.one_in(2));
                 let what = self.sim.below(24);
-                self.command(id, what);
+                if self.happens() {
+                    self.command(id, what);
+                }
             }
             if self.sim.one_in(2000) {
                 self.check_coverage("on the way");
             }
         }
+    }
+
+    /// Numbers an event; whether it happens.
+    fn happens(&mut self) -> bool {
+        let number = self.report.events;
+        self.report.events += 1;
+        1u128
+            .checked_shl(number)
+            .is_none_or(|bit| self.without & bit == 0)
     }
 
     fn fate(&mut self) {

@@ -17,23 +17,51 @@ use crate::sim::MS;
 
 /// How long a peer's request waits for the end of a change that was asked for here.
 const CROSSING_WAIT_MS: u64 = 1000;
+/// Pause before a change that the peer consented to is tried again.
+const RETRY_MS: u64 = 100;
+/// How often it is tried.
+const ATTEMPTS_MAX: u32 = 300;
 
 impl Node {
-    /// Makes a change of the volume, with the peer's consent where it takes that.
+    /// Makes a change of the volume, with the peer's consent where it takes that. What the peer
+    /// consents to, and something under way here refuses, is tried again.
     async fn request_state(self: &Rc<Self>, request: Request) -> Result<Success, StateError> {
-        self.sim.until(|| !self.flags.agreement.get()).await;
-        self.flags.agreement.set(true);
-        let answer = self.agree(request).await;
-        self.flags.agreement.set(false);
-        self.sim.touch();
-        answer
+        let mut consented = false;
+        for _ in 0..ATTEMPTS_MAX {
+            self.sim.until(|| !self.flags.agreement.get()).await;
+            self.flags.agreement.set(true);
+            let (answer, consents) = self.agree(request).await;
+            self.flags.agreement.set(false);
+            self.sim.touch();
+            consented |= consents;
+            if !consented || answer != Err(StateError::InTransientState) {
+                if let (true, Err(error)) = (consents, answer) {
+                    self.blame_for_refusal(error);
+                }
+                return answer;
+            }
+            self.sim.sleep(self.owner, RETRY_MS * MS).await;
+        }
+        Err(StateError::InTransientState)
     }
 
-    async fn agree(self: &Rc<Self>, request: Request) -> Result<Success, StateError> {
+    /// What the peer consented to is refused here: it ended the resync that this node goes on with.
+    fn blame_for_refusal(&self, error: StateError) {
+        if self.state().conn > ConnState::Connected {
+            let mut oracle = self.oracle.borrow_mut();
+            oracle.violation(format!("the peer consented, and then: {error}"));
+        }
+    }
+
+    /// The outcome, and whether the peer was asked and consents.
+    async fn agree(self: &Rc<Self>, request: Request) -> (Result<Success, StateError>, bool) {
         let old = self.state();
-        let changed = change(old, request, Flags::SOFT, &self.context())?;
+        let changed = match change(old, request, Flags::SOFT, &self.context()) {
+            Ok(changed) => changed,
+            Err(error) => return (Err(error), false),
+        };
         if !needs_peer(old, changed.new) {
-            return self.change_state(request, Flags::SOFT);
+            return (self.change_state(request, Flags::SOFT), false);
         }
         self.flags.change_answer.set(None);
         let packet = Packet::ChangeRequest(request.mask, request.val);
@@ -45,23 +73,16 @@ impl Node {
                 })
                 .await;
         }
-        match self.flags.change_answer.take() {
-            Some(code) if code < Success::Done.code() => Err(StateError::RefusedByPeer),
-            Some(_) => {
-                let changed = self.change_state(request, Flags::SOFT);
-                if let Err(error) = changed {
-                    // The peer has made the change already: tell it how things are.
-                    self.send_state(self.state()).await;
-                    if self.state().conn > ConnState::Connected {
-                        // It ended the resync that this node goes on with.
-                        let mut oracle = self.oracle.borrow_mut();
-                        oracle.violation(format!("the peer consented, and then: {error}"));
-                    }
-                }
-                changed
-            }
-            _ => self.change_state(request, Flags::SOFT),
+        let answer = self.flags.change_answer.take();
+        if answer.is_some_and(|code| code < Success::Done.code()) {
+            return (Err(StateError::RefusedByPeer), false);
         }
+        let changed = self.change_state(request, Flags::SOFT);
+        if answer.is_some() && changed.is_err() {
+            // The peer has made the change already: tell it how things are.
+            self.send_state(self.state()).await;
+        }
+        (changed, answer.is_some())
     }
 
     /// The peer asks for a change.

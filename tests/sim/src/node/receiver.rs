@@ -128,9 +128,7 @@ async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
         Packet::DataRequest(id, blocks) => receive_read(node, id, blocks).await,
         Packet::DataReply(id, blocks, sectors) => receive_data_reply(node, id, blocks, sectors),
         Packet::OutOfSync(blocks) => {
-            if let Some(local) = node.local() {
-                local.set_out_of_sync(node, blocks.sector, blocks.size_bytes);
-            }
+            receive_out_of_sync(node, blocks).await;
             Ok(())
         }
         Packet::Barrier(number) => receive_barrier(node, number).await,
@@ -203,6 +201,29 @@ async fn receive_write(
         (blocks.sector.0..blocks.sector.0 + blocks.sectors()).map(|at| (at, content.clone()));
     node.start_peer_write(request, sectors.collect());
     Ok(())
+}
+
+/// What the peer replied before, when a resync was given up since, lacks this write and is in sync
+/// when it is on disk.
+async fn receive_out_of_sync(node: &Rc<Node>, blocks: Blocks) {
+    let Blocks { sector, size_bytes } = blocks;
+    let mut claimed = Err(Refusal::Full);
+    node.sim
+        .until(|| {
+            claimed = node
+                .ranges
+                .borrow_mut()
+                .try_insert(RangeKind::PeerWrite, sector, size_bytes);
+            matches!(claimed, Ok(_) | Err(Refusal::Malformed)) || node.is_interrupted()
+        })
+        .await;
+    if let Some(local) = node.local() {
+        local.set_out_of_sync(node, sector, size_bytes);
+    }
+    let waited_for = claimed.is_ok_and(|range| node.ranges.borrow_mut().remove(range));
+    if waited_for {
+        node.retry_delayed();
+    }
 }
 
 /// Waits until nothing in the way of a range is left, and claims it.

@@ -4,6 +4,10 @@
 //! §1.20).
 
 use drbd_engine::{
+    range::{
+        Kind as RangeKind,
+        Refusal, //
+    },
     request::Event,
     state::{
         ConnState, //
@@ -243,8 +247,21 @@ impl Receiver {
                 conn.name()
             );
         }
+        // What the peer replied before, when a resync was given up since, lacks this write and is in
+        // sync when it is on disk; one that is still asked for may have it or not.
+        let ranges = || device.ranges.lock();
+        let mut claimed = Err(Refusal::Full);
+        let connection = &self.resource.connection;
+        connection.receiver_wait.wait_until(|| {
+            claimed = ranges().try_insert(RangeKind::PeerWrite, packet.sector, packet.size);
+            matches!(claimed, Ok(_) | Err(Refusal::Malformed)) || connection.is_interrupted()
+        });
         if let Some(local) = device.local() {
             local.bitmap.set_out_of_sync(packet.sector, packet.size);
+        }
+        let waited_for = claimed.is_ok_and(|range| ranges().remove(range));
+        if waited_for {
+            device.ranges_changed();
         }
         Ok(())
     }

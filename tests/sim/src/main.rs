@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--without EVENTS]`:
-//! runs seeds and tells what they found.
+//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing]
+//! [--without EVENTS]`: runs seeds and tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -148,9 +148,9 @@ fn settle_lost_negotiation(new: &mut State, context: &Context, warnings: &mut Wa
     }
 }
 
-/// A Primary that ran on its peer's disk gets no older one under its users. Where the peer loses its
-/// disk while the own one is negotiating, no handshake compares the two. The C driver asks when the
-/// attach begins, and no more.
+/// A Primary that ran on its peer's disk gets no older one under its users. Where the peer loses
+/// its disk while the own one is negotiating, no handshake compares the two. The C driver asks when
+/// the attach begins, and no more.
 fn refuse_older_disk(old: State, new: &mut State, context: &Context, warnings: &mut Warnings) {
     let settles = old.disk == DiskState::Negotiating && new.disk > DiskState::Negotiating;
     let is_alone = new.pdsk <= DiskState::Failed;

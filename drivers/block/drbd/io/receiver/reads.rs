@@ -247,8 +247,8 @@ impl Receiver {
                 conn.name()
             );
         }
-        // What the peer replied before, when a resync was given up since, lacks this write and is in
-        // sync when it is on disk; one that is still asked for may have it or not.
+        // What the peer replied before, when a resync was given up since, lacks this write and is
+        // in sync when it is on disk; what is still asked for may have it or not.
         let ranges = || device.ranges.lock();
         let mut claimed = Err(Refusal::Full);
         let connection = &self.resource.connection;

@@ -153,8 +153,8 @@ fn rule_40_equal_generations_without_a_crash_are_in_sync() {
     );
 }
 
-// Seed 147372 of the simulator: the end of a resync never got to the source's disk, which failed when
-// that node was to be the target of another one. It went on writing to its peer, and crashed.
+// Seed 147372 of the simulator: the end of a resync never got to the source's disk, which failed
+// when that node was to be the target of another one. It went on writing to its peer, and crashed.
 #[test]
 fn rule_38_who_saw_the_end_of_the_others_resync_is_no_target() {
     let (own, peer) = (uuids(A, D, B, C), uuids(A, B, C, 0));

@@ -133,7 +133,7 @@ fn rule_4_a_lost_negotiation_falls_back_to_what_the_users_saw() {
     assert!(warnings.contains(Warning::ConnectionLostNegotiating));
 }
 
-// Seed 145570 of the simulator: the peer's disk fails while a diskless Primary attaches an older one.
+// Seed 145570 of the simulator: a diskless Primary attaches an older disk, and its peer's fails.
 #[test]
 fn a_primary_gets_no_older_disk_when_its_peer_loses_the_one_it_ran_on() {
     let old = State {

@@ -184,7 +184,7 @@ fn reach(number: u16, target: &Target, rng: Rng, name: &str) -> Result<Session, 
     }
 }
 
-/// Lines about what the module refuses without dropping the connection, or what the peer did itself.
+/// Lines about what the module refuses without dropping the connection, or what the peer did.
 fn is_of_no_consequence(line: &str) -> bool {
     const REFUSED: [&str; 10] = [
         "Requested state change failed",

@@ -43,12 +43,6 @@ impl Liveness {
         }
     }
 
-    /// The options changed.
-    pub fn set_intervals(&mut self, ping_interval_ns: u64, ping_timeout_ns: u64) {
-        self.ping_interval_ns = ping_interval_ns;
-        self.ping_timeout_ns = ping_timeout_ns;
-    }
-
     /// Something arrived on either socket.
     pub fn on_received(&mut self, now_ns: u64) {
         self.last_received_ns = self.last_received_ns.max(now_ns);
@@ -64,11 +58,6 @@ impl Liveness {
     /// unless one is out.
     pub fn request_ping(&mut self) {
         self.ping_wanted = true;
-    }
-
-    /// Whether a ping is out and not answered.
-    pub const fn is_waiting(&self) -> bool {
-        self.ping_sent_ns.is_some()
     }
 
     /// What is due.

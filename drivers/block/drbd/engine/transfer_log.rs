@@ -215,11 +215,6 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         self.epoch
     }
 
-    /// The writes admitted to the current epoch so far.
-    pub const fn epoch_writes(&self) -> u32 {
-        self.epoch_writes
-    }
-
     /// Changes the option `max-epoch-size`.
     pub fn set_max_epoch_size(&mut self, writes: u32) {
         self.max_epoch_size = writes;

@@ -263,17 +263,6 @@ impl Receiver {
         })
     }
 
-    /// Bytes of payload that the next P_BITMAP must have: the caller can refuse another length
-    /// before it receives it.
-    ///
-    /// # Errors
-    ///
-    /// [`TransferError::Complete`] after the last packet.
-    pub fn plain_bytes(&self) -> Result<u64, TransferError> {
-        self.plain_words()
-            .map(|words| words.saturating_mul(WORD_BYTES))
-    }
-
     /// Merges the payload of a P_COMPRESSED_BITMAP.
     ///
     /// # Errors

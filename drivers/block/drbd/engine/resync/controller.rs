@@ -110,13 +110,6 @@ impl Controller {
         }
     }
 
-    /// The options changed.
-    pub fn set_pace(&mut self, pace: Pace) {
-        self.pace = pace;
-        self.planned = Account::EMPTY;
-        self.limited = Account::EMPTY;
-    }
-
     /// Blocks that were asked for arrived, or the source said that they are equal, after
     /// `latency_ns`.
     pub fn arrived(&mut self, sectors: u32, latency_ns: u64, now_ns: u64) {

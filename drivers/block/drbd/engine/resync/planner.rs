@@ -146,11 +146,6 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
         }
     }
 
-    /// The device or the peer's limits changed.
-    pub fn set_shape(&mut self, shape: Shape) {
-        self.shape = shape;
-    }
-
     /// Starts again at the beginning: bits were set behind the planner, and nothing else is left to
     /// do.
     pub fn restart(&mut self) {

@@ -170,26 +170,6 @@ impl State {
                 && self.conn >= ConnState::WFBitMapT
                 && self.conn < ConnState::Ahead)
     }
-
-    /// Whether writes are only announced to the peer as out of sync (spec §1.24).
-    pub const fn announces_out_of_sync(self) -> bool {
-        matches!(self.conn, ConnState::Ahead | ConnState::WFBitMapS)
-    }
-
-    /// The peer's word seen from this side, as netlink and P_STATE give it: roles and disks
-    /// swapped.
-    ///
-    /// This is the view of a state, not of a request; requests go through [`Change::convert_peer`].
-    #[must_use]
-    pub const fn swapped(self) -> Self {
-        Self {
-            role: self.peer,
-            peer: self.role,
-            disk: self.pdsk,
-            pdsk: self.disk,
-            ..self
-        }
-    }
 }
 
 const fn field(word: u32, mask: u32, shift: u32) -> u8 {
@@ -361,11 +341,6 @@ impl Change {
     /// Whether the change names the peer's disk.
     pub const fn names_pdsk(self) -> bool {
         self.mask & PDSK_MASK != 0
-    }
-
-    /// Whether the change names one of the three suspensions.
-    pub const fn names_suspension(self) -> bool {
-        self.mask & SUSP_MASK != 0
     }
 
     /// The connection state that the change asks for, if it names one.

@@ -148,11 +148,6 @@ impl PayloadRule {
         }
     }
 
-    /// Whether anything may follow the fixed part.
-    pub const fn is_variable(self) -> bool {
-        self.fixed != self.max
-    }
-
     /// Checks an announced length; returns how many bytes follow the fixed part.
     ///
     /// # Errors

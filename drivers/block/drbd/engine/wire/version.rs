@@ -53,11 +53,6 @@ impl Version {
         self.is_at_least(97) && self.0 != 100
     }
 
-    /// Whether one side may go Ahead, and say P_OUT_OF_SYNC for what it does not send.
-    pub const fn has_out_of_sync(self) -> bool {
-        self.is_at_least(96)
-    }
-
     /// The largest request this version knows, in bytes.
     pub const fn max_request_size(self) -> u32 {
         match self.0 {

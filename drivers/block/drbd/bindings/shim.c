@@ -5,6 +5,8 @@
  */
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/timer.h>
+#include <linux/wait.h>
 
 #include "shim.h"
 
@@ -44,4 +46,17 @@ int drbd_shim_param_proc_details(void)
 const char *drbd_shim_param_usermode_helper(void)
 {
 	return usermode_helper;
+}
+
+/* A waiter is on the queue before it looks at its condition, so the lock is only for those. */
+void drbd_shim_wake_all(struct wait_queue_head *queue)
+{
+	if (wq_has_sleeper(queue))
+		wake_up_all(queue);
+}
+
+bool drbd_shim_timer_pending(const struct timer_list *timer)
+{
+	smp_mb();
+	return timer_pending(timer);
 }

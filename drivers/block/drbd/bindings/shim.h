@@ -8,9 +8,15 @@
 
 #include <linux/types.h>
 
+struct timer_list;
+struct wait_queue_head;
+
 unsigned int drbd_shim_param_minor_count(void);
 bool drbd_shim_param_disable_sendpage(void);
 int drbd_shim_param_proc_details(void);
 const char *drbd_shim_param_usermode_helper(void);
+
+void drbd_shim_wake_all(struct wait_queue_head *queue);
+bool drbd_shim_timer_pending(const struct timer_list *timer);
 
 #endif

@@ -25,7 +25,8 @@ use drbd_sys::{
         MasterBio,
         Operation, //
     },
-    bits::AtomicBits32, //
+    bits::AtomicBits32,
+    time::monotonic_ns, //
 };
 use kernel::{
     new_spinlock_irq,
@@ -43,6 +44,7 @@ use super::{
     },
     disk_error,
     limits::REQUESTS_MAX,
+    resource::Resource,
     submit::Bio,
     worker::chore, //
 };
@@ -244,8 +246,8 @@ impl Request {
                 local.bitmap.set_in_sync(facts.sector, facts.size_bytes);
             }
         }
-        if todo.has(Consequences::CLOSE_EPOCH) && connection.log.lock().close_epoch_of(self.index) {
-            device.resource.barrier_is_due();
+        if todo.has(Consequences::CLOSE_EPOCH) {
+            self.close_epoch(&device.resource);
         }
         if todo.has(Consequences::LOCAL_ENDED) {
             device.counters.local.down();
@@ -273,6 +275,19 @@ impl Request {
         }
         if todo.has(Consequences::RELEASE) {
             self.release(device);
+        }
+    }
+
+    /// Ends the epoch the request is of, unless it ended before.
+    fn close_epoch(&self, resource: &Resource) {
+        let mut log = resource.connection.log.lock();
+        let ended = log.close_epoch_of(self.index);
+        if ended {
+            resource.bell.note_barrier(monotonic_ns());
+        }
+        drop(log);
+        if ended {
+            resource.await_barrier();
         }
     }
 

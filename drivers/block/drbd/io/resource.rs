@@ -54,12 +54,10 @@ use super::{
     state::Control,
     worker::{
         Bell,
-        Work, //
+        Work,
+        BARRIER_MS, //
     },
 };
-
-/// How long the barrier of an epoch waits for a write that takes it along.
-const BARRIER_MS: u32 = 2;
 
 /// A resource's name, at most 127 bytes.
 pub(crate) type Name = Text<127>;
@@ -279,9 +277,10 @@ impl Resource {
         self.bell.ring(chore);
     }
 
-    /// An epoch ended: its barrier goes with the next write, or by itself soon. Any context.
-    pub(crate) fn barrier_is_due(&self) {
-        self.barrier_timer.start_ms(BARRIER_MS);
+    /// A barrier was noted ([`Bell::note_barrier`]): it goes with the next write, or by itself
+    /// soon. Any context.
+    pub(crate) fn await_barrier(&self) {
+        self.barrier_timer.ensure_started_ms(BARRIER_MS);
     }
 
     /// Gives the worker something to do. Any context.

@@ -519,11 +519,15 @@ fn send_next(
     let now_ns = monotonic_ns();
     let Some(index) = next else {
         let barrier = log.idle_barrier(now_ns);
+        resource.bell.forget_barrier();
         drop(log);
         return send_idle_barrier(resource, channel, barrier);
     };
     let cookie = log.cookie(index);
     let barrier = log.begin_send(index, now_ns);
+    if barrier.is_some() {
+        resource.bell.forget_barrier();
+    }
     let more = log.next_to_send().is_some() && connection.corks();
     let is_last = log.is_sent();
     drop(log);

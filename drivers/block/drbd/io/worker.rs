@@ -8,7 +8,10 @@ use drbd_engine::state::{
     State, //
 };
 use drbd_sys::{
-    bits::AtomicBits32,
+    bits::{
+        AtomicBits32,
+        AtomicBits64, //
+    },
     kthread::{
         self,
         Thread, //
@@ -73,6 +76,8 @@ pub(crate) mod chore {
 pub(crate) struct Bell {
     /// What it is to look after: a set of [`chore`].
     chores: AtomicBits32,
+    /// When the epoch ended of which the barrier is not sent; 0 where there is none.
+    barrier_since_ns: AtomicBits64,
     /// It waits here.
     #[pin]
     wait: WaitQueue,
@@ -83,14 +88,27 @@ impl Bell {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             chores: AtomicBits32::new(0),
+            barrier_since_ns: AtomicBits64::new(0),
             wait <- new_wait_queue!("drbd_worker"),
         })
     }
 
     /// Tells the worker to look after something. Any context.
     pub(crate) fn ring(&self, chore: u32) {
-        self.chores.set(chore);
-        self.wait.wake_all();
+        // Who set it first has woken the worker, or is about to.
+        if self.chores.set(chore) & chore != chore {
+            self.wait.wake_all();
+        }
+    }
+
+    /// An epoch ended, its barrier is to be sent. Under the lock of the transfer log.
+    pub(crate) fn note_barrier(&self, now_ns: u64) {
+        self.barrier_since_ns.store(now_ns);
+    }
+
+    /// There is no barrier to be sent any more. Under the lock of the transfer log.
+    pub(crate) fn forget_barrier(&self) {
+        self.barrier_since_ns.store(0);
     }
 
     /// Makes the worker look at its queue. Any context.
@@ -105,9 +123,21 @@ impl Bell {
 }
 
 impl Expire for Bell {
-    /// No write came to take the barrier of the last epoch along.
-    fn expire(&self) {
-        self.ring(chore::SEND);
+    /// Where no write came to take the barrier of the last epoch along, the worker sends it.
+    fn expire(&self) -> Option<u32> {
+        let (since_ns, _) = self.barrier_since_ns.update(|since_ns| since_ns);
+        if since_ns == 0 {
+            return None;
+        }
+        let age_ms = monotonic_ns().saturating_sub(since_ns) / 1_000_000;
+        let left_ms = u64::from(BARRIER_MS).saturating_sub(age_ms);
+        match u32::try_from(left_ms) {
+            Ok(left_ms) if left_ms > 0 => Some(left_ms),
+            _ => {
+                self.ring(chore::SEND);
+                None
+            }
+        }
     }
 }
 
@@ -139,6 +169,8 @@ pub(crate) struct AfterConnection {
     pub(crate) new: ConnState,
 }
 
+/// How long the barrier of an epoch waits for a write that takes it along.
+pub(crate) const BARRIER_MS: u32 = 10;
 /// How long the worker sleeps when nothing has a deadline.
 const IDLE_MS: u32 = 1000;
 /// How long the worker goes on answering the peer before it looks after everything else.

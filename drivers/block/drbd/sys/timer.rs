@@ -32,12 +32,14 @@ macro_rules! new_timer {
 pub trait Expire: Send + Sync {
     /// The time has come. Runs in soft interrupt context: must not sleep, and must not
     /// drop the timer.
-    fn expire(&self);
+    ///
+    /// Returns in how many milliseconds it is to expire again, if it is.
+    fn expire(&self) -> Option<u32>;
 }
 
 impl<T: Expire> Expire for Arc<T> {
-    fn expire(&self) {
-        T::expire(self);
+    fn expire(&self) -> Option<u32> {
+        T::expire(self)
     }
 }
 
@@ -97,6 +99,17 @@ impl<T: Expire> Timer<T> {
         }
     }
 
+    /// Lets the timer expire `ms` milliseconds from now unless it is running: then it expires when
+    /// it would have. Any context.
+    ///
+    /// What was stored before this, the function sees if it begins with a fully ordered operation.
+    pub fn ensure_started_ms(&self, ms: u32) {
+        // SAFETY: The timer is initialised. C orders what was stored before its look at the timer.
+        if !unsafe { drbd_bindings::drbd_shim_timer_pending(self.timer.get()) } {
+            self.start_ms(ms);
+        }
+    }
+
     /// Stops the timer; a function that runs already goes on. Any context.
     pub fn stop(&self) {
         // SAFETY: The timer is initialised.
@@ -126,5 +139,7 @@ impl<T: Expire> PinnedDrop for Timer<T> {
 unsafe extern "C" fn expired<T: Expire>(timer: *mut bindings::timer_list) {
     // SAFETY: By the requirement; the timer outlives the call, as its drop waits for it.
     let this = unsafe { &*kernel::container_of!(Opaque::cast_from(timer), Timer<T>, timer) };
-    this.context.expire();
+    if let Some(ms) = this.context.expire() {
+        this.start_ms(ms);
+    }
 }

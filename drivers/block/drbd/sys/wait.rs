@@ -7,10 +7,7 @@
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
-use core::{
-    marker::PhantomPinned,
-    ptr, //
-};
+use core::marker::PhantomPinned;
 use kernel::{
     bindings,
     ffi::{
@@ -19,7 +16,6 @@ use kernel::{
     },
     prelude::*,
     sync::LockClassKey,
-    task::TASK_NORMAL,
     types::Opaque, //
 };
 
@@ -125,8 +121,8 @@ impl WaitQueue {
 
     /// Makes every waiter look at its condition again. Any context.
     pub fn wake_all(&self) {
-        // SAFETY: The head is initialised. The lock taken by `__wake_up` orders the change of the
-        // condition before the look at the queue.
-        unsafe { bindings::__wake_up(self.head.get(), TASK_NORMAL, 0, ptr::null_mut()) };
+        // SAFETY: The head is initialised. C orders the change of the condition before its look at
+        // the queue, which needs no lock where nobody waits.
+        unsafe { drbd_bindings::drbd_shim_wake_all(self.head.get()) };
     }
 }

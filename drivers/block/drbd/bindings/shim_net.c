@@ -10,6 +10,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <net/sock.h>
+#include <net/tcp.h>
 #include <net/tcp_states.h>
 
 #include "shim_net.h"
@@ -61,6 +62,37 @@ void drbd_shim_sock_set_rcvbuf(struct socket *sock, int bytes)
 void drbd_shim_sock_set_priority(struct socket *sock, u32 priority)
 {
 	WRITE_ONCE(sock->sk->sk_priority, priority);
+}
+
+bool drbd_shim_sock_has_bytes(struct socket *sock)
+{
+	return !skb_queue_empty_lockless(&sock->sk->sk_receive_queue);
+}
+
+/*
+ * Sleeps until so many bytes have arrived, without being woken for each frame of them; or, as far
+ * as memory or the window do not let them come, until some have. May return early, and does at the
+ * end of the connection. Returns false if nothing happened for the receive timeout.
+ */
+bool drbd_shim_sock_await_bytes(struct socket *sock, int bytes)
+{
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	struct sock *sk = sock->sk;
+	bool in_time = true;
+	long timeo;
+
+	lock_sock(sk);
+	timeo = READ_ONCE(sk->sk_rcvtimeo);
+	if (sk->sk_state == TCP_ESTABLISHED && !sk->sk_err &&
+	    !(sk->sk_shutdown & RCV_SHUTDOWN) && !tcp_epollin_ready(sk, bytes)) {
+		WRITE_ONCE(sk->sk_rcvlowat, bytes);
+		add_wait_queue(sk_sleep(sk), &wait);
+		in_time = sk_wait_event(sk, &timeo, tcp_epollin_ready(sk, bytes), &wait) || timeo;
+		remove_wait_queue(sk_sleep(sk), &wait);
+		WRITE_ONCE(sk->sk_rcvlowat, 1);
+	}
+	release_sock(sk);
+	return in_time;
 }
 
 int drbd_shim_sock_wmem_queued(struct socket *sock)

@@ -20,6 +20,8 @@ struct drbd_shim_sock_hook;
 
 void drbd_shim_sock_prepare(struct socket *sock);
 void drbd_shim_sock_set_sndtimeo(struct socket *sock, long jiffies);
+bool drbd_shim_sock_has_bytes(struct socket *sock);
+bool drbd_shim_sock_await_bytes(struct socket *sock, int bytes);
 void drbd_shim_sock_set_rcvtimeo(struct socket *sock, long jiffies);
 void drbd_shim_sock_set_sndbuf(struct socket *sock, int bytes);
 void drbd_shim_sock_set_rcvbuf(struct socket *sock, int bytes);

@@ -29,6 +29,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
+    bio::plugged,
     hash::Hash,
     log,
     page::{
@@ -115,8 +116,21 @@ impl Receiver {
 
     /// Receives until the connection is to be dropped.
     pub(super) fn run(&mut self) {
-        while self.receive_packet().is_ok() {}
+        while self.receive_arrived().is_ok() {}
         self.resource.lose_connection(ConnState::ProtocolError);
+    }
+
+    /// Receives a packet, and all that have arrived by then: what they write goes to the disk
+    /// together.
+    #[inline(never)] // Keeps its frame off the stack of the handshake.
+    fn receive_arrived(&mut self) -> Result<(), ConnectionError> {
+        self.await_header()?;
+        plugged(|| loop {
+            self.receive_packet()?;
+            if !self.reader.has_more() {
+                return Ok(());
+            }
+        })
     }
 
     fn receive_packet(&mut self) -> Result<(), ConnectionError> {
@@ -140,6 +154,12 @@ impl Receiver {
         let result = self.receive_payload(&mut scratch, size, command, header.volume, rest);
         self.scratch = scratch;
         result
+    }
+
+    /// Waits for a header.
+    fn await_header(&mut self) -> Result<(), ConnectionError> {
+        let arrived = self.reader.peek(header::size(self.version)).map(|_| ());
+        arrived.map_err(|error| self.lost(error))
     }
 
     fn receive_header(&mut self) -> Result<Header, ConnectionError> {

@@ -350,6 +350,21 @@ impl TcpSocket {
     }
 
     /// Whether the connection still works as far as can be seen without waiting: bytes can be
+    /// Whether bytes can be received without waiting. Any context.
+    pub fn has_bytes(&self) -> bool {
+        // SAFETY: The socket is valid.
+        unsafe { drbd_bindings::drbd_shim_sock_has_bytes(self.0.as_ptr()) }
+    }
+
+    /// Sleeps until `bytes` can be received, up to the receive timeout, and is not woken for a part
+    /// of them. Returns whether it is worth a look: early at the end of the connection, where the
+    /// socket has no room for more, and for no reason.
+    fn await_bytes(&self, bytes: usize) -> bool {
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        // SAFETY: The socket is valid.
+        unsafe { drbd_bindings::drbd_shim_sock_await_bytes(self.0.as_ptr(), bytes) }
+    }
+
     /// read, or could be once they arrive. May sleep for the socket's lock.
     pub fn is_alive(&self) -> bool {
         let mut probe = [0; 4];

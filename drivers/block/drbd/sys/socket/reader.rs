@@ -10,7 +10,6 @@ use kernel::{
 };
 
 use super::{
-    recv_all,
     RecvError,
     TcpSocket, //
 };
@@ -18,6 +17,10 @@ use crate::segment::SegmentMut;
 
 /// Runs of pages that one receive call takes at most; 1 MiB of single pages.
 const VECS_MAX: usize = 256;
+
+/// Bytes that are awaited at a time: fewer than a socket has room for, so that the peer need not
+/// stop.
+const AWAITED_BYTES_MAX: usize = 32768;
 
 /// The receiving end of a socket.
 ///
@@ -64,6 +67,11 @@ impl Reader {
     /// What was received and not yet consumed.
     pub fn buffered(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or(&[])
+    }
+
+    /// Whether bytes have arrived that are not consumed. Never waits.
+    pub fn has_more(&self) -> bool {
+        !self.buffered().is_empty() || self.socket.has_bytes()
     }
 
     /// Shows the next `len` bytes without consuming them.
@@ -135,14 +143,32 @@ impl Reader {
             }
         }
 
-        let (socket, vecs) = (&self.socket, &self.vecs);
         // SAFETY: The segments are borrowed for `'a`, which outlives this call, and ours to
         // write; `len` is the sum of their lengths.
-        recv_all(len, |skip, flags| unsafe {
-            socket.recv_vecs(vecs, len, skip, flags)
-        })
-        .map_err(|error| error.after(received))?;
+        unsafe { self.receive_vecs(len) }.map_err(|error| error.after(received))?;
         Ok(received.saturating_add(len))
+    }
+
+    /// Receives `len` bytes into the vectors, many at a time.
+    ///
+    /// # Safety
+    ///
+    /// The pages of the vectors exist and may be written; `len` is the sum of their lengths.
+    unsafe fn receive_vecs(&self, len: usize) -> Result<(), RecvError> {
+        let mut received: usize = 0;
+        while received < len {
+            let left = len.wrapping_sub(received);
+            let in_time = self.socket.await_bytes(left.min(AWAITED_BYTES_MAX));
+            let flags = bindings::MSG_DONTWAIT;
+            // SAFETY: By the requirements; `received` is less than `len`.
+            match unsafe { self.socket.recv_vecs(&self.vecs, len, received, flags) } {
+                Ok(count) => received = received.saturating_add(count),
+                // Something else happened on the socket.
+                Err(RecvError::TimedOut { .. }) if in_time => {}
+                Err(error) => return Err(error.after(received)),
+            }
+        }
+        Ok(())
     }
 
     /// Receives `len` bytes and drops them.

@@ -115,7 +115,7 @@ struct drbd_shim_sock_hook {
 	void (*data_ready)(struct sock *sk);
 	void (*state_change)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
-	void (*notify)(void *context, unsigned int event);
+	void (*notify)(void *context, struct sock *sk, unsigned int event);
 	void *context;
 };
 
@@ -127,7 +127,7 @@ static void hook_data_ready(struct sock *sk)
 	hook = sk->sk_user_data;
 	if (hook) {
 		hook->data_ready(sk);
-		hook->notify(hook->context, DRBD_SHIM_SOCK_DATA_READY);
+		hook->notify(hook->context, sk, DRBD_SHIM_SOCK_DATA_READY);
 	}
 	read_unlock_bh(&sk->sk_callback_lock);
 }
@@ -140,7 +140,7 @@ static void hook_state_change(struct sock *sk)
 	hook = sk->sk_user_data;
 	if (hook) {
 		hook->state_change(sk);
-		hook->notify(hook->context, DRBD_SHIM_SOCK_STATE_CHANGE);
+		hook->notify(hook->context, sk, DRBD_SHIM_SOCK_STATE_CHANGE);
 	}
 	read_unlock_bh(&sk->sk_callback_lock);
 }
@@ -153,13 +153,14 @@ static void hook_write_space(struct sock *sk)
 	hook = sk->sk_user_data;
 	if (hook) {
 		hook->write_space(sk);
-		hook->notify(hook->context, DRBD_SHIM_SOCK_WRITE_SPACE);
+		hook->notify(hook->context, sk, DRBD_SHIM_SOCK_WRITE_SPACE);
 	}
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
 struct drbd_shim_sock_hook *drbd_shim_sock_hook(struct socket *sock,
-						void (*notify)(void *context, unsigned int event),
+						void (*notify)(void *context, struct sock *sk,
+							       unsigned int event),
 						void *context)
 {
 	struct sock *sk = sock->sk;
@@ -208,6 +209,48 @@ void drbd_shim_sock_unhook(struct socket *sock, struct drbd_shim_sock_hook *hook
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
 	kfree(hook);
+}
+
+struct offer {
+	size_t (*take)(void *context, const u8 *bytes, size_t len);
+	void *context;
+};
+
+static int offer_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int offset, size_t len)
+{
+	struct offer *offer = desc->arg.data;
+	size_t taken = 0;
+	u8 bytes[256];
+
+	while (taken < len) {
+		size_t part = min(len - taken, sizeof(bytes));
+		size_t used;
+
+		if (skb_copy_bits(skb, offset + taken, bytes, part))
+			break;
+		used = offer->take(offer->context, bytes, part);
+		if (!used || used > part)
+			break;
+		taken += used;
+	}
+	if (taken < len)
+		desc->count = 0;
+	return taken;
+}
+
+/*
+ * Offers what a socket has received, from the function it is hooked with, which has it locked. What
+ * is not taken stays. Returns whether nothing is left.
+ */
+bool drbd_shim_sock_offer(struct sock *sk,
+			  size_t (*take)(void *context, const u8 *bytes, size_t len),
+			  void *context)
+{
+	struct offer offer = { .take = take, .context = context };
+	read_descriptor_t desc = { .arg.data = &offer, .count = 1 };
+
+	tcp_read_sock(sk, &desc, offer_skb);
+	return tcp_sk(sk)->copied_seq == tcp_sk(sk)->rcv_nxt;
 }
 
 bool drbd_shim_sendpages_ok(struct page *page, size_t len, size_t offset)

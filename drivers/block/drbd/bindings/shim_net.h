@@ -10,6 +10,7 @@
 struct bio_vec;
 struct page;
 struct shash_desc;
+struct sock;
 struct socket;
 struct drbd_shim_sock_hook;
 
@@ -19,9 +20,9 @@ struct drbd_shim_sock_hook;
 #define DRBD_SHIM_SOCK_WRITE_SPACE	2u
 
 void drbd_shim_sock_prepare(struct socket *sock);
-void drbd_shim_sock_set_sndtimeo(struct socket *sock, long jiffies);
 bool drbd_shim_sock_has_bytes(struct socket *sock);
 bool drbd_shim_sock_await_bytes(struct socket *sock, int bytes);
+void drbd_shim_sock_set_sndtimeo(struct socket *sock, long jiffies);
 void drbd_shim_sock_set_rcvtimeo(struct socket *sock, long jiffies);
 void drbd_shim_sock_set_sndbuf(struct socket *sock, int bytes);
 void drbd_shim_sock_set_rcvbuf(struct socket *sock, int bytes);
@@ -30,8 +31,12 @@ int drbd_shim_sock_wmem_queued(struct socket *sock);
 int drbd_shim_sock_sndbuf(struct socket *sock);
 bool drbd_shim_sock_established(struct socket *sock);
 struct drbd_shim_sock_hook *drbd_shim_sock_hook(struct socket *sock,
-						void (*notify)(void *context, unsigned int event),
+						void (*notify)(void *context, struct sock *sk,
+							       unsigned int event),
 						void *context);
+bool drbd_shim_sock_offer(struct sock *sk,
+			  size_t (*take)(void *context, const u8 *bytes, size_t len),
+			  void *context);
 void drbd_shim_sock_unhook(struct socket *sock, struct drbd_shim_sock_hook *hook);
 
 bool drbd_shim_sendpages_ok(struct page *page, size_t len, size_t offset);

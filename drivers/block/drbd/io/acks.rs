@@ -2,6 +2,9 @@
 
 //! The thread `drbdN_asender`: has the meta socket to itself. It receives acks, sends those of the
 //! peer's requests that ended, and finds out whether the peer is alive (Spec §1.6, §1.16, §1.17).
+//!
+//! What says that a request is done does not wait for the thread: it is taken off the socket where
+//! it arrives, in a soft interrupt, as long as the thread is not in the middle of what came before.
 
 use drbd_engine::{
     state::ConnState,
@@ -28,6 +31,7 @@ use drbd_sys::{
     log,
     reclaim::NoIoScope,
     socket::{
+        Arrived,
         Hook,
         RecvError,
         SocketEvents,
@@ -62,27 +66,47 @@ pub(super) use settle::{
 
 /// Bytes of acks that are received at once.
 const INBOX_BYTES: usize = 4096;
+/// Acks that a soft interrupt takes at most; the thread goes on with the rest.
+const SOFT_ACKS_MAX: u32 = 64;
 /// The longest the thread sleeps when no deadline is near.
 const SLEEP_MS_MAX: u64 = 10_000;
 /// How often a ping is asked for before its ack is given up.
 const PING_TRIES: u32 = 10;
 
-/// Tells the asender that there is something to receive.
+/// There is something to receive for the asender: a bit of [`MetaEvents::state`].
+const READY: u32 = 1 << 0;
+/// The asender receives, or has received what it did not handle yet: nothing may overtake that. It
+/// sets this before it locks the socket.
+const RECEIVES: u32 = 1 << 1;
+
+/// Takes acks where they arrive, and tells the asender of all else that there is to receive.
 struct MetaEvents {
     resource: Arc<Resource>,
-    ready: AtomicBits32,
+    state: AtomicBits32,
 }
 
 impl MetaEvents {
     fn wake(&self) {
-        self.ready.set(1);
+        self.state.set(READY);
         self.resource.connection.asender_wait.wake_all();
+    }
+
+    fn take_acks(&self, arrived: Arrived<'_>) -> bool {
+        let mut budget = SOFT_ACKS_MAX;
+        let connection = &self.resource.connection;
+        arrived.offer(|bytes| {
+            connection.last_received_ns.store(monotonic_ns());
+            dispatch::take_acks(&self.resource, bytes, &mut budget)
+        })
     }
 }
 
 impl SocketEvents for MetaEvents {
-    fn data_ready(&self) {
-        self.wake();
+    fn data_ready(&self, arrived: Arrived<'_>) {
+        let took_all = !self.state.any(RECEIVES) && self.take_acks(arrived);
+        if !took_all {
+            self.wake();
+        }
     }
 
     fn state_change(&self) {
@@ -113,7 +137,7 @@ pub(super) fn start(
     let events = MetaEvents {
         resource: resource.clone(),
         // What came before is looked at once.
-        ready: AtomicBits32::new(1),
+        state: AtomicBits32::new(READY | RECEIVES),
     };
     let net = &config.net;
     let mut asender = Asender {
@@ -160,7 +184,7 @@ impl Asender {
 
     /// Does what there is to do.
     fn turn(&mut self) -> Result<(), ConnectionError> {
-        if self.events.context().ready.clear(1) != 0 {
+        if self.events.context().state.clear(READY) & READY != 0 {
             self.receive()?;
         }
         let connection = &self.resource.connection;
@@ -188,7 +212,7 @@ impl Asender {
         let sleep_ms = u32::try_from(left_ms.min(SLEEP_MS_MAX)).unwrap_or(u32::MAX);
         connection.asender_wait.wait_until_timeout(
             || {
-                self.events.context().ready.any(1)
+                self.events.context().state.any(READY)
                     || !connection.done.is_empty()
                     || connection.flags.any(flag::SEND_PING)
                     || connection.is_interrupted()
@@ -227,6 +251,17 @@ impl Asender {
 
     /// Receives and handles everything that is there.
     fn receive(&mut self) -> Result<(), ConnectionError> {
+        let events = self.events.context().clone();
+        events.state.set(RECEIVES);
+        self.receive_all()?;
+        if self.held == 0 {
+            // What came meanwhile has woken the thread.
+            events.state.clear(RECEIVES);
+        }
+        Ok(())
+    }
+
+    fn receive_all(&mut self) -> Result<(), ConnectionError> {
         loop {
             let room = self.inbox.get_mut(self.held..).unwrap_or(&mut []);
             let room_bytes = room.len();

@@ -47,6 +47,7 @@ pub use self::{
         ADDRESS_BYTES_MAX, //
     },
     hook::{
+        Arrived,
         Hook,
         SocketEvents, //
     },
@@ -349,7 +350,6 @@ impl TcpSocket {
         usize::try_from(bytes).unwrap_or(0)
     }
 
-    /// Whether the connection still works as far as can be seen without waiting: bytes can be
     /// Whether bytes can be received without waiting. Any context.
     pub fn has_bytes(&self) -> bool {
         // SAFETY: The socket is valid.
@@ -365,6 +365,7 @@ impl TcpSocket {
         unsafe { drbd_bindings::drbd_shim_sock_await_bytes(self.0.as_ptr(), bytes) }
     }
 
+    /// Whether the connection still works as far as can be seen without waiting: bytes can be
     /// read, or could be once they arrive. May sleep for the socket's lock.
     pub fn is_alive(&self) -> bool {
         let mut probe = [0; 4];

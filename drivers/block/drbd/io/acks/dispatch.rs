@@ -17,10 +17,12 @@ use drbd_engine::{
     },
     wire::{
         check_request,
+        header,
         BarrierAck,
         BlockAck,
         Command,
         RequestKind,
+        Socket,
         StateReply, //
     },
 };
@@ -40,12 +42,16 @@ use crate::io::{
         note_sequence,
         ConnectionError, //
     },
+    request::Request,
     resource::Resource,
     resync::{
         self,
         verify, //
     },
 };
+
+/// Writes of the largest epoch whose ack a soft interrupt takes.
+const SOFT_EPOCH_MAX: u32 = 64;
 
 /// Handles a packet of the meta socket that is no ping.
 pub(super) fn dispatch(
@@ -73,6 +79,88 @@ pub(super) fn dispatch(
             block_ack(resource, &device, command, payload)
         }
     }
+}
+
+/// Takes the packets at the start of `bytes` that say that requests are done, as far as they are
+/// complete and `budget` goes; returns how many bytes they had. Whatever is wrong with one is left
+/// to [`dispatch`]. Any context.
+pub(super) fn take_acks(resource: &Arc<Resource>, bytes: &[u8], budget: &mut u32) -> usize {
+    let mut rest = bytes;
+    while let Some(left) = budget.checked_sub(1) {
+        let Some(next) = take_ack(resource, rest) else {
+            break;
+        };
+        *budget = left;
+        rest = next;
+    }
+    bytes.len().saturating_sub(rest.len())
+}
+
+/// Takes one packet; returns what follows it, or `None` where it is not to be taken.
+fn take_ack<'a>(resource: &Arc<Resource>, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let connection = &resource.connection;
+    let (version, features) = (connection.version(), connection.features());
+    let (front, rest) = bytes.split_at_checked(header::size(version))?;
+    let header = header::decode(version, front).ok()?;
+    let (command, _) = header.admit(Socket::Meta, version, features).ok()?;
+    let length = usize::try_from(header.length).ok()?;
+    let (payload, rest) = rest.split_at_checked(length)?;
+    let taken = match command {
+        Command::RecvAck | Command::WriteAck | Command::RsWriteAck => {
+            let device = resource.volume(header.volume)?;
+            take_block_ack(resource, &device, command, payload)
+        }
+        Command::BarrierAck => {
+            let ack = BarrierAck::decode(payload).ok()?;
+            ack.set_size <= SOFT_EPOCH_MAX && epoch_acked(resource, &ack).is_ok()
+        }
+        _ => false,
+    };
+    taken.then_some(rest)
+}
+
+fn take_block_ack(
+    resource: &Arc<Resource>,
+    device: &Arc<Device>,
+    command: Command,
+    payload: &[u8],
+) -> bool {
+    let Ok(ack) = BlockAck::decode(payload) else {
+        return false;
+    };
+    let kind = RequestKind::Discard(resource.connection.features());
+    if check_request(ack.sector, ack.size, Sector(device.capacity()), kind).is_err() {
+        return false;
+    }
+    note_sequence(device, ack.seq_num);
+    if ack.block_id == BlockId::SYNCER {
+        return resync::receive_ack(device, command, ack);
+    }
+    let request = request_of(resource, &ack);
+    let event = event_of(command);
+    request
+        .zip(event)
+        .is_some_and(|(request, event)| request.happens(event))
+}
+
+/// The request that an ack is about.
+fn request_of<'a>(resource: &'a Resource, ack: &BlockAck) -> Option<&'a Arc<Request>> {
+    let log = &resource.connection.log;
+    let found = log.lock().lookup(ack.block_id, ack.sector, ack.size);
+    resource.requests.get(found.ok()?)
+}
+
+/// What an ack means for its request.
+fn event_of(command: Command) -> Option<Event> {
+    Some(match command {
+        Command::RecvAck => Event::ReceiveAcked,
+        Command::WriteAck => Event::WriteAcked { in_sync: false },
+        Command::RsWriteAck => Event::WriteAcked { in_sync: true },
+        Command::Superseded => Event::ConflictResolved,
+        Command::RetryWrite => Event::Postponed,
+        Command::NegAck | Command::NegDReply => Event::NegAcked,
+        _ => return None,
+    })
 }
 
 fn malformed(resource: &Resource, why: impl core::fmt::Display) -> ConnectionError {
@@ -114,19 +202,11 @@ fn block_ack(
         );
         return Err(ConnectionError);
     }
-    let event = match command {
-        Command::RecvAck => Event::ReceiveAcked,
-        Command::WriteAck => Event::WriteAcked { in_sync: false },
-        Command::RsWriteAck => Event::WriteAcked { in_sync: true },
-        Command::Superseded => Event::ConflictResolved,
-        Command::RetryWrite => Event::Postponed,
-        Command::NegAck | Command::NegDReply => Event::NegAcked,
-        _ => {
-            return Err(malformed(
-                resource,
-                format_args!("{} on meta", command.name()),
-            ))
-        }
+    let Some(event) = event_of(command) else {
+        return Err(malformed(
+            resource,
+            format_args!("{} on meta", command.name()),
+        ));
     };
     if command == Command::NegDReply {
         log!(
@@ -137,16 +217,7 @@ fn block_ack(
             ack.size
         );
     }
-    let found = resource
-        .connection
-        .log
-        .lock()
-        .lookup(ack.block_id, ack.sector, ack.size);
-    let request = found
-        .ok()
-        .and_then(|index| resource.requests.get(index))
-        .cloned();
-    match request {
+    match request_of(resource, &ack) {
         Some(request) if request.happens(event) => Ok(()),
         Some(_) => {
             log!(
@@ -182,20 +253,33 @@ fn block_ack(
 /// P_BARRIER_ACK: the peer has every write of an epoch.
 fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), ConnectionError> {
     let ack = BarrierAck::decode(payload).map_err(|error| malformed(resource, error))?;
-    let number = u32::from_ne_bytes(ack.cookie.0);
-    let connection = &resource.connection;
-    let checked = connection
-        .log
-        .lock()
-        .barrier_ack(number, ack.set_size, monotonic_ns());
-    if let Err(error) = checked {
-        log_bad_barrier_ack(resource, number, ack.set_size, error);
+    epoch_acked(resource, &ack).map_err(|error| {
+        if let Some(error) = error {
+            log_bad_barrier_ack(resource, barrier_number(&ack), ack.set_size, error);
+        }
         resource.lose_connection(ConnState::ProtocolError);
-        return Err(ConnectionError);
-    }
+        ConnectionError
+    })
+}
+
+fn barrier_number(ack: &BarrierAck) -> u32 {
+    u32::from_ne_bytes(ack.cookie.0)
+}
+
+/// Lets the writes of an epoch go. Any context.
+///
+/// # Errors
+///
+/// What is wrong with the ack; `None` where a write of the epoch is pending, which is in the log
+/// then.
+fn epoch_acked(resource: &Resource, ack: &BarrierAck) -> Result<(), Option<BarrierError>> {
+    let log = &resource.connection.log;
+    let number = barrier_number(ack);
+    let checked = log.lock().barrier_ack(number, ack.set_size, monotonic_ns());
+    checked.map_err(Some)?;
     loop {
-        let index = connection.log.lock().next_acked();
-        let Some(index) = index else { break };
+        let index = log.lock().next_acked();
+        let Some(index) = index else { return Ok(()) };
         let Some(request) = resource.requests.get(index) else {
             continue;
         };
@@ -206,11 +290,9 @@ fn barrier_ack(resource: &Arc<Resource>, payload: &[u8]) -> Result<(), Connectio
                 "BarrierAck #{} while a write of it is pending",
                 number
             );
-            resource.lose_connection(ConnState::ProtocolError);
-            return Err(ConnectionError);
+            return Err(None);
         }
     }
-    Ok(())
 }
 
 fn log_bad_barrier_ack(resource: &Resource, number: u32, set_size: u32, error: BarrierError) {

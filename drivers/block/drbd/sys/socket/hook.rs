@@ -2,9 +2,13 @@
 
 //! Being told what happens on a socket.
 
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use drbd_bindings::drbd_shim_sock_hook;
 use kernel::{
+    bindings,
     error::from_err_ptr,
     ffi::{
         c_uint,
@@ -22,13 +26,57 @@ use super::TcpSocket;
 /// not sleep and must not use the socket. They wake a thread or queue work.
 pub trait SocketEvents: Send + Sync + 'static {
     /// Bytes arrived, or the end of them.
-    fn data_ready(&self) {}
+    fn data_ready(&self, _arrived: Arrived<'_>) {}
 
     /// The connection's state changed: established, closed by the peer, failed, shut down.
     fn state_change(&self) {}
 
     /// There is room again in a send buffer that was full.
     fn write_space(&self) {}
+}
+
+/// What a socket has received, while it is locked.
+pub struct Arrived<'a> {
+    sk: NonNull<bindings::sock>,
+    _locked: PhantomData<&'a ()>,
+}
+
+impl Arrived<'_> {
+    /// Offers bytes to `take`, in their order and a few at a time, as long as it takes any: it
+    /// returns how many of them. What it leaves stays in the socket for whoever receives from it.
+    ///
+    /// Returns whether nothing is left.
+    pub fn offer<F: FnMut(&[u8]) -> usize>(self, mut take: F) -> bool {
+        // SAFETY: The socket is valid and locked while `self` lives, and a TCP socket, as all of
+        // this module are; `taken::<F>` fits `take`, which outlives the call.
+        unsafe {
+            drbd_bindings::drbd_shim_sock_offer(
+                self.sk.as_ptr(),
+                Some(taken::<F>),
+                (&raw mut take).cast(),
+            )
+        }
+    }
+}
+
+/// C's way into a closure.
+///
+/// # Safety
+///
+/// `context` points to an `F` that is nobody else's; `bytes` are `len` that can be read.
+unsafe extern "C" fn taken<F: FnMut(&[u8]) -> usize>(
+    context: *mut c_void,
+    bytes: *const u8,
+    len: usize,
+) -> usize {
+    // SAFETY: By the requirement.
+    let (take, bytes) = unsafe {
+        (
+            &mut *context.cast::<F>(),
+            core::slice::from_raw_parts(bytes, len),
+        )
+    };
+    take(bytes)
 }
 
 /// While it lives, events of a socket go to a context; whoever waits in the socket itself is woken
@@ -89,12 +137,23 @@ impl<T: SocketEvents> Drop for Hook<T> {
 ///
 /// # Safety
 ///
-/// `context` points to a `T`.
-unsafe extern "C" fn notify<T: SocketEvents>(context: *mut c_void, event: c_uint) {
+/// `context` points to a `T`; `sk` is the hooked socket, locked.
+unsafe extern "C" fn notify<T: SocketEvents>(
+    context: *mut c_void,
+    sk: *mut bindings::sock,
+    event: c_uint,
+) {
     // SAFETY: By the requirement; `Hook` keeps it until the hook is undone.
     let context = unsafe { &*context.cast_const().cast::<T>() };
     match event {
-        drbd_bindings::DRBD_SHIM_SOCK_DATA_READY => context.data_ready(),
+        drbd_bindings::DRBD_SHIM_SOCK_DATA_READY => {
+            if let Some(sk) = NonNull::new(sk) {
+                context.data_ready(Arrived {
+                    sk,
+                    _locked: PhantomData,
+                });
+            }
+        }
         drbd_bindings::DRBD_SHIM_SOCK_STATE_CHANGE => context.state_change(),
         drbd_bindings::DRBD_SHIM_SOCK_WRITE_SPACE => context.write_space(),
         _ => {}

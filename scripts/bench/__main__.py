@@ -43,14 +43,14 @@ def chosen(names: str) -> list:
 
 
 def run_once(pair: Pair, result: Measured, with_bare: bool) -> None:
-    with pair.running():
-        try:
+    try:
+        with pair.running():
             result.values[pair.driver].append(result.row.measure(pair))
             if with_bare and result.row.bare:
                 result.bare.append(result.row.bare(pair))
-        except (AssertionError, TimeoutError, ValueError, AttributeError) as error:
-            print(f"FAILED {pair.driver} {result.row.name}: {error}")
-            result.failures.append(f"{pair.driver}: {type(error).__name__}: {str(error)[:80]}")
+    except (AssertionError, TimeoutError, ValueError, AttributeError) as error:
+        print(f"FAILED {pair.driver} {result.row.name}: {error}")
+        result.failures.append(f"{pair.driver}: {type(error).__name__}: {str(error)[:80]}")
 
 
 def keep(results: list[Measured], facts: dict) -> None:

@@ -240,6 +240,12 @@ impl<W: Words> Bitmap<W> {
         (bits != 0).then_some(Run { first, bits })
     }
 
+    /// Whether any bit from `first` to before `end` is set. Takes time by their number, not by that
+    /// of the bits behind them.
+    pub fn any_set(&self, first: BitNr, end: BitNr) -> bool {
+        self.search(first.0, end.0.min(self.bits), 0).is_some()
+    }
+
     /// How many bits are set.
     pub fn count(&self) -> u64 {
         self.count_bits(BitNr(0), BitNr(self.bits))

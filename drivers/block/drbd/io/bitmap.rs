@@ -184,7 +184,7 @@ impl Bitmap {
         let Some(view) = self.view() else { return true };
         let sectors = u64::from(size_bytes >> SECTOR_SHIFT);
         let end = bits_for(Sector(sector.0.saturating_add(sectors)));
-        view.next_set(sector.bit()).is_some_and(|bit| bit.0 < end)
+        view.any_set(sector.bit(), BitNr(end))
     }
 
     /// Marks everything out of sync. Any context.

@@ -13,7 +13,7 @@ use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::meta::flags::FlagInputs;
 use drbd_engine::meta::{Layout, Superblock, Uuids, SUPERBLOCK_SIZE};
 use drbd_engine::state::{ConnState, DiskState, State};
-use drbd_engine::types::Sector;
+use drbd_engine::types::{BitNr, Sector};
 
 use super::Node;
 use crate::canary::Canary;
@@ -355,9 +355,7 @@ impl LocalDisk {
 
     pub(crate) fn any_out_of_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> bool {
         let end = bits_for(Sector(sector.0 + u64::from(size_bytes >> 9)));
-        self.view(node)
-            .next_set(sector.bit())
-            .is_some_and(|bit| bit.0 < end)
+        self.view(node).any_set(sector.bit(), BitNr(end))
     }
 
     /// All pages: which one changed is not worth knowing for a volume this small.

@@ -48,6 +48,27 @@ fn a_volume_has_a_bit_for_every_block_begun() {
 }
 
 #[test]
+fn a_range_is_clean_whatever_lies_behind_it() {
+    let words = words(RECORDED);
+    let bitmap = bitmap(&words, RECORDED);
+    bitmap.set_bits(BitNr(70), BitNr(71));
+    for (first, end, any) in [
+        (0, 70, false),
+        (0, 71, true),
+        (70, 70, false),
+        (70, 71, true),
+        (71, 4086, false),
+        (71, 9999, false),
+    ] {
+        assert_eq!(
+            bitmap.any_set(BitNr(first), BitNr(end)),
+            any,
+            "{first}..{end}"
+        );
+    }
+}
+
+#[test]
 fn setting_takes_every_block_touched_and_clearing_only_those_covered() {
     let words = words(Sector(84));
     let bitmap = bitmap(&words, Sector(84));

@@ -228,7 +228,11 @@ pub(crate) fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::
         superblock.uuids.start_as_sync_source(random::u64())
     });
     log!(Info, device, "updated sync UUID {}", local.uuids_text());
-    let _ = local.sync(device);
+    if local.sync(device).is_err() {
+        // The disk is given up, and the resync with it. A target that took the UUID would be the
+        // only one to know of it.
+        return Ok(());
+    }
     device
         .resource
         .send_data(device.volume, Command::SyncUuid, &SyncUuid(uuid).encode())

@@ -113,8 +113,9 @@ async fn send_sync_uuid(node: &Rc<Node>) {
     let Some(local) = node.local() else { return };
     let random = node.sim.random();
     let uuid = local.change(|superblock| superblock.uuids.start_as_sync_source(random));
-    local.sync(node).await;
-    node.send_data(Packet::SyncUuid(uuid)).await.ok();
+    if local.sync(node).await {
+        node.send_data(Packet::SyncUuid(uuid)).await.ok();
+    }
 }
 
 /// Begins a new data generation.

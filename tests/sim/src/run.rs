@@ -524,8 +524,10 @@ impl World {
             let diskless = state.disk == DiskState::Diskless;
             // Or the one whose disk the other, which is in use, refused.
             let refused_disk = node.flags.unrelated.get() && together && diskless;
-            let starts_over =
-                refused_disk || (unrelated && node.id == *self.starts_over.get_or_insert(loser));
+            let refused_alone = refused_disk && state.pdsk >= DiskState::Inconsistent;
+            let starts_over = refused_alone
+                || ((refused_disk || unrelated)
+                    && node.id == *self.starts_over.get_or_insert(loser));
             self.report.decisions +=
                 u64::from(discards || starts_over) + u64::from(forces) + u64::from(tries_again);
             busy.set(true);

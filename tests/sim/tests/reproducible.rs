@@ -32,7 +32,7 @@ const SEEDS: &[u64] = &[
 /// The same, where the seed decides about the disks.
 const SEEDS_AND_DISKS: &[u64] = &[
     145570, 147372, 23665, 45616, 79947, 110382, 131554, 137215, 146207, 169877, 193771, 50071,
-    35746, 57354, 57806,
+    35746, 57354, 57806, 144988,
 ];
 
 fn expect_no_violation(seeds: &[u64], disks: Disks) {

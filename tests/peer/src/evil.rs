@@ -11,7 +11,7 @@ mod kernel_log;
 mod rng;
 mod session;
 
-use kernel_log::{KernelLog, CLOSED};
+use kernel_log::{KernelLog, Mark, CLOSED};
 use rng::Rng;
 use session::{Session, Target};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 /// The module must be ready for the next connection within this time. Guests that are emulated on a
 /// busy host need a minute for an admin's command.
 const READY: Duration = Duration::from_secs(180);
+/// The kernel's log is read within this time.
+const TOLD: Duration = Duration::from_secs(10);
 /// So many sessions pass before the disk is made usable again, whatever became of it.
 const SESSIONS_PER_CURE: u64 = 40;
 
@@ -115,13 +117,14 @@ fn resource(
             cure(number);
         }
         let rng = Rng::new(plan.seed, u64::from(number) << 32 | session_number);
-        let mut session = reach(number, &target, rng, &name)?;
-        // Whatever came of the session before has been told by now.
-        let before = log.mark(&name);
+        let (mut session, before) = reach(number, &target, rng, &name, log)?;
         session.run();
         let outcome = session.end();
         let took = Instant::now();
         let ready = log.wait_ready(&name, &before, outcome.was_established, READY);
+        if outcome.was_dropped && outcome.was_established {
+            log.wait_error(&name, &before, TOLD);
+        }
         let errors = log.errors_since(&name, &before);
         let mut tally = tally.lock().map_err(|_| "a thread panicked")?;
         tally.packets += outcome.packets;
@@ -168,12 +171,20 @@ fn resource(
 }
 
 /// Connects, and brings the connection to the session's stage; a module that does not listen is
-/// told to.
-fn reach(number: u16, target: &Target, rng: Rng, name: &str) -> Result<Session, String> {
+/// told to. With the place in the log from which on it speaks of this session: a module whose ping
+/// a busy host answers too late may drop it at once.
+fn reach(
+    number: u16,
+    target: &Target,
+    rng: Rng,
+    name: &str,
+    log: &KernelLog,
+) -> Result<(Session, Mark), String> {
     let end = Instant::now() + READY;
     loop {
+        let before = log.mark(name);
         match Session::open(target, rng.clone()) {
-            Ok(session) => return Ok(session),
+            Ok(session) => return Ok((session, before)),
             Err(_) if Instant::now() < end => {}
             Err(error) => return Err(format!("{name} does not listen any more: {error}")),
         }

@@ -106,6 +106,14 @@ impl KernelLog {
         true
     }
 
+    /// Waits until an error of a resource is told.
+    pub(crate) fn wait_error(&self, resource: &str, mark: &Mark, patience: Duration) {
+        let end = Instant::now() + patience;
+        while self.errors_since(resource, mark).is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The first report of trouble.
     pub(crate) fn trouble(&self) -> Option<String> {
         let state = self.0.lock().expect("the reader does not panic");

@@ -209,7 +209,7 @@ fn is_of_no_consequence(line: &str) -> bool {
         "Got NegDReply",
         "the resync does not start",
     ];
-    line.ends_with(CLOSED) || REFUSED.iter().any(|start| line.starts_with(start))
+    line.contains(CLOSED) || REFUSED.iter().any(|start| line.starts_with(start))
 }
 
 /// Whether the module gave the connection up.

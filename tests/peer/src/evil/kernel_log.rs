@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Priorities up to this one are errors.
 const ERROR: u32 = 3;
-/// How the line ends about a peer that closed a socket.
-pub(crate) const CLOSED: &str = "was shut down by peer";
+/// What the line says about a peer that closed a socket.
+pub(crate) const CLOSED: &str = "shut down by peer";
 const TROUBLE: [&str; 9] = [
     "BUG:",
     "WARNING:",
@@ -144,7 +144,7 @@ fn note(state: &Mutex<State>, record: &str) {
     let name = name.split(['/', ' ']).next().unwrap_or(name);
     let of = state.of.entry(name.to_owned()).or_default();
     // The end of a connection is an error only where the module has a complaint.
-    if priority <= ERROR || what.ends_with(CLOSED) {
+    if priority <= ERROR || what.contains(CLOSED) {
         of.errors.push(what.to_owned());
     }
     if what.contains("receiver (re)started") || what.contains("receiver terminated") {

@@ -102,7 +102,7 @@ def _pytest_file(file: Path) -> tuple[str, Count]:
 
 PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/vm/pytest.ini"]
 LONGEST = ("pairs", "differential", "verify", "walkthrough", "power_cuts", "lifecycle", "resync",
-           "rolling_swap")
+           "rolling_swap", "faults", "system")
 
 STEPS = {
     "environment": (as_one, ["make", "--no-print-directory", "prepare"]),

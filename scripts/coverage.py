@@ -18,7 +18,7 @@ OUTPUT = CHECKOUT / "build" / "coverage"
 
 
 def output_of(*command: str | Path, **options) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **options).stdout
 
 
 def tool(name: str) -> Path:

@@ -71,10 +71,12 @@ def test_writes_during_a_resync_reach_both_sides(nodes):
     t.write("early", 0, 512)
     t.write("late", t.size_bytes() // 1024 - 512, 512)
     assert t.state().connection == "SyncSource", "the resync was over before the writes"
+    # The rate that they had before holds at once: at the slow one this takes minutes.
+    seconds_left = t.state().left_kib / 250
     for node in nodes:
         node.run("drbdadm adjust r0")
     for node in nodes:
-        node.wait_synced()
+        node.wait_synced(timeout_s=0.7 * seconds_left)
     check_disks(nodes)
     assert t.holds("early", 0, 512)
     assert t.holds("late", t.size_bytes() // 1024 - 512, 512)

@@ -4,6 +4,7 @@
 
 use drbd_engine::{
     config::OnIoError,
+    meta::Superblock,
     request::{
         lacks_data,
         on_disk_error,
@@ -68,10 +69,7 @@ pub(crate) fn note_lack(device: &Device, writer: Writer) {
 /// A disk that is given up remembers that another has what it lacks.
 pub(crate) fn record_lack(device: &Device, local: &LocalDisk) {
     if device.flags.any(flag::LACKS_DATA) {
-        local.change(device, |superblock| {
-            let counts = superblock.uuids.bitmap != 0;
-            superblock.flags = superblock.flags.lacking(counts);
-        });
+        local.change(device, Superblock::note_lack);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use drbd_engine::meta::Superblock;
 use drbd_engine::request::{lacks_data, on_disk_error, unjudged, Copies, DiskError, Writer};
 use drbd_engine::state::{Change as Request, DiskState, State};
 
@@ -38,10 +39,7 @@ impl Node {
     /// A disk that is given up remembers that another has what it lacks.
     pub(crate) fn record_lack(&self, local: &LocalDisk) {
         if self.flags.lacks_data.get() && !self.config.has(Canary::LackForgotten) {
-            local.change(|superblock| {
-                let counts = superblock.uuids.bitmap != 0;
-                superblock.flags = superblock.flags.lacking(counts);
-            });
+            local.change(Superblock::note_lack);
         }
     }
 

@@ -78,6 +78,11 @@ struct Disk {
 }
 
 impl Superblock {
+    /// The disk is given up and lacks what another one has, see [`MdFlags::lacking`].
+    pub fn note_lack(&mut self) {
+        self.flags = self.flags.lacking(self.uuids.bitmap != 0);
+    }
+
     /// Reads a super block, clean or not. May be called in any context.
     ///
     /// Only the fields' own meaning is checked here; whether the offsets fit the devices is

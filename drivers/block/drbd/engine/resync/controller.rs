@@ -110,6 +110,15 @@ impl Controller {
         }
     }
 
+    /// Takes another pace if the options changed: what was granted at the old one is forgotten.
+    pub fn set_pace(&mut self, pace: Pace) {
+        if self.pace != pace {
+            self.pace = pace;
+            self.planned = Account::EMPTY;
+            self.limited = Account::EMPTY;
+        }
+    }
+
     /// Blocks that were asked for arrived, or the source said that they are equal, after
     /// `latency_ns`.
     pub fn arrived(&mut self, sectors: u32, latency_ns: u64, now_ns: u64) {

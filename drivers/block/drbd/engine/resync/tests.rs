@@ -357,6 +357,22 @@ fn a_fixed_rate_is_obeyed_over_time_however_large_the_requests() {
 }
 
 #[test]
+fn another_rate_holds_from_the_next_turn_on() {
+    let limits = |in_flight_sectors| Limits {
+        in_flight_sectors,
+        max_buffers: 100_000,
+    };
+    let mut controller = Controller::new(Pace::Fixed { rate_kib: 250 }, 0);
+    let slow = controller.turn(&limits(0), TURN_NS);
+    controller.asked(100 * slow);
+    assert_eq!(controller.turn(&limits(0), 2 * TURN_NS), 0);
+    controller.set_pace(Pace::Fixed { rate_kib: 250 });
+    assert_eq!(controller.turn(&limits(0), 3 * TURN_NS), 0);
+    controller.set_pace(Pace::Fixed { rate_kib: 102_400 });
+    assert!(controller.turn(&limits(0), 4 * TURN_NS) > 100 * slow);
+}
+
+#[test]
 fn the_dynamic_pace_fills_the_link_up_to_its_ceiling() {
     for window in [Window::Fill(20_000), Window::Delay { ns: SECOND_NS / 10 }] {
         let pace = |max_rate_kib| Pace::Dynamic {

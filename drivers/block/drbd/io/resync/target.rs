@@ -45,6 +45,7 @@ use kernel::{
 
 use super::{
     checksum,
+    pace::pace_of,
     THROTTLE_MS, //
 };
 use crate::io::{
@@ -108,12 +109,13 @@ pub(super) fn ask(device: &Arc<Device>) -> u32 {
 }
 
 /// How many sectors may be asked for now.
-pub(super) fn grant(device: &Device) -> u32 {
+pub(super) fn grant(device: &Arc<Device>) -> u32 {
     let max_buffers = device
         .resource
         .connection
         .config()
         .map_or(0, |config| config.net.max_buffers);
+    let pace = device.local().map(|local| pace_of(&local.conf()));
     let mut resync = device.resync.lock();
     let limits = Limits {
         in_flight_sectors: resync.in_flight_sectors,
@@ -122,6 +124,10 @@ pub(super) fn grant(device: &Device) -> u32 {
     let Some(controller) = &mut resync.controller else {
         return 0;
     };
+    // The admin's or the peer's options may change at any time.
+    if let Some(pace) = pace {
+        controller.set_pace(pace);
+    }
     let granted = controller.turn(&limits, monotonic_ns());
     resync.wanted_kib = controller.aim_kib();
     granted

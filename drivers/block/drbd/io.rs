@@ -31,6 +31,7 @@ pub(crate) mod helper;
 pub(crate) mod limits;
 pub(crate) mod peer;
 pub(crate) mod peer_request;
+pub(crate) mod read;
 pub(crate) mod receiver;
 pub(crate) mod registry;
 pub(crate) mod request;

@@ -17,7 +17,8 @@ pub use admission::{may_admit, Admission};
 pub use disk_error::{lacks_data, on_disk_error, unjudged, DiskError, DiskErrorActions, Writer};
 pub use life::{apply, Consequences, Context, Event, RequestState};
 pub use route::{
-    route_flush, route_read, route_write, Copies, Destination, ReadInputs, Route, WriteRoute,
+    never_prefers_remote, reads_here, route_flush, route_read, route_write, Copies, Destination,
+    ReadInputs, Route, WriteRoute,
 };
 pub use start::{Kind, Start};
 

@@ -215,6 +215,7 @@ fn helper(device: &Arc<Device>, name: &'static str) {
 fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
     resource.resend();
     let _ = resource.change_state(device, change, How::VERBOSE);
+    resource.end_held_back();
 }
 
 /// Tells the target which generation it gets. May sleep; on the worker.

@@ -165,6 +165,8 @@ pub(crate) struct Connection {
     features: AtomicBits32,
     /// The protocol that new requests are sent with.
     protocol: AtomicBits32,
+    /// `max-buffers` where it limits the application's bios.
+    max_bios: AtomicBits32,
     /// A set of [`flag`].
     pub(crate) flags: AtomicBits32,
     /// What is told of a peer whose requests are refused while it stays connected.
@@ -251,6 +253,7 @@ impl Connection {
                 version: AtomicBits32::new(0),
                 features: AtomicBits32::new(0),
                 protocol: AtomicBits32::new(protocol_number(Protocol::C)),
+                max_bios: AtomicBits32::new(u32::MAX),
                 flags: AtomicBits32::new(0),
                 refusals: Limit::new(),
                 log <- new_spinlock_irq!(log, "drbd_log"),
@@ -294,8 +297,17 @@ impl Connection {
                 .lock()
                 .set_max_epoch_size(config.net.max_epoch_size);
         }
+        let max_bios = config
+            .as_ref()
+            .map_or(u32::MAX, |config| config.net.max_buffers);
+        self.max_bios.store(max_bios);
         let old = core::mem::replace(&mut *self.config.lock(), config);
         drop(old);
+    }
+
+    /// The most bios that the application may have under way on a device. Any context.
+    pub(crate) fn max_bios(&self) -> u32 {
+        self.max_bios.load()
     }
 
     /// Whether packets that are there together may be sent together: the option `tcp-cork`. Any

@@ -59,6 +59,7 @@ use super::{
     disk::LocalDisk,
     limits::RANGES_MAX,
     peer::PeerVolume,
+    read::ReadWatch,
     resource::Resource,
     resync::{
         Plan,
@@ -130,7 +131,7 @@ pub(crate) struct Counters {
     pub(crate) resync_pending: Gauge,
     /// Requests of the peer that we owe an answer.
     pub(crate) unacked: Gauge,
-    /// Bios at the backing device.
+    /// Requests of the transfer log at the backing device.
     pub(crate) local: Gauge,
 }
 
@@ -225,6 +226,8 @@ pub(crate) struct Device {
     pub(crate) chores: AtomicBits32,
     /// Numbers for the admin.
     pub(crate) counters: Counters,
+    /// Reads at the backing device that are in no transfer log.
+    pub(crate) reads: ReadWatch,
     /// The current UUID that users of the device have seen.
     pub(crate) exposed_uuid: AtomicBits64,
     /// Capacity in sectors, as users of the device see it.
@@ -296,6 +299,7 @@ impl Device {
                 flags: AtomicBits32::new(0),
                 chores: AtomicBits32::new(0),
                 counters: Counters::default(),
+                reads: ReadWatch::new(),
                 exposed_uuid: AtomicBits64::new(0),
                 capacity_sectors: AtomicBits64::new(0),
                 gate: Gauge::default(),
@@ -374,7 +378,7 @@ impl Device {
         drop(local);
         Some(LocalRef {
             disk,
-            _count: LocalCount(self.clone()),
+            count: LocalCount(self.clone()),
         })
     }
 
@@ -457,20 +461,16 @@ impl Device {
 
     /// The copies of the data in a state. A disk that failed is not believed from then on, although
     /// its state changes later: it lacks what could not be written. Any context.
-    pub(crate) fn copies(&self, state: State) -> Copies {
-        let data_failed = self.flags.any(flag::DISK_UNJUDGED);
-        let lacks_data = self.flags.any(flag::LACKS_DATA);
-        let metadata_failed = self.flags.any(flag::METADATA_UNJUDGED);
+    pub(crate) fn copies(&self, state: Glance) -> Copies {
+        let (disk, peer_disk) = (state.disk(), state.pdsk());
+        let flags = self.flags.load();
+        let data_failed = flags & flag::DISK_UNJUDGED != 0;
+        let lacks_data = flags & flag::LACKS_DATA != 0;
+        let metadata_failed = flags & flag::METADATA_UNJUDGED != 0;
         Copies {
-            disk: unjudged(
-                state.disk,
-                state.pdsk,
-                data_failed,
-                lacks_data,
-                metadata_failed,
-            ),
-            peer_disk: state.pdsk,
-            conn: state.conn,
+            disk: unjudged(disk, peer_disk, data_failed, lacks_data, metadata_failed),
+            peer_disk,
+            conn: state.conn(),
         }
     }
 
@@ -481,7 +481,12 @@ impl Device {
 
     /// Whether the peer may read from the disk. Any context.
     pub(crate) fn serves_reads(&self) -> bool {
-        self.copies(self.state()).disk == DiskState::UpToDate
+        self.copies(self.glance()).disk == DiskState::UpToDate
+    }
+
+    /// Bios of the application at the backing device. Any context.
+    pub(crate) fn local_bios(&self) -> i32 {
+        self.counters.local.get().saturating_add(self.reads.count())
     }
 
     /// Which node is to serve reads. Any context.
@@ -524,7 +529,14 @@ impl fmt::Display for Device {
 pub(crate) struct LocalRef {
     // Drops before the count: once the device's count is zero, its detacher has the last reference.
     disk: Arc<LocalDisk>,
-    _count: LocalCount,
+    count: LocalCount,
+}
+
+impl LocalRef {
+    /// The device whose disk it is.
+    pub(crate) fn device(&self) -> &Arc<Device> {
+        &self.count.0
+    }
 }
 
 impl core::ops::Deref for LocalRef {
@@ -542,7 +554,7 @@ impl Drop for LocalCount {
     fn drop(&mut self) {
         if self.0.local_references.down() {
             self.0.waiters.wake_all();
-            if self.0.state().disk <= DiskState::Failed {
+            if self.0.glance().disk() <= DiskState::Failed {
                 self.0.chore(chore::GO_DISKLESS);
             }
         }

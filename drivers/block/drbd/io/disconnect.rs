@@ -118,6 +118,14 @@ impl Resource {
         self.walk_log(false, Event::Resend);
     }
 
+    /// I/O goes on, unless it is suspended for another reason: what was done meanwhile ends. May
+    /// sleep.
+    pub(crate) fn end_held_back(&self) {
+        if !self.volumes().any(|device| device.glance().is_suspended()) {
+            self.walk_log(false, Event::Resumed);
+        }
+    }
+
     /// Tells every request in the log of an event, oldest first.
     fn walk_log(&self, lost: bool, event: Event) {
         let _one_walk = self.connection.walk.lock();

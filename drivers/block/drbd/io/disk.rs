@@ -23,6 +23,7 @@ use drbd_engine::{
         Superblock,
         Uuids, //
     },
+    request::never_prefers_remote,
     state::{
         ConnState,
         DiskState,
@@ -125,6 +126,8 @@ pub(crate) struct LocalDisk {
     pub(crate) layout: Layout,
     #[pin]
     conf: SpinLockIrq<Arc<DiskConf>>,
+    /// 1 where its `read-balancing` leaves no read to the peer.
+    keeps_reads: AtomicBits32,
     #[pin]
     facts: SpinLockIrq<Facts>,
     /// The metadata device, one I/O at a time.
@@ -165,6 +168,7 @@ impl LocalDisk {
             superblock: parts.superblock,
             dirty_since_ns: None,
         };
+        let keeps_reads = keeps_reads(&parts.conf);
         Arc::pin_init(
             try_pin_init!(Self {
                 id: ATTACHMENTS.fetch_add(1u64, Relaxed),
@@ -172,6 +176,7 @@ impl LocalDisk {
                 backing: parts.backing,
                 layout: parts.layout,
                 conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
+                keeps_reads: AtomicBits32::new(keeps_reads),
                 facts <- new_spinlock_irq!(facts, "drbd_facts"),
                 meta <- new_mutex!(parts.meta, "drbd_meta"),
                 bitmap_writer <- new_mutex!((), "drbd_bitmap_writer"),
@@ -192,8 +197,14 @@ impl LocalDisk {
 
     /// Replaces the options. Any context but interrupts.
     pub(crate) fn set_conf(&self, conf: Arc<DiskConf>) {
+        self.keeps_reads.store(keeps_reads(&conf));
         let old = core::mem::replace(&mut *self.conf.lock(), conf);
         drop(old);
+    }
+
+    /// Whether its `read-balancing` leaves no read to the peer. Any context.
+    pub(crate) fn keeps_reads(&self) -> bool {
+        self.keeps_reads.any(1)
     }
 
     /// The fencing policy. Any context.
@@ -464,6 +475,10 @@ impl LocalDisk {
             device.retry_delayed();
         }
     }
+}
+
+fn keeps_reads(conf: &DiskConf) -> u32 {
+    never_prefers_remote(conf.read_balancing).into()
 }
 
 /// CRC-32C as the activity log has it: seed 0, no inversion (spec §2.4).

@@ -41,7 +41,7 @@ pub(crate) fn look(device: &Arc<Device>, now_ns: u64) -> u32 {
     let next_ns = now_ns.saturating_add(u64::from(pause_ms).saturating_mul(1_000_000));
     device.disk_watch_ns.store(next_ns);
     let waiting = Waiting {
-        disk_since_ns: oldest(device),
+        disk_since_ns: oldest(device, now_ns),
         attached_ns,
         ..Waiting::default()
     };
@@ -57,14 +57,14 @@ pub(crate) fn look(device: &Arc<Device>, now_ns: u64) -> u32 {
     pause_ms
 }
 
-/// When the request that has been at the disk for longest came there.
-fn oldest(device: &Arc<Device>) -> Option<u64> {
-    if device.counters.local.get() == 0 {
-        return None;
-    }
+/// When the bio that has been at the disk for longest came there.
+fn oldest(device: &Arc<Device>, now_ns: u64) -> Option<u64> {
+    let read = device.reads.oldest_ns(now_ns);
     let requests = device.resource.requests.iter();
     requests
+        .filter(|_| device.counters.local.get() != 0)
         .filter_map(|request| request.at_disk_since(device))
+        .chain(read)
         .min()
 }
 

@@ -471,6 +471,7 @@ impl Resource {
             if !Arc::ptr_eq(&volume.device, device) && mirrored != old {
                 self.connection.publish(&volume.device, mirrored);
                 volume.device.wake();
+                volume.device.retry_delayed();
             }
         }
     }
@@ -498,7 +499,10 @@ impl Resource {
                 }
             }
             Immediate::ClearStateSent => control.state_sent = false,
-            Immediate::WakeWaiters => device.wake(),
+            Immediate::WakeWaiters => {
+                device.wake();
+                device.retry_delayed();
+            }
             Immediate::AccountPause => device.resync.lock().resume(),
             Immediate::StampPause => device.resync.lock().pause(),
             Immediate::KickResyncTimer => device.chore(chore::RESYNC_TURN),

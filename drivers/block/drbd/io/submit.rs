@@ -36,7 +36,7 @@ use drbd_engine::{
     },
     state::{
         DiskState,
-        State, //
+        Glance, //
     },
     transfer_log::Part,
     types::Sector, //
@@ -93,6 +93,8 @@ pub(crate) struct Bio {
     after_commit: bool,
     range: Option<Handle>,
     failed: Failed,
+    /// A read that has its data and ends when I/O goes on.
+    is_served: bool,
 }
 
 impl Bio {
@@ -103,6 +105,15 @@ impl Bio {
             after_commit: false,
             range: None,
             failed: Failed::default(),
+            is_served: false,
+        }
+    }
+
+    /// A read that has its data while I/O is suspended.
+    pub(crate) fn served(master: MasterBio) -> Self {
+        Self {
+            is_served: true,
+            ..Self::new(master)
         }
     }
 
@@ -183,8 +194,12 @@ impl DiskOps for Device {
         if !device.enter(master.flags().contains(Flags::NOWAIT)) {
             return master.end(Err(EAGAIN));
         }
-        let bio = Bio::new(master);
-        if let Err((bio, _)) = device.attempt(bio) {
+        let master = match master.operation() {
+            Operation::Read => device.read_here(master, Failed::default()),
+            _ => Some(master),
+        };
+        let Some(master) = master else { return };
+        if let Err((bio, _)) = device.attempt(Bio::new(master)) {
             device.delay(bio);
         }
     }
@@ -228,12 +243,9 @@ impl Device {
     }
 
     fn may_enter(&self) -> bool {
-        let state = self.state();
+        let state = self.glance();
         let connection = &self.resource.connection;
         let limit = u32::try_from(DELAYED_BIOS_MAX).unwrap_or(u32::MAX);
-        let max_bios = connection
-            .config()
-            .map_or(limit, |config| config.net.max_buffers);
         let bios = self.counters.application_bios.get();
         may_admit(&Admission {
             copies: self.copies(state),
@@ -242,7 +254,7 @@ impl Device {
             bitmap_io: false,
             protocol_version: connection.version().number(),
             bios_in_progress: u32::try_from(bios).unwrap_or(0),
-            max_bios: max_bios.min(limit),
+            max_bios: connection.max_bios().min(limit),
         })
     }
 
@@ -316,6 +328,9 @@ impl Device {
     /// Takes a bio as far as it goes; hands it back with what is in the way. Does not sleep for
     /// I/O.
     fn attempt(self: &Arc<Self>, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        if bio.is_served {
+            return self.end_served(bio);
+        }
         if bio.changes_data() {
             if let Err(obstacle) = self.get_extents(&mut bio) {
                 return Err((bio, obstacle));
@@ -325,6 +340,16 @@ impl Device {
             }
         }
         self.admit(bio)
+    }
+
+    /// Ends a read that has its data, unless I/O is suspended still.
+    fn end_served(&self, bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        if self.glance().is_suspended() {
+            return Err((bio, Obstacle::Data));
+        }
+        bio.master.end(Ok(()));
+        self.leave();
+        Ok(())
     }
 
     /// References the extents if all are hot, or if nothing needs to be remembered.
@@ -405,7 +430,7 @@ impl Device {
             drop(log);
             return Err((bio, Obstacle::Generation));
         }
-        let state = self.state();
+        let state = self.glance();
         let plan = match self.route(&bio, state) {
             Route::Go(plan) => plan,
             Route::Suspend => {
@@ -445,7 +470,7 @@ impl Device {
         let start = Start {
             kind,
             local: plan.local,
-            local_is_current: state.disk == DiskState::UpToDate,
+            local_is_current: state.has_current_disk(),
             remote: plan.remote,
             out_of_sync: plan.out_of_sync,
             protocol: connection.protocol(),
@@ -509,7 +534,7 @@ impl Device {
         Ok(())
     }
 
-    fn route(self: &Arc<Self>, bio: &Bio, state: State) -> Route<Plan> {
+    fn route(self: &Arc<Self>, bio: &Bio, state: Glance) -> Route<Plan> {
         let copies = self.copies(state);
         let on_no_data = self.resource.on_no_data();
         let written = match bio.master.operation() {
@@ -550,9 +575,11 @@ impl Device {
         let connection = &self.resource.connection;
         let inputs = ReadInputs {
             sector: bio.sector(),
-            is_clean: self.is_in_sync(bio.sector(), bio.master.size_bytes()),
+            // Of interest only there.
+            is_clean: copies.disk == DiskState::Inconsistent
+                && self.is_in_sync(bio.sector(), bio.master.size_bytes()),
             balancing: self.read_balancing(),
-            local_pending: pending(&self.counters.local),
+            local_pending: u32::try_from(self.local_bios()).unwrap_or(0),
             remote_pending: pending(&self.counters.application_pending)
                 .saturating_add(pending(&self.counters.resync_pending)),
             last_was_remote: connection.last_read_was_remote(),

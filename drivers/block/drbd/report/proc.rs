@@ -126,7 +126,7 @@ fn counters(device: &Arc<Device>) -> Counters {
         // They wrap around, as the C driver's do.
         activity_log_writes: (counters.activity_log_writes.get() & u64::from(u32::MAX)) as u32,
         bitmap_writes: (counters.bitmap_writes.get() & u64::from(u32::MAX)) as u32,
-        local_count: gauge(&counters.local),
+        local_count: device.local_bios().try_into().unwrap_or(0),
         pending,
         unacknowledged: gauge(&counters.unacked),
         application_requests: gauge(&counters.application_bios),

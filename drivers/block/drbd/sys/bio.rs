@@ -40,6 +40,7 @@ pub use flight::{
     BufferCompletion,
     ClonedBio,
     Completion,
+    MasterCompletion,
     TOKEN_BYTES_MAX, //
 };
 pub use master::{

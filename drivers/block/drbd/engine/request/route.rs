@@ -160,10 +160,26 @@ pub fn route_read(copies: Copies, inputs: &ReadInputs, on_no_data: OnNoData) -> 
     }
 }
 
+/// Whether [`route_read`] gives a read to the local disk whatever its other inputs are.
+///
+/// `stays_local`: [`never_prefers_remote`] for the connection's policy.
+pub fn reads_here(copies: Copies, stays_local: bool, failed_locally: bool) -> bool {
+    let alone = stays_local || copies.peer_disk != DiskState::UpToDate;
+    copies.disk == DiskState::UpToDate && alone && !failed_locally
+}
+
+/// Whether a policy leaves no read to the peer that the local disk can serve.
+pub const fn never_prefers_remote(balancing: ReadBalancing) -> bool {
+    // The block layer no longer tells whether a backing device is congested.
+    matches!(
+        balancing,
+        ReadBalancing::PreferLocal | ReadBalancing::WhenCongestedRemote
+    )
+}
+
 fn prefers_remote(inputs: &ReadInputs) -> bool {
     let stripe = |shift: u32| inputs.sector.0.checked_shr(shift).unwrap_or(0) & 1 == 1;
     match inputs.balancing {
-        // The block layer no longer tells whether a backing device is congested.
         ReadBalancing::PreferLocal | ReadBalancing::WhenCongestedRemote => false,
         ReadBalancing::PreferRemote => true,
         ReadBalancing::RoundRobin => !inputs.last_was_remote,

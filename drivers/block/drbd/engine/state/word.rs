@@ -200,6 +200,30 @@ impl Glance {
         self.0 & SUSP_MASK != 0
     }
 
+    /// This node's disk.
+    pub const fn disk(self) -> DiskState {
+        match DiskState::from_bits(field(self.0, DISK_MASK, DISK_SHIFT)) {
+            Some(disk) => disk,
+            None => State::NEW.disk,
+        }
+    }
+
+    /// The peer's disk.
+    pub const fn pdsk(self) -> DiskState {
+        match DiskState::from_bits(field(self.0, PDSK_MASK, PDSK_SHIFT)) {
+            Some(pdsk) => pdsk,
+            None => State::NEW.pdsk,
+        }
+    }
+
+    /// The connection.
+    pub const fn conn(self) -> ConnState {
+        match ConnState::from_bits(field(self.0, CONN_MASK, CONN_SHIFT)) {
+            Some(conn) => conn,
+            None => State::NEW.conn,
+        }
+    }
+
     /// Whether the local disk is UpToDate.
     pub const fn has_current_disk(self) -> bool {
         field(self.0, DISK_MASK, DISK_SHIFT) == DiskState::UpToDate.bits()
@@ -651,6 +675,10 @@ mod tests {
             if let Ok(state) = State::from_word(word) {
                 let glance = Glance::new(word);
                 prop_assert_eq!(glance.is_suspended(), state.is_suspended());
+                prop_assert_eq!(
+                    (glance.disk(), glance.pdsk(), glance.conn()),
+                    (state.disk, state.pdsk, state.conn)
+                );
                 prop_assert_eq!(glance.has_current_disk(), state.disk == DiskState::UpToDate);
                 prop_assert_eq!(glance.has_current_peer(), state.pdsk == DiskState::UpToDate);
             }

@@ -150,7 +150,7 @@ fn count(device: &Device, into: &mut DeviceSnapshot) {
     statistics.activity_log_writes = counters.activity_log_writes.get();
     statistics.bitmap_writes = counters.bitmap_writes.get();
     statistics.upper_pending = gauge(&counters.application_bios);
-    statistics.lower_pending = gauge(&counters.local);
+    statistics.lower_pending = device.local_bios().try_into().unwrap_or(0);
     statistics.upper_blocked = into.state.is_suspended() || device.gate.get() != 0;
     statistics.activity_log_suspended = device.flags.any(flag::ACTIVITY_LOG_SUSPENDED);
     statistics.exposed_uuid = device.exposed_uuid.load();

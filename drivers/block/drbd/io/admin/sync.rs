@@ -127,8 +127,7 @@ pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
     if device.state().conn < ConnState::Connected {
         resource.fail_for_lost_connection();
     }
-    device.wake();
-    device.retry_delayed();
+    resource.end_held_back();
     Ok(success.into())
 }
 

@@ -60,6 +60,26 @@ pub trait BufferCompletion: Send + Sized + 'static {
     fn complete(self, buffer: Buffer, result: Result);
 }
 
+/// Like [`Completion`], for an I/O that owns the application's bio it is a clone of.
+pub trait MasterCompletion: Send + Sized + 'static {
+    /// Takes token and application's bio back with the result of the I/O.
+    ///
+    /// Context: as for [`Completion::complete`].
+    fn complete(self, master: MasterBio, result: Result);
+}
+
+/// The token of such an I/O: the application's bio travels with it.
+struct WithMaster<C> {
+    master: MasterBio,
+    token: C,
+}
+
+impl<C: MasterCompletion> Completion for WithMaster<C> {
+    fn complete(self, result: Result) {
+        self.token.complete(self.master, result);
+    }
+}
+
 /// The token of a buffer I/O: the buffer travels with it.
 struct WithBuffer<C> {
     buffer: Buffer,
@@ -90,9 +110,31 @@ impl BlockDevice {
     /// In two steps, so that the master can move to where the completion finds it in between.
     /// Errors: `ENOMEM`, only for bios with inline encryption or integrity.
     pub fn clone_bio(&self, master: &MasterBio) -> Result<ClonedBio> {
+        let bio = self.clone_of(master)?;
+        // INVARIANT: As required; the hold keeps the vector until the clone has ended.
+        Ok(ClonedBio {
+            bio,
+            device: self.clone(),
+            master: master.hold(),
+        })
+    }
+
+    /// Makes such a clone and submits it at once; the application's bio is the I/O's until it has
+    /// ended. An error of making the clone goes to the token.
+    pub fn submit_owned<C: MasterCompletion>(&self, master: MasterBio, token: C) {
+        match self.clone_of(&master) {
+            // SAFETY: `bio` is fresh from our set; its vector is that of the master, which the
+            // token owns, and ends after the clone.
+            Ok(bio) => unsafe { self.start(bio, None, WithMaster { master, token }) },
+            Err(error) => token.complete(master, Err(error)),
+        }
+    }
+
+    /// A clone that is ours alone and borrows the master's vector.
+    fn clone_of(&self, master: &MasterBio) -> Result<NonNull<bindings::bio>> {
         let set = self.bio_set().set.get();
-        // SAFETY: Device, master and set are alive; the clone borrows the master's vector, which
-        // the hold keeps until the clone has ended.
+        // SAFETY: Device, master and set are alive; the caller keeps the master until the clone has
+        // ended.
         let clone = unsafe {
             bindings::bio_alloc_clone(
                 self.as_ptr(),
@@ -104,20 +146,7 @@ impl BlockDevice {
         let bio = NonNull::new(clone).ok_or(ENOMEM)?;
         // SAFETY: The clone is ours alone.
         unsafe { (*bio.as_ptr()).bi_opf &= !raw::DRBD_CONST_REQ_POLLED };
-        // INVARIANT: As required.
-        Ok(ClonedBio {
-            bio,
-            device: self.clone(),
-            master: master.hold(),
-        })
-    }
-
-    /// Makes such a clone and submits it at once; an error of making it goes to the token.
-    pub fn submit_clone<C: Completion>(&self, master: &MasterBio, token: C) {
-        match self.clone_bio(master) {
-            Ok(clone) => clone.submit(token),
-            Err(error) => token.complete(Err(error)),
-        }
+        Ok(bio)
     }
 
     /// Reads into or writes from a whole buffer at `sector`.

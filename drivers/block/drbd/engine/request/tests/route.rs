@@ -4,8 +4,9 @@
 
 use crate::config::{OnIoError, OnNoData, ReadBalancing};
 use crate::request::{
-    lacks_data, may_admit, on_disk_error, route_flush, route_read, route_write, Admission, Copies,
-    Destination, DiskError, DiskErrorActions, ReadInputs, Route, WriteRoute, Writer,
+    lacks_data, may_admit, never_prefers_remote, on_disk_error, reads_here, route_flush,
+    route_read, route_write, Admission, Copies, Destination, DiskError, DiskErrorActions,
+    ReadInputs, Route, WriteRoute, Writer,
 };
 use crate::state::{ConnState, DiskState};
 use crate::types::Sector;
@@ -166,6 +167,38 @@ fn read_balancing_follows_its_policy() {
         }),
         remote
     );
+}
+
+#[test]
+fn what_is_read_here_at_once_is_routed_here_all_the_same() {
+    let number = 0..9 * 9 * 11 * 64;
+    let mut here = 0;
+    for number in number {
+        let bit = |place: u32| (number >> place) & 1 == 1;
+        let disk = |digit: u32| DiskState::from_bits((digit % 9) as u8).unwrap();
+        let inputs = ReadInputs {
+            sector: Sector(if bit(0) { u64::MAX } else { 0 }),
+            is_clean: bit(1),
+            balancing: ReadBalancing::from_number(number / 64 % 11).unwrap(),
+            local_pending: if bit(2) { 9 } else { 0 },
+            last_was_remote: bit(3),
+            failed_locally: bit(4),
+            failed_remotely: bit(5),
+            ..INPUTS
+        };
+        let of = copies(
+            disk(number / 704),
+            disk(number / 6336),
+            ConnState::Connected,
+        );
+        let stays_local = never_prefers_remote(inputs.balancing);
+        if reads_here(of, stays_local, inputs.failed_locally) {
+            here += 1;
+            let route = route_read(of, &inputs, OnNoData::SuspendIo);
+            assert_eq!(route, Route::Go(Destination::Local), "{of:?} {inputs:?}");
+        }
+    }
+    assert!(here > 0);
 }
 
 #[test]

@@ -26,11 +26,12 @@ def arguments() -> argparse.Namespace:
                         + ", ".join(row.name for row in ROWS))
     parser.add_argument("--runs", type=int, default=5, help="pairs of runs of each row")
     parser.add_argument("--counts", action="store_true",
-                        help="count instructions, switches and calls for each write instead")
+                        help="count instructions, switches and calls for each operation instead")
     parser.add_argument("--profile", action="store_true",
                         help="with the counts, the functions that most instructions are of")
     parser.add_argument("--drivers", default=" ".join(DRIVERS), help="count on these only")
     parser.add_argument("--depths", default="1 32", help="count at these only")
+    parser.add_argument("--works", default="write", help="count these: write, read, fsync")
     return parser.parse_args()
 
 
@@ -82,7 +83,7 @@ def main() -> int:
         if options.counts or options.profile:
             import counts
             depths = [int(depth) for depth in options.depths.split()]
-            counts.report(options.drivers.split(), depths, options.profile,
+            counts.report(options.drivers.split(), options.works.split(), depths, options.profile,
                           lambda text: print(text, file=screen, flush=True))
             return 0
         pairs = {driver: stack.enter_context(Pair(driver)) for driver in DRIVERS}

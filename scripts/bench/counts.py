@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where the time goes: instructions, switches, wake-ups, calls and packets for each write, on both
-nodes.
+"""Where the time goes: instructions, switches, wake-ups, calls and packets for each write, read or
+write with its fsync, on both nodes.
 
 Counts say more than clocks on a machine that others use: they do not depend on its load.
 """
 
 import contextlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,13 @@ from collections.abc import Callable
 from instructions import Executed, build_plugin
 from machines import CHECKOUT, DEVICE, SEED, Pair
 
-WRITES = 1500
+OPERATIONS = 1500
+# What is counted: title, and what fio is asked for.
+WORKS = {
+    "write": ("4 KiB random writes", "--rw=randwrite"),
+    "read": ("4 KiB random reads", "--rw=randread"),
+    "fsync": ("4 KiB random writes, each with an fsync", "--rw=randwrite --fsync=1"),
+}
 ROLES = ("primary", "secondary")
 _PROFILE_LINES = 40
 _TRACING = "/sys/kernel/tracing"
@@ -62,16 +69,16 @@ def _calls(guest) -> dict[str, int]:
     return {_LABELS[name]: hits for name, hits in _probe_hits(text).items() if name in _LABELS}
 
 
-def _write(pair: Pair, depth: int, writes: int) -> None:
-    pair.fio(DEVICE, f"--rw=randwrite --bs=4k --iodepth={depth} --size=64M "
-                     f"--io_size={writes * 4}k --randseed={SEED}")
+def _run(pair: Pair, work: str, depth: int, operations: int) -> None:
+    pair.fio(DEVICE, f"{WORKS[work][1]} --bs=4k --iodepth={depth} --size=64M "
+                     f"--io_size={operations * 4}k --randseed={SEED}")
 
 
-def _differences(pair: Pair, depth: int, take) -> list[Counter]:
-    """How much `take` of each guest tells of the writes, without what fio does for a single one."""
+def _differences(pair: Pair, work: str, depth: int, take) -> list[Counter]:
+    """How much `take` of each guest tells of the operations, without what fio does for one."""
     states = [[take(guest) for guest in pair.guests]]
-    for writes in (1, WRITES + 1):
-        _write(pair, depth, writes)
+    for operations in (1, OPERATIONS + 1):
+        _run(pair, work, depth, operations)
         states.append([take(guest) for guest in pair.guests])
     found = []
     for before, single, after in zip(*states):
@@ -106,14 +113,15 @@ def _by_module(functions: Counter) -> Counter:
     return counts
 
 
-def _count(pair: Pair, executed: dict, depth: int) -> tuple[list[Counter], list[Counter]]:
+def _count(pair: Pair, executed: dict, work: str,
+           depth: int) -> tuple[list[Counter], list[Counter]]:
     """Of each node: all counts; instructions of each function."""
-    counts = _differences(pair, depth, _kernel_counts)
-    blocks = _differences(pair, depth, lambda guest: executed[guest].snapshot())
+    counts = _differences(pair, work, depth, _kernel_counts)
+    blocks = _differences(pair, work, depth, lambda guest: executed[guest].snapshot())
     functions = [executed[guest].by_function(of_guest)
                  for guest, of_guest in zip(pair.guests, blocks)]
     with _probes(pair):
-        calls = _differences(pair, depth, _calls)
+        calls = _differences(pair, work, depth, _calls)
     for role in range(2):
         counts[role].update(calls[role])
         counts[role].update(_by_module(functions[role]))
@@ -127,7 +135,7 @@ def _table(found: dict[str, list[Counter]]) -> str:
              "| --- |" + " --- |" * len(columns)]
     labels = sorted({label for roles in found.values() for counts in roles for label in counts})
     for label in labels:
-        cells = [f"{found[driver][role][label] / WRITES:.{0 if 'instr' in label else 2}f}"
+        cells = [f"{found[driver][role][label] / OPERATIONS:.{0 if 'instr' in label else 2}f}"
                  for role, driver in columns]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -136,13 +144,13 @@ def _table(found: dict[str, list[Counter]]) -> str:
 def _profile(functions: Counter) -> str:
     """The functions that most instructions are of, in the whole guest and in the driver."""
     def lines(chosen):
-        return "".join(f"{number / WRITES:9.1f} {module:>12} {name}\n"
+        return "".join(f"{number / OPERATIONS:9.1f} {module:>12} {name}\n"
                        for (name, module), number in chosen[:_PROFILE_LINES])
     order = functions.most_common()
     return lines(order) + "\n" + lines([entry for entry in order if entry[0][1] == "drbd"])
 
 
-def report(drivers: list[str], depths: list[int], profile: bool,
+def report(drivers: list[str], works: list[str], depths: list[int], profile: bool,
            say: Callable[[str], None]) -> None:
     """Print the counts as tables in Markdown; with `profile`, the functions behind them, too."""
     plugin = build_plugin(CHECKOUT / "build" / "bench")
@@ -152,13 +160,13 @@ def report(drivers: list[str], depths: list[int], profile: bool,
             pairs[driver] = stack.enter_context(Pair(driver, plugin=plugin))
             with pairs[driver].running():
                 executed.update((guest, Executed(guest)) for guest in pairs[driver].guests)
-        for depth in depths:
+        for work, depth in itertools.product(works, depths):
             found = {}
             for driver, pair in pairs.items():
                 with pair.running():
-                    found[driver], functions = _count(pair, executed, depth)
+                    found[driver], functions = _count(pair, executed, work, depth)
                 if profile:
                     for role, of_role in zip(ROLES, functions):
-                        say(f"\n{driver}, {role}, depth {depth}: instructions for each write\n")
+                        say(f"\n{driver}, {role}, {work}, depth {depth}: instructions for each\n")
                         say(_profile(of_role))
-            say(f"\n4 KiB random writes, depth {depth}: for each write\n\n{_table(found)}")
+            say(f"\n{WORKS[work][0]}, depth {depth}: for each\n\n{_table(found)}")

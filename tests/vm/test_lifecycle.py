@@ -120,6 +120,23 @@ def test_only_one_of_two_that_want_it_at_once_is_primary(nodes):
     t.run("drbdadm down r0 && rmmod drbd")
 
 
+def test_a_ping_interval_that_changes_holds_at_once(nodes):
+    """A peer that stalls is noticed by the new options, within what the old ones would wait."""
+    t, shentar = nodes
+    change = "drbdsetup net-options 192.0.2.1:7788 192.0.2.2:7788 --ping-int={} --ping-timeout=5"
+    t.run("modprobe drbd && drbdadm up r0")
+    t.wait_synced()
+    t.run(change.format(120))
+    shentar.guest.stop()
+    t.run("sleep 3")
+    assert t.state().connection == "Connected"
+    t.run(change.format(1))
+    t.wait_state("cs:WFConnection", timeout_s=60)
+    shentar.guest.cont()
+    t.wait_synced()
+    t.run("drbdadm down r0 && rmmod drbd")
+
+
 def test_a_module_in_use_is_not_unloaded(nodes):
     _, shentar = nodes
     result = shentar.run("rmmod drbd", check=False)

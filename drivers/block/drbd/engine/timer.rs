@@ -43,6 +43,12 @@ impl Liveness {
         }
     }
 
+    /// Other options hold from now on, for a ping that is out as well.
+    pub fn set_options(&mut self, ping_interval_ns: u64, ping_timeout_ns: u64) {
+        self.ping_interval_ns = ping_interval_ns;
+        self.ping_timeout_ns = ping_timeout_ns;
+    }
+
     /// Something arrived on either socket.
     pub fn on_received(&mut self, now_ns: u64) {
         self.last_received_ns = self.last_received_ns.max(now_ns);
@@ -293,6 +299,18 @@ mod tests {
         it.on_ping_ack(3);
         assert_eq!(it.poll(3), Some(LivenessAction::SendPing));
         assert_eq!(it.poll(4), None);
+    }
+
+    #[test]
+    fn options_that_change_hold_at_once() {
+        let mut it = liveness();
+        it.set_options(SECOND_NS, 9 * TENTH_NS);
+        assert_eq!(it.deadline(), SECOND_NS);
+        assert_eq!(it.poll(SECOND_NS), Some(LivenessAction::SendPing));
+        it.set_options(SECOND_NS, TENTH_NS);
+        let end = SECOND_NS + TENTH_NS;
+        assert_eq!(it.poll(end - 1), None);
+        assert_eq!(it.poll(end), Some(LivenessAction::PeerDead));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! it arrives, in a soft interrupt, as long as the thread is not in the middle of what came before.
 
 use drbd_engine::{
+    config::NetConf,
     state::ConnState,
     timer::{
         Liveness,
@@ -140,15 +141,12 @@ pub(super) fn start(
         state: AtomicBits32::new(READY | RECEIVES),
     };
     let net = &config.net;
+    let (interval_ns, timeout_ns) = ping_times(net);
     let mut asender = Asender {
         resource: resource.clone(),
         events: Hook::new(socket.clone(), Arc::new(events, GFP_KERNEL)?)?,
         socket,
-        liveness: Liveness::new(
-            u64::from(net.ping_int).saturating_mul(SECOND_NS),
-            u64::from(net.ping_timeo).saturating_mul(TENTH_NS),
-            monotonic_ns(),
-        ),
+        liveness: Liveness::new(interval_ns, timeout_ns, monotonic_ns()),
         ping_is_asked_for: false,
         watch: RequestWatch::new(net),
         inbox: KVec::from_elem(0, INBOX_BYTES, GFP_KERNEL)?,
@@ -159,6 +157,14 @@ pub(super) fn start(
     Thread::spawn(resource.environment.module, &name, move |context| {
         asender.run(context)
     })
+}
+
+/// `ping-int` and `ping-timeout` in nanoseconds.
+fn ping_times(net: &NetConf) -> (u64, u64) {
+    (
+        u64::from(net.ping_int).saturating_mul(SECOND_NS),
+        u64::from(net.ping_timeo).saturating_mul(TENTH_NS),
+    )
 }
 
 impl Asender {
@@ -200,8 +206,23 @@ impl Asender {
                 self.socket.set_cork(false);
             }
         }
+        self.follow_options();
         self.keep_alive()?;
         self.watch.look(&self.resource)
+    }
+
+    /// Takes the options over if they were changed.
+    fn follow_options(&mut self) {
+        let connection = &self.resource.connection;
+        if !connection.flags.any(flag::CONFIG_CHANGED) {
+            return;
+        }
+        connection.flags.clear(flag::CONFIG_CHANGED);
+        if let Some(config) = connection.config() {
+            let (interval_ns, timeout_ns) = ping_times(&config.net);
+            self.liveness.set_options(interval_ns, timeout_ns);
+            self.watch.set_options(&config.net);
+        }
     }
 
     fn sleep(&self, context: &kthread::Context) {
@@ -214,7 +235,7 @@ impl Asender {
             || {
                 self.events.context().state.any(READY)
                     || !connection.done.is_empty()
-                    || connection.flags.any(flag::SEND_PING)
+                    || connection.flags.any(flag::SEND_PING | flag::CONFIG_CHANGED)
                     || connection.is_interrupted()
                     || context.should_stop()
             },

@@ -104,6 +104,8 @@ pub(crate) mod flag {
     /// A backing device did not flush what the peer wrote: that it is on stable storage must not be
     /// told over this connection any more.
     pub(crate) const FLUSH_FAILED: u32 = 1 << 13;
+    /// The configuration was replaced, and the asender has not looked at it yet.
+    pub(crate) const CONFIG_CHANGED: u32 = 1 << 15;
 }
 
 /// What CONNECT configured. Replaced as a whole, never changed in place.
@@ -303,6 +305,8 @@ impl Connection {
         self.max_bios.store(max_bios);
         let old = core::mem::replace(&mut *self.config.lock(), config);
         drop(old);
+        self.flags.set(flag::CONFIG_CHANGED);
+        self.asender_wait.wake_all();
     }
 
     /// The most bios that the application may have under way on a device. Any context.

@@ -8,8 +8,7 @@ use drbd_engine::{
     timer::{
         RequestTimer,
         RequestVerdict,
-        Waiting,
-        SECOND_NS, //
+        Waiting, //
     },
 };
 use drbd_sys::{
@@ -21,9 +20,6 @@ use super::{
     receiver::ConnectionError,
     resource::Resource, //
 };
-
-/// How often changed options are looked for where nothing is watched.
-const OPTIONS_NS: u64 = 10 * SECOND_NS;
 
 /// The request timer of a connection, on its asender.
 pub(super) struct RequestWatch {
@@ -45,11 +41,7 @@ impl RequestWatch {
     }
 
     /// The options may have changed.
-    fn follow_options(&mut self, resource: &Resource) {
-        let Some(config) = resource.connection.config() else {
-            return;
-        };
-        let net = &config.net;
+    pub(super) fn set_options(&mut self, net: &NetConf) {
         if (net.ko_count, net.timeout) != (self.ko_count, self.timeout_ds) {
             *self = Self::new(net);
         }
@@ -66,7 +58,6 @@ impl RequestWatch {
         if now_ns < self.due_ns {
             return Ok(());
         }
-        self.follow_options(resource);
         let connection = &resource.connection;
         let waiting = {
             let mut log = connection.log.lock();
@@ -82,7 +73,7 @@ impl RequestWatch {
         let verdict = self.timer.check(&waiting, now_ns);
         self.due_ns = match self.timer.interval_ns() {
             Some(interval_ns) => now_ns.saturating_add(interval_ns / 4),
-            None => now_ns.saturating_add(OPTIONS_NS),
+            None => u64::MAX,
         };
         let limit_ms = self
             .ko_count

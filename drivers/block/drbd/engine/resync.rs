@@ -15,10 +15,10 @@ mod throttle;
 mod verify;
 
 pub use checksum::{ChecksumFacts, EqualChecksums};
-pub use controller::{Controller, Limits, Pace, Window, TURN_NS};
+pub use controller::{Controller, Limits, Pace, Window, APPLICATION_MEMORY_NS, TURN_NS};
 pub use planner::{Deferred, DirtyBits, Next, Planner, Request, Shape};
 pub use progress::{Mark, Progress, MARKS, MARK_STEP_NS};
-pub use throttle::{Activity, Throttle};
+pub use throttle::{Activity, Throttle, COURTESY_MS};
 pub use verify::{can_stop_early, Differing, Extent, Settled, Verify, VerifyPlanner};
 
 #[cfg(test)]

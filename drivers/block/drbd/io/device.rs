@@ -230,6 +230,8 @@ pub(crate) struct Device {
     pub(crate) reads: ReadWatch,
     /// The current UUID that users of the device have seen.
     pub(crate) exposed_uuid: AtomicBits64,
+    /// When an application wrote last, on this node or the other; 0 before the first.
+    wrote_ns: AtomicBits64,
     /// Capacity in sectors, as users of the device see it.
     capacity_sectors: AtomicBits64,
     /// How many reasons there are to hold back application I/O, beside the state.
@@ -301,6 +303,7 @@ impl Device {
                 counters: Counters::default(),
                 reads: ReadWatch::new(),
                 exposed_uuid: AtomicBits64::new(0),
+                wrote_ns: AtomicBits64::new(0),
                 capacity_sectors: AtomicBits64::new(0),
                 gate: Gauge::default(),
                 disk_watch_ns: AtomicBits64::new(0),
@@ -339,6 +342,17 @@ impl Device {
     /// Stores the state. For `io::state` alone, which holds the locks that order it.
     pub(super) fn publish(&self, state: State) {
         self.state.store(state.to_word());
+    }
+
+    /// An application writes. Any context.
+    pub(crate) fn note_write(&self, now_ns: u64) {
+        self.wrote_ns.store(now_ns);
+    }
+
+    /// Whether an application wrote in the last `time_ns`. Any context.
+    pub(crate) fn wrote_within(&self, time_ns: u64, now_ns: u64) -> bool {
+        let wrote_ns = self.wrote_ns.load();
+        wrote_ns != 0 && now_ns.saturating_sub(wrote_ns) < time_ns
     }
 
     /// Capacity in sectors. Any context.

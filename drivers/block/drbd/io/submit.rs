@@ -246,14 +246,13 @@ impl Device {
         let state = self.glance();
         let connection = &self.resource.connection;
         let limit = u32::try_from(DELAYED_BIOS_MAX).unwrap_or(u32::MAX);
-        let bios = self.counters.application_bios.get();
         may_admit(&Admission {
             copies: self.copies(state),
             suspended: state.is_suspended(),
             held_back: self.gate.get() != 0,
             bitmap_io: false,
             protocol_version: connection.version().number(),
-            bios_in_progress: u32::try_from(bios).unwrap_or(0),
+            bios_in_progress: self.application_requests(),
             max_bios: connection.max_bios().min(limit),
         })
     }
@@ -262,6 +261,11 @@ impl Device {
     pub(crate) fn leave(&self) {
         self.counters.application_bios.down();
         self.waiters.wake_all();
+    }
+
+    /// How many bios were counted in and not out. Any context.
+    pub(crate) fn application_requests(&self) -> u32 {
+        pending(&self.counters.application_bios)
     }
 
     /// Holds back new application I/O, without waiting for what was admitted. Any context.
@@ -425,6 +429,9 @@ impl Device {
             }
         };
         let now_ns = monotonic_ns();
+        if bio.changes_data() {
+            self.note_write(now_ns);
+        }
         let mut log = connection.log.lock();
         if bio.changes_data() && self.holds_writes() {
             drop(log);

@@ -102,18 +102,22 @@ async fn ask(node: &Rc<Node>) {
     planner.begin_turn();
     loop {
         let now_ns = node.sim.now_ns();
-        let granted = {
+        let (granted, largest) = {
             let mut resync = node.resync.borrow_mut();
             let limits = Limits {
                 in_flight_sectors: resync.in_flight_sectors,
                 max_buffers: MAX_BUFFERS,
+                beside_application: node.application_bios.get() != 0,
             };
-            let controller = resync.controller.as_mut();
-            controller.map_or(0, |controller| controller.turn(&limits, now_ns))
+            resync.controller.as_mut().map_or((0, 0), |controller| {
+                let granted = controller.turn(&limits, now_ns);
+                (granted, controller.largest_request(&limits))
+            })
         };
         if granted == 0 || node.state().conn != ConnState::SyncTarget {
             break;
         }
+        planner.limit_requests(largest);
         match planner.next(&Dirty(local.view(node))) {
             Next::Request(request) => {
                 if !ask_for(node, &mut planner, &request).await {
@@ -146,11 +150,12 @@ async fn ask_for(node: &Rc<Node>, planner: &mut Plan, request: &Ask) -> bool {
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
         Err(Refusal::Malformed) => return false,
     };
+    let now_ns = node.sim.now_ns();
     {
         let mut resync = node.resync.borrow_mut();
         resync.in_flight_sectors += blocks.sectors();
         if let Some(controller) = &mut resync.controller {
-            controller.asked(request.sectors());
+            controller.asked(request.sector, request.sectors(), now_ns);
         }
     }
     let sent = node.send_data(Packet::ResyncRequest(blocks)).await;
@@ -434,7 +439,7 @@ fn forget_asked(node: &Rc<Node>, blocks: Blocks) {
     let mut resync = node.resync.borrow_mut();
     resync.in_flight_sectors = resync.in_flight_sectors.saturating_sub(blocks.sectors());
     if let Some(controller) = &mut resync.controller {
-        controller.arrived(blocks.size_bytes >> 9, MS, now_ns);
+        controller.arrived(blocks.sector, blocks.size_bytes >> 9, now_ns);
     }
 }
 

@@ -10,7 +10,7 @@
 //! turns. That keeps a fixed rate exact over time.
 
 use crate::timer::SECOND_NS;
-use crate::types::{BIT_SIZE, MAX_REQUEST_SIZE, SECTOR_SHIFT};
+use crate::types::{Sector, BIT_SIZE, MAX_REQUEST_SIZE, SECTOR_SHIFT};
 
 /// The C driver's turn. Shorter ones are fine; rates are measured over this time.
 pub const TURN_NS: u64 = SECOND_NS / 10;
@@ -20,9 +20,15 @@ const LONGEST_TURN_NS: u64 = SECOND_NS;
 const REQUEST_SECTORS: u64 = (MAX_REQUEST_SIZE >> SECTOR_SHIFT) as u64;
 /// Sectors of a buffer page, the unit of `max-buffers`.
 const BUFFER_SECTORS: u64 = (BIT_SIZE >> SECTOR_SHIFT) as u64;
-/// What is kept in flight at least when nobody said how much.
-const LEAST_WINDOW: u64 = 4 * REQUEST_SECTORS;
-/// How long the shortest observed latency is believed.
+/// What is kept in flight at least when nobody said how much, and no application writes.
+const LEAST_WINDOW: u64 = REQUEST_SECTORS;
+/// The largest request where the path is short; and while the application writes.
+const SHORT_PATH_SECTORS: u64 = REQUEST_SECTORS / 4;
+const BESIDE_SECTORS: u64 = REQUEST_SECTORS / 16;
+/// How long after a write the application is taken to go on.
+pub const APPLICATION_MEMORY_NS: u64 = SECOND_NS;
+/// How long the shortest observed latency is believed. Then a single request is in flight until
+/// another is known: that is the latency of the path and not of what waits on it.
 const LATENCY_MEMORY_NS: u64 = 10 * SECOND_NS;
 
 /// How much data a dynamic pace keeps in flight.
@@ -56,8 +62,9 @@ pub enum Pace {
         /// `c-max-rate` in KiB/s.
         max_rate_kib: u32,
     },
-    /// Nobody said anything: twice the data that the path holds, by the rate and the latency
-    /// observed, and no less than 4 MiB.
+    /// Nobody said anything: what keeps the path busy, by the rate and the latency observed, and no
+    /// less than 1 MiB unless the application writes, which waits behind what is too much. A single
+    /// request while the latency is not known.
     Auto {
         /// `c-max-rate` in KiB/s if it was set.
         max_rate_kib: Option<u32>,
@@ -81,6 +88,8 @@ pub struct Limits {
     pub in_flight_sectors: u64,
     /// `max-buffers`, in pages.
     pub max_buffers: u32,
+    /// The application wrote within [`APPLICATION_MEMORY_NS`].
+    pub beside_application: bool,
 }
 
 /// Grants sectors, turn by turn.
@@ -95,6 +104,8 @@ pub struct Controller {
     /// What the rate limit grants.
     limited: Account,
     observed: Path,
+    /// What was observed was so beside an application.
+    beside_application: bool,
 }
 
 impl Controller {
@@ -107,6 +118,7 @@ impl Controller {
             planned: Account::EMPTY,
             limited: Account::EMPTY,
             observed: Path::new(now_ns),
+            beside_application: false,
         }
     }
 
@@ -119,11 +131,10 @@ impl Controller {
         }
     }
 
-    /// Blocks that were asked for arrived, or the source said that they are equal, after
-    /// `latency_ns`.
-    pub fn arrived(&mut self, sectors: u32, latency_ns: u64, now_ns: u64) {
+    /// Blocks that were asked for are on disk, or the source said that they are equal.
+    pub fn arrived(&mut self, first: Sector, sectors: u32, now_ns: u64) {
         self.arrived = self.arrived.saturating_add(u64::from(sectors));
-        self.observed.arrived(sectors, latency_ns, now_ns);
+        self.observed.arrived(first, sectors, now_ns);
     }
 
     /// The rate it aims at, in KiB/s: the one that was set, else the best that was observed of
@@ -138,8 +149,9 @@ impl Controller {
         }
     }
 
-    /// Blocks were asked for.
-    pub fn asked(&mut self, sectors: u32) {
+    /// Blocks are asked for.
+    pub fn asked(&mut self, first: Sector, sectors: u32, now_ns: u64) {
+        self.observed.asked(first, now_ns);
         self.planned.take(sectors);
         self.limited.take(sectors);
     }
@@ -153,6 +165,10 @@ impl Controller {
         self.last_turn_ns = now_ns;
         let arrived = core::mem::take(&mut self.arrived);
         self.observed.measure(now_ns);
+        if self.beside_application != limits.beside_application {
+            self.beside_application = limits.beside_application;
+            self.observed.forget_latency();
+        }
         let room = room(limits);
         let planned = match self.pace {
             Pace::Fixed { .. } => u64::MAX,
@@ -187,6 +203,22 @@ impl Controller {
         u32::try_from(planned.min(limited).min(room)).unwrap_or(u32::MAX)
     }
 
+    /// The size of the largest request to be sent, in bytes: a part of what may be in flight, so
+    /// that all on the path have something to do, and a write waits for no more than that.
+    pub fn largest_request(&self, limits: &Limits) -> u32 {
+        if !matches!(self.pace, Pace::Auto { .. }) {
+            return MAX_REQUEST_SIZE;
+        }
+        let least = if limits.beside_application {
+            BESIDE_SECTORS
+        } else {
+            SHORT_PATH_SECTORS
+        };
+        let part = self.auto_window(limits) / 4;
+        let sectors = part.clamp(least, REQUEST_SECTORS);
+        u32::try_from(sectors << SECTOR_SHIFT).unwrap_or(MAX_REQUEST_SIZE)
+    }
+
     /// Grants what arrived, and a part of what is missing in flight.
     fn follow(&mut self, plan: &Plan, in_flight: u64) -> u64 {
         let share = plan.elapsed_ns.saturating_mul(SECOND_NS) / plan.plan_ahead_ns.max(1);
@@ -212,10 +244,20 @@ impl Controller {
     }
 
     fn auto_window(&self, limits: &Limits) -> u64 {
+        // One request is under way until it is known how long one takes.
+        let Some(latency_ns) = self.observed.latency_ns else {
+            return 1;
+        };
+        let least = if limits.beside_application {
+            1
+        } else {
+            LEAST_WINDOW
+        };
+        // More than the path holds shows whether it can do more.
         let path = self
             .observed
-            .sectors_in(self.observed.latency_ns.saturating_mul(2));
-        path.max(LEAST_WINDOW).min(buffer_sectors(limits))
+            .sectors_in(latency_ns.saturating_add(latency_ns / 4));
+        path.max(least).min(buffer_sectors(limits))
     }
 }
 
@@ -257,9 +299,11 @@ impl Account {
 /// What was observed of the way to the source and back.
 #[derive(Clone, Copy, Debug)]
 struct Path {
-    /// The shortest latency of late, 0 before the first.
-    latency_ns: u64,
+    /// The shortest time of late from asking for blocks until they were on disk.
+    latency_ns: Option<u64>,
     latency_seen_ns: u64,
+    /// The request that is timed, and since when; one at a time.
+    timed: Option<(Sector, u64)>,
     /// The best rate of late, sectors per second.
     rate: u64,
     /// What arrived since the measurement began.
@@ -270,24 +314,50 @@ struct Path {
 impl Path {
     const fn new(now_ns: u64) -> Self {
         Self {
-            latency_ns: 0,
+            latency_ns: None,
             latency_seen_ns: now_ns,
+            timed: None,
             rate: 0,
             sample: 0,
             sample_start_ns: now_ns,
         }
     }
 
-    fn arrived(&mut self, sectors: u32, latency_ns: u64, now_ns: u64) {
+    fn asked(&mut self, first: Sector, now_ns: u64) {
+        let is_awaited = self
+            .timed
+            .is_some_and(|(_, since_ns)| now_ns.saturating_sub(since_ns) < LATENCY_MEMORY_NS);
+        if !is_awaited {
+            self.timed = Some((first, now_ns));
+        }
+    }
+
+    fn arrived(&mut self, first: Sector, sectors: u32, now_ns: u64) {
         self.sample = self.sample.saturating_add(u64::from(sectors));
-        let is_old = now_ns.saturating_sub(self.latency_seen_ns) > LATENCY_MEMORY_NS;
-        if self.latency_ns == 0 || latency_ns <= self.latency_ns || is_old {
-            self.latency_ns = latency_ns;
+        let Some((_, since_ns)) = self.timed.take_if(|(timed, _)| *timed == first) else {
+            return;
+        };
+        let latency_ns = now_ns.saturating_sub(since_ns);
+        if self
+            .latency_ns
+            .is_none_or(|least_ns| latency_ns <= least_ns)
+        {
+            self.latency_ns = Some(latency_ns);
             self.latency_seen_ns = now_ns;
         }
     }
 
+    /// The next request that is asked for is timed anew.
+    fn forget_latency(&mut self) {
+        self.latency_ns = None;
+        self.timed = None;
+    }
+
     fn measure(&mut self, now_ns: u64) {
+        let is_known = self.latency_ns.is_some();
+        if is_known && now_ns.saturating_sub(self.latency_seen_ns) > LATENCY_MEMORY_NS {
+            self.forget_latency();
+        }
         let elapsed_ns = now_ns.saturating_sub(self.sample_start_ns);
         if elapsed_ns < TURN_NS {
             return;

@@ -44,13 +44,14 @@ impl Shape {
 
     /// The request for the beginning of a run of set bits.
     ///
-    /// It does not cross a multiple of the largest request: so it never crosses one of 16 MiB,
-    /// which the C driver locks by its first sector alone, and what follows is aligned. With thin
-    /// resync it does not cross a multiple of the granularity either.
-    fn cut(&self, first: BitNr, run_bits: u32) -> Option<Request> {
+    /// It has no more than `most_bits`, and does not cross a multiple of the largest request: so it
+    /// never crosses one of 16 MiB, which the C driver locks by its first sector alone, and what
+    /// follows is aligned. With thin resync it does not cross a multiple of the granularity either.
+    fn cut(&self, first: BitNr, run_bits: u32, most_bits: u32) -> Option<Request> {
         let total = self.total_bits();
         let mut end = first.0.checked_add(u64::from(run_bits))?.min(total);
-        for grid in [self.max_bits, self.thin_bits] {
+        let largest = self.max_bits.min(most_bits.max(self.thin_bits));
+        for grid in [largest, self.thin_bits] {
             if let Some(line) = next_multiple(first.0, grid) {
                 end = end.min(line);
             }
@@ -121,6 +122,8 @@ pub struct Deferred {
 #[derive(Debug)]
 pub struct Planner<S> {
     shape: Shape,
+    /// The largest request at present, in bits.
+    most_bits: u32,
     next: u64,
     deferred: S,
     oldest: usize,
@@ -137,6 +140,7 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
     pub fn new(shape: Shape, deferred: S) -> Self {
         Self {
             shape,
+            most_bits: u32::MAX,
             next: 0,
             deferred,
             oldest: 0,
@@ -144,6 +148,12 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
             retries_left: 0,
             newest_is_rest: false,
         }
+    }
+
+    /// No request is to be larger than `max_bytes` from now on, rounded down to a power of two, but
+    /// for thin ones.
+    pub fn limit_requests(&mut self, max_bytes: u32) {
+        self.most_bits = power_of_two_bits(max_bytes).max(1);
     }
 
     /// Starts again at the beginning: bits were set behind the planner, and nothing else is left to
@@ -207,7 +217,7 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
 
     fn plan<B: DirtyBits + ?Sized>(&self, dirty: &B, from: u64) -> Option<Request> {
         let (first, bits) = dirty.next_run(BitNr(from), self.shape.max_bits)?;
-        self.shape.cut(first, bits)
+        self.shape.cut(first, bits, self.most_bits)
     }
 
     /// What of deferred blocks is still dirty; the rest of them behind a gap is deferred again.
@@ -221,7 +231,7 @@ impl<S: DerefMut<Target = [Deferred]>> Planner<S> {
         let left = u32::try_from(end.checked_sub(first.0)?)
             .ok()
             .filter(|&left| left > 0)?;
-        let request = self.shape.cut(first, bits.min(left))?;
+        let request = self.shape.cut(first, bits.min(left), self.most_bits)?;
         let done = request.first.0.saturating_add(u64::from(request.bits));
         let rest = u32::try_from(end.saturating_sub(done)).unwrap_or(0);
         if rest > 0 {

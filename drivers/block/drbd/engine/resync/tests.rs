@@ -47,6 +47,17 @@ fn runs_are_merged_up_to_aligned_boundaries() {
 }
 
 #[test]
+fn smaller_requests_can_be_asked_for_at_any_time() {
+    let bits = Bits((3..600).collect());
+    let mut planner = planner(Shape::new(Sector(8 * 1000), 1 << 20, 0), 4);
+    planner.limit_requests(64 << 10);
+    assert!(matches!(planner.next(&bits), Next::Request(request) if request.bits == 13));
+    assert!(matches!(planner.next(&bits), Next::Request(request) if request.bits == 16));
+    planner.limit_requests(1 << 20);
+    assert_eq!(all(&mut planner, &bits), [(32, 224), (256, 256), (512, 88)]);
+}
+
+#[test]
 fn the_last_request_ends_with_the_device() {
     let bits = Bits((0..4).collect());
     let mut planner = planner(Shape::new(Sector(8 * 3 + 5), 1 << 20, 0), 4);
@@ -303,39 +314,91 @@ fn answers_to_an_earlier_verify_do_not_count() {
     assert_eq!(verify.left_bits(), 7);
 }
 
-/// A source that answers after `latency_ns`, at most `link_rate` sectors per second. Sectors that
-/// arrived in the time.
-fn simulate(pace: Pace, turn_ns: u64, latency_ns: u64, link_rate: u64, max_buffers: u32) -> u64 {
-    let mut controller = Controller::new(pace, 0);
-    let mut on_the_way: std::collections::VecDeque<(u64, u32, u64)> = Default::default();
-    let (mut in_flight, mut arrived, mut now, mut link_free) = (0_u64, 0_u64, 0_u64, 0_u64);
-    while now < 20 * SECOND_NS {
-        now += turn_ns;
-        while let Some(&(due, sectors, sent)) = on_the_way.front() {
-            if due > now {
-                break;
-            }
-            on_the_way.pop_front();
-            in_flight -= u64::from(sectors);
-            arrived += u64::from(sectors);
-            controller.arrived(sectors, due - sent, due);
-        }
-        let limits = Limits {
-            in_flight_sectors: in_flight,
+/// A source that answers after `latency_ns`, at most `link_rate` sectors per second.
+#[derive(Debug)]
+struct Link {
+    controller: Controller,
+    latency_ns: u64,
+    link_rate: u64,
+    max_buffers: u32,
+    beside_application: bool,
+    on_the_way: std::collections::VecDeque<(u64, u64, u32)>,
+    next: u64,
+    in_flight: u64,
+    arrived: u64,
+    now: u64,
+    link_free: u64,
+    /// How long what comes next waited for the link, at most.
+    longest_wait: u64,
+}
+
+impl Link {
+    fn new(pace: Pace, latency_ns: u64, link_rate: u64, max_buffers: u32) -> Self {
+        Self {
+            controller: Controller::new(pace, 0),
+            latency_ns,
+            link_rate,
             max_buffers,
-        };
-        let mut budget = i64::from(controller.turn(&limits, now));
-        while budget > 0 {
-            let sectors = 2048;
-            controller.asked(sectors);
-            budget -= i64::from(sectors);
-            in_flight += u64::from(sectors);
-            let transfer_ns = u64::from(sectors) * SECOND_NS / link_rate;
-            link_free = link_free.max(now + latency_ns) + transfer_ns;
-            on_the_way.push_back((link_free, sectors, now));
+            beside_application: false,
+            on_the_way: Default::default(),
+            next: 0,
+            in_flight: 0,
+            arrived: 0,
+            now: 0,
+            link_free: 0,
+            longest_wait: 0,
         }
     }
-    arrived
+
+    fn turn(&mut self, turn_ns: u64) {
+        self.now += turn_ns;
+        while let Some(&(due, first, sectors)) = self.on_the_way.front() {
+            if due > self.now {
+                break;
+            }
+            self.on_the_way.pop_front();
+            self.in_flight -= u64::from(sectors);
+            self.arrived += u64::from(sectors);
+            self.controller.arrived(Sector(first), sectors, due);
+        }
+        loop {
+            let limits = Limits {
+                in_flight_sectors: self.in_flight,
+                max_buffers: self.max_buffers,
+                beside_application: self.beside_application,
+            };
+            if self.controller.turn(&limits, self.now) == 0 {
+                break;
+            }
+            self.ask(self.controller.largest_request(&limits) >> 9);
+        }
+        let wait = self.link_free.saturating_sub(self.now + self.latency_ns);
+        self.longest_wait = self.longest_wait.max(wait);
+    }
+
+    fn ask(&mut self, sectors: u32) {
+        self.controller.asked(Sector(self.next), sectors, self.now);
+        let transfer_ns = u64::from(sectors) * SECOND_NS / self.link_rate;
+        self.link_free = self.link_free.max(self.now + self.latency_ns) + transfer_ns;
+        self.on_the_way
+            .push_back((self.link_free, self.next, sectors));
+        self.in_flight += u64::from(sectors);
+        self.next += u64::from(sectors);
+    }
+
+    /// Sectors that arrive in the next seconds.
+    fn run(&mut self, seconds: u64, turn_ns: u64) -> u64 {
+        let (end, before) = (self.now + seconds * SECOND_NS, self.arrived);
+        self.longest_wait = 0;
+        while self.now < end {
+            self.turn(turn_ns);
+        }
+        self.arrived - before
+    }
+}
+
+fn simulate(pace: Pace, turn_ns: u64, latency_ns: u64, link_rate: u64, max_buffers: u32) -> u64 {
+    Link::new(pace, latency_ns, link_rate, max_buffers).run(20, turn_ns)
 }
 
 const FAST_LINK: u64 = 2 << 20;
@@ -361,10 +424,11 @@ fn another_rate_holds_from_the_next_turn_on() {
     let limits = |in_flight_sectors| Limits {
         in_flight_sectors,
         max_buffers: 100_000,
+        beside_application: false,
     };
     let mut controller = Controller::new(Pace::Fixed { rate_kib: 250 }, 0);
     let slow = controller.turn(&limits(0), TURN_NS);
-    controller.asked(100 * slow);
+    controller.asked(Sector(0), 100 * slow, TURN_NS);
     assert_eq!(controller.turn(&limits(0), 2 * TURN_NS), 0);
     controller.set_pace(Pace::Fixed { rate_kib: 250 });
     assert_eq!(controller.turn(&limits(0), 3 * TURN_NS), 0);
@@ -413,14 +477,63 @@ fn left_to_itself_it_fills_a_short_and_a_long_link() {
 
 #[test]
 fn half_of_the_buffers_bound_what_is_in_flight() {
-    let mut controller = Controller::new(Pace::Auto { max_rate_kib: None }, 0);
+    let mut controller = Controller::new(Pace::Fixed { rate_kib: 1 << 30 }, 0);
     let limits = |in_flight_sectors| Limits {
         in_flight_sectors,
         max_buffers: 128,
+        beside_application: false,
     };
     assert_eq!(controller.turn(&limits(0), TURN_NS), 512);
     assert_eq!(controller.turn(&limits(500), 2 * TURN_NS), 12);
     assert_eq!(controller.turn(&limits(600), 3 * TURN_NS), 0);
+}
+
+#[test]
+fn left_to_itself_it_keeps_the_path_short_for_an_application() {
+    // 10 MB/s, 100 MB/s and 1 GB/s, nearby and far away.
+    for link_rate in [20_000, 200_000, FAST_LINK] {
+        for latency_ns in [SECOND_NS / 2000, SECOND_NS / 50] {
+            let pace = Pace::Auto { max_rate_kib: None };
+            let mut link = Link::new(pace, latency_ns, link_rate, 256_000);
+            link.run(5, SECOND_NS / 10_000);
+            link.beside_application = true;
+            link.run(10, SECOND_NS / 10_000);
+            for _ in 0..6 {
+                let arrived = link.run(10, SECOND_NS / 10_000);
+                // Two requests of 64 KiB, or once what fills the way there and back.
+                let requests = 256 * SECOND_NS / link_rate;
+                assert!(arrived > 10 * link_rate * 8 / 10, "{link:?}");
+                assert!(link.longest_wait < 2 * latency_ns + requests, "{link:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_are_small_beside_an_application_where_the_path_is_short() {
+    let mut controller = Controller::new(Pace::Auto { max_rate_kib: None }, 0);
+    let limits = |beside_application| Limits {
+        in_flight_sectors: 0,
+        max_buffers: 8192,
+        beside_application,
+    };
+    assert_eq!(controller.turn(&limits(true), TURN_NS), 1);
+    assert_eq!(controller.largest_request(&limits(true)), 64 << 10);
+    assert_eq!(controller.largest_request(&limits(false)), 256 << 10);
+    controller.set_pace(Pace::Fixed { rate_kib: 250 });
+    assert_eq!(controller.largest_request(&limits(true)), 1 << 20);
+}
+
+#[test]
+fn a_request_that_nobody_answers_is_not_timed_for_ever() {
+    let pace = Pace::Auto { max_rate_kib: None };
+    let mut link = Link::new(pace, SECOND_NS / 10, FAST_LINK, 256_000);
+    link.controller.asked(Sector(u64::MAX), 8, 0);
+    link.run(8, SECOND_NS / 1000);
+    let slow = link.run(1, SECOND_NS / 1000);
+    link.run(3, SECOND_NS / 1000);
+    let fast = link.run(1, SECOND_NS / 1000);
+    assert!(fast > 2 * slow, "{slow} {fast}");
 }
 
 #[test]
@@ -460,6 +573,12 @@ fn resync_makes_way_for_the_application_but_keeps_its_minimum() {
     assert!(!throttle.clone().must_wait(&primary, 250));
     assert!(throttle.must_wait(&busy, 250));
     assert!(!throttle.must_wait(&busy, 250), "nothing moved since");
+    assert!(!busy.lets_pass(250), "no request is under way");
+    let waiting = Activity {
+        application_requests: 1,
+        ..busy
+    };
+    assert!(waiting.lets_pass(250) && !waiting.lets_pass(5000) && !waiting.lets_pass(0));
     let waiters = Activity {
         activity_log_waiters: true,
         ..busy

@@ -5,6 +5,10 @@
 /// Foreign sectors on the backing disk that count as application I/O.
 const NOTABLE_SECTORS: u64 = 64;
 
+/// How long a range that is to be served lets the application's requests pass, at most: however
+/// busy the application is, a resync gets on.
+pub const COURTESY_MS: u32 = 20;
+
 /// What the disk and the application have been doing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Activity {
@@ -18,8 +22,21 @@ pub struct Activity {
     pub range_is_wanted: bool,
     /// The peer is Primary: its application waits for the resync as well.
     pub peer_is_primary: bool,
+    /// Requests of this node's application that are under way.
+    pub application_requests: u32,
     /// The rate over the last two marks, in KiB/s.
     pub recent_rate_kib: u64,
+}
+
+impl Activity {
+    /// Whether to wait before serving a range until no request of the application is under way, for
+    /// up to [`COURTESY_MS`]: both would be slower side by side. `min_rate_kib` as for
+    /// [`Throttle::must_wait`].
+    pub fn lets_pass(&self, min_rate_kib: u32) -> bool {
+        min_rate_kib != 0
+            && self.application_requests != 0
+            && self.recent_rate_kib > u64::from(min_rate_kib)
+    }
 }
 
 /// Remembers what it saw of the disk.

@@ -32,7 +32,8 @@ use drbd_sys::{
         Completion,
         Flags, //
     },
-    log, //
+    log,
+    time::monotonic_ns, //
 };
 use kernel::{
     alloc::KBox,
@@ -211,6 +212,7 @@ impl Receiver {
             }
         }
         self.join(device, &mut request, data);
+        device.note_write(monotonic_ns());
         if device.state().has_peer_writes_alone() {
             if let Err(error) = self.keep_only_copy(device, &mut request) {
                 connection.free_request(request);

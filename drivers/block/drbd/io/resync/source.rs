@@ -7,7 +7,10 @@ use drbd_engine::{
         Kind as RangeKind,
         Refusal, //
     },
-    resync::Activity,
+    resync::{
+        Activity,
+        COURTESY_MS, //
+    },
     types::SECTOR_SHIFT,
     wire::{
         BlockRequest,
@@ -127,11 +130,16 @@ pub(super) fn throttle(device: &Arc<Device>) {
         activity_log_waiters: false,
         range_is_wanted: false,
         peer_is_primary: device.state().peer.is_primary(),
+        application_requests: device.application_requests(),
         recent_rate_kib: resync.progress.recent_rate_kib(now_ns, left),
     };
     let wait = resync.throttle.must_wait(&activity, min_rate_kib);
     drop(resync);
     if wait {
         sleep_ms(THROTTLE_MS);
+    }
+    if activity.lets_pass(min_rate_kib) {
+        let has_passed = || device.application_requests() == 0;
+        device.waiters.wait_until_timeout(has_passed, COURTESY_MS);
     }
 }

@@ -14,10 +14,10 @@ use drbd_engine::{
         Limits,
         Next,
         Planner,
-        Request, //
+        Request,
+        APPLICATION_MEMORY_NS, //
     },
     state::ConnState,
-    timer::TENTH_NS,
     types::{
         BitNr,
         BlockId,
@@ -88,9 +88,11 @@ pub(super) fn ask(device: &Arc<Device>) -> u32 {
     };
     planner.begin_turn();
     loop {
-        if grant(device) == 0 || device.state().conn != ConnState::SyncTarget {
+        let (granted, largest) = grant(device);
+        if granted == 0 || device.state().conn != ConnState::SyncTarget {
             break;
         }
+        planner.limit_requests(largest);
         match planner.next(&Dirty(&local.bitmap)) {
             Next::Request(request) => {
                 if !ask_for(device, planner, &request) {
@@ -108,29 +110,32 @@ pub(super) fn ask(device: &Arc<Device>) -> u32 {
     TURN_MS
 }
 
-/// How many sectors may be asked for now.
-pub(super) fn grant(device: &Arc<Device>) -> u32 {
+/// How many sectors may be asked for now, and bytes in one request.
+pub(super) fn grant(device: &Arc<Device>) -> (u32, u32) {
     let max_buffers = device
         .resource
         .connection
         .config()
         .map_or(0, |config| config.net.max_buffers);
     let pace = device.local().map(|local| pace_of(&local.conf()));
+    let now_ns = monotonic_ns();
     let mut resync = device.resync.lock();
     let limits = Limits {
         in_flight_sectors: resync.in_flight_sectors,
         max_buffers,
+        beside_application: device.wrote_within(APPLICATION_MEMORY_NS, now_ns),
     };
     let Some(controller) = &mut resync.controller else {
-        return 0;
+        return (0, 0);
     };
     // The admin's or the peer's options may change at any time.
     if let Some(pace) = pace {
         controller.set_pace(pace);
     }
-    let granted = controller.turn(&limits, monotonic_ns());
+    let granted = controller.turn(&limits, now_ns);
+    let largest = controller.largest_request(&limits);
     resync.wanted_kib = controller.aim_kib();
-    granted
+    (granted, largest)
 }
 
 /// Claims a range and asks for it, or puts it off; whether to go on.
@@ -145,7 +150,7 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request) -> bool 
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
         Err(Refusal::Malformed) => return false,
     };
-    note_asked(device, request.sectors());
+    note_asked(device, request.sector, request.size);
     let range = if device.resync.lock().uses_checksums {
         match checksum::read(device, request, range) {
             Ok(()) => return true,
@@ -180,11 +185,13 @@ fn ask_for(device: &Arc<Device>, planner: &mut Plan, request: &Request) -> bool 
 }
 
 /// Blocks are about to be asked for.
-pub(super) fn note_asked(device: &Device, sectors: u32) {
+pub(super) fn note_asked(device: &Device, sector: Sector, size_bytes: u32) {
+    let sectors = size_bytes >> SECTOR_SHIFT;
+    let now_ns = monotonic_ns();
     let mut resync = device.resync.lock();
     resync.in_flight_sectors = resync.in_flight_sectors.saturating_add(u64::from(sectors));
     if let Some(controller) = &mut resync.controller {
-        controller.asked(sectors);
+        controller.asked(sector, sectors, now_ns);
     }
     drop(resync);
     device.counters.resync_pending.up();
@@ -224,7 +231,7 @@ pub(crate) fn receive_reply(
             size_bytes,
             packet.block_id,
         );
-        forget_asked(device, size_bytes);
+        forget_asked(device, packet.sector, size_bytes);
         device.resource.connection.free_request(request);
         return Ok(());
     };
@@ -250,7 +257,7 @@ pub(crate) fn receive_deallocated(
 ) -> Result<(), ConnectionError> {
     let mut request = claim_reply(device, Kind::ResyncDiscard, packet.sector, packet.size)?;
     let Some(local) = device.local() else {
-        forget_asked(device, packet.size);
+        forget_asked(device, packet.sector, packet.size);
         device.resource.connection.free_request(request);
         return Ok(());
     };
@@ -326,7 +333,7 @@ pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     let _ = resource.send_ack(device, command, sector, size_bytes, BlockId::SYNCER);
     device.counters.unacked.down();
     resource.connection.free_request(request);
-    forget_asked(device, size_bytes);
+    forget_asked(device, sector, size_bytes);
 }
 
 /// The source has the same: the blocks are in sync, unless a write came in between, about which the
@@ -353,7 +360,7 @@ pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u3
     let awaited = found.is_some_and(|range| ranges.remove(range));
     drop(ranges);
     if found.is_some() {
-        forget_asked(device, size_bytes);
+        forget_asked(device, sector, size_bytes);
     }
     if awaited {
         device.ranges_changed();
@@ -361,13 +368,14 @@ pub(super) fn release_asked(device: &Arc<Device>, sector: Sector, size_bytes: u3
     found.is_some()
 }
 
-pub(super) fn forget_asked(device: &Arc<Device>, size_bytes: u32) {
+/// What was asked for is on disk, or not to come.
+pub(super) fn forget_asked(device: &Arc<Device>, sector: Sector, size_bytes: u32) {
     let sectors = size_bytes >> SECTOR_SHIFT;
     let now_ns = monotonic_ns();
     let mut resync = device.resync.lock();
     resync.in_flight_sectors = resync.in_flight_sectors.saturating_sub(u64::from(sectors));
     if let Some(controller) = &mut resync.controller {
-        controller.arrived(sectors, TENTH_NS, now_ns);
+        controller.arrived(sector, sectors, now_ns);
     }
     drop(resync);
     device.chore(chore::RESYNC_TURN);

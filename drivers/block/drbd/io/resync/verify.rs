@@ -127,7 +127,7 @@ pub(crate) fn remember_end(device: &Device) {
 /// On the worker.
 pub(super) fn ask(device: &Arc<Device>) -> u32 {
     loop {
-        if grant(device) == 0 || device.state().conn != ConnState::VerifyS {
+        if grant(device).0 == 0 || device.state().conn != ConnState::VerifyS {
             return TURN_MS;
         }
         let next = {
@@ -165,7 +165,7 @@ fn ask_for(device: &Arc<Device>, request: &Request) -> bool {
     if let Some(verify) = &mut device.resync.lock().verify {
         verify.asked();
     }
-    note_asked(device, request.sectors());
+    note_asked(device, sector, size);
     let sent = sender::ask_for_blocks(&device.resource, device, Command::OvRequest, sector, size);
     if sent.is_err() {
         device.ranges.lock().remove(range);
@@ -319,7 +319,7 @@ pub(crate) fn receive_result(device: &Arc<Device>, ack: &BlockAck) -> bool {
 }
 
 fn settle(device: &Arc<Device>, sector: Sector, size_bytes: u32, result: Option<VerifyResult>) {
-    forget_asked(device, size_bytes);
+    forget_asked(device, sector, size_bytes);
     count(device, sector, size_bytes, result);
 }
 

@@ -133,7 +133,6 @@ def test_a_ping_interval_that_changes_holds_at_once(nodes):
     t.run(change.format(1))
     t.wait_state("cs:WFConnection", timeout_s=60)
     shentar.guest.cont()
-    t.wait_synced()
     t.run("drbdadm down r0 && rmmod drbd")
 
 

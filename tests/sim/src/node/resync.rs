@@ -9,9 +9,7 @@ use drbd_engine::bitmap::{Bitmap, Run};
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::meta::MdFlags;
 use drbd_engine::range::{Kind as RangeKind, Refusal};
-use drbd_engine::resync::{
-    Controller, Deferred, DirtyBits, Limits, Next, Pace, Planner, Progress, Request as Ask, Shape,
-};
+use drbd_engine::resync::{Deferred, DirtyBits, Next, Planner, Progress, Request as Ask, Shape};
 use drbd_engine::state::resync::{
     awaits_sync_uuid, finish as decide_finish, finishes_by_itself, start as decide_start,
     takes_sync_uuid, FinishUuids, Side,
@@ -35,8 +33,9 @@ const APV: u32 = 101;
 const DEFERRED_MAX: usize = 8;
 /// The largest request of a resync: small, so that many meet writes.
 const REQUEST_BYTES: u32 = 1 << 20;
-/// `max-buffers`.
-const MAX_BUFFERS: u32 = 4096;
+/// Sectors that are asked for at a time. The module's controller would ask for less, and the nodes
+/// meet in fewer ways.
+const WINDOW_SECTORS: u64 = 8192;
 
 /// The target's plan.
 pub(crate) type Plan = Planner<Vec<Deferred>>;
@@ -45,7 +44,8 @@ pub(crate) type Plan = Planner<Vec<Deferred>>;
 #[derive(Default)]
 pub(crate) struct Resync {
     progress: Progress,
-    controller: Option<Controller>,
+    /// The target may ask for blocks.
+    asks: bool,
     in_flight_sectors: u64,
     done: bool,
 }
@@ -56,7 +56,7 @@ impl Resync {
     }
 
     pub(crate) fn cancel(&mut self) {
-        self.controller = None;
+        self.asks = false;
         self.in_flight_sectors = 0;
     }
 
@@ -101,23 +101,13 @@ async fn ask(node: &Rc<Node>) {
     };
     planner.begin_turn();
     loop {
-        let now_ns = node.sim.now_ns();
-        let (granted, largest) = {
-            let mut resync = node.resync.borrow_mut();
-            let limits = Limits {
-                in_flight_sectors: resync.in_flight_sectors,
-                max_buffers: MAX_BUFFERS,
-                beside_application: node.application_bios.get() != 0,
-            };
-            resync.controller.as_mut().map_or((0, 0), |controller| {
-                let granted = controller.turn(&limits, now_ns);
-                (granted, controller.largest_request(&limits))
-            })
+        let may_ask = {
+            let resync = node.resync.borrow();
+            resync.asks && resync.in_flight_sectors < WINDOW_SECTORS
         };
-        if granted == 0 || node.state().conn != ConnState::SyncTarget {
+        if !may_ask || node.state().conn != ConnState::SyncTarget {
             break;
         }
-        planner.limit_requests(largest);
         match planner.next(&Dirty(local.view(node))) {
             Next::Request(request) => {
                 if !ask_for(node, &mut planner, &request).await {
@@ -150,14 +140,7 @@ async fn ask_for(node: &Rc<Node>, planner: &mut Plan, request: &Ask) -> bool {
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
         Err(Refusal::Malformed) => return false,
     };
-    let now_ns = node.sim.now_ns();
-    {
-        let mut resync = node.resync.borrow_mut();
-        resync.in_flight_sectors += blocks.sectors();
-        if let Some(controller) = &mut resync.controller {
-            controller.asked(request.sector, request.sectors(), now_ns);
-        }
-    }
+    node.resync.borrow_mut().in_flight_sectors += blocks.sectors();
     let sent = node.send_data(Packet::ResyncRequest(blocks)).await;
     if sent.is_err() {
         node.ranges.borrow_mut().remove(range);
@@ -317,7 +300,7 @@ fn prepare(node: &Rc<Node>, side: Side, set_bits: u64) {
     node.flags.resync_doubted.set(false);
     let mut resync = node.resync.borrow_mut();
     resync.progress = Progress::start(now_ns, set_bits);
-    resync.controller = Some(Controller::new(Pace::Auto { max_rate_kib: None }, now_ns));
+    resync.asks = true;
     resync.in_flight_sectors = 0;
 }
 
@@ -435,12 +418,8 @@ fn whole(blocks: Blocks, sectors: Sectors) -> Sectors {
 }
 
 fn forget_asked(node: &Rc<Node>, blocks: Blocks) {
-    let now_ns = node.sim.now_ns();
     let mut resync = node.resync.borrow_mut();
     resync.in_flight_sectors = resync.in_flight_sectors.saturating_sub(blocks.sectors());
-    if let Some(controller) = &mut resync.controller {
-        controller.arrived(blocks.sector, blocks.size_bytes >> 9, now_ns);
-    }
 }
 
 /// A resync write is on disk: settles the bitmap and acks it. On the asender.

@@ -172,9 +172,7 @@ impl<W: Words> Bitmap<W> {
     pub fn set_bits(&self, first: BitNr, end: BitNr) -> u64 {
         let masks = masks(first.0, end.0.min(self.bits));
         let set = masks.map(|(word, mask)| mask & !self.words.or(word, mask));
-        set.fold(0, |sum, set| {
-            sum.saturating_add(u64::from(set.count_ones()))
-        })
+        set.fold(0, |sum, set| sum.saturating_add(ones(set)))
     }
 
     /// Clears the bits from `first` to before `end`, as far as there are. Returns how many were set
@@ -182,9 +180,7 @@ impl<W: Words> Bitmap<W> {
     pub fn clear_bits(&self, first: BitNr, end: BitNr) -> u64 {
         let masks = masks(first.0, end.0.min(self.bits));
         let cleared = masks.map(|(word, mask)| mask & self.words.and_not(word, mask));
-        cleared.fold(0, |sum, cleared| {
-            sum.saturating_add(u64::from(cleared.count_ones()))
-        })
+        cleared.fold(0, |sum, cleared| sum.saturating_add(ones(cleared)))
     }
 
     /// Sets all bits. Returns how many were not set before.
@@ -209,13 +205,14 @@ impl<W: Words> Bitmap<W> {
     /// how many were not set before.
     pub fn or_words(&self, first_word: u64, words: impl Iterator<Item = u64>) -> u64 {
         let places = first_word..words_for(self.bits);
-        places.zip(words).fold(0, |sum, (word, value)| {
+        let set = places.zip(words).filter(|&(_, value)| value != 0);
+        set.fold(0, |sum, (word, value)| {
             let mask = value & self.mask_of(word);
             let Ok(index) = usize::try_from(word) else {
                 return sum;
             };
             let set = mask & !self.words.or(index, mask);
-            sum.saturating_add(u64::from(set.count_ones()))
+            sum.saturating_add(ones(set))
         })
     }
 
@@ -253,9 +250,15 @@ impl<W: Words> Bitmap<W> {
 
     /// How many bits are set from `first` to before `end`.
     pub fn count_bits(&self, first: BitNr, end: BitNr) -> u64 {
-        let masks = masks(first.0, end.0.min(self.bits));
-        let counts = masks.map(|(word, mask)| (self.words.load(word) & mask).count_ones());
-        counts.fold(0, |sum, count| sum.saturating_add(u64::from(count)))
+        let (first, end) = (first.0, end.0.min(self.bits));
+        words_between(first, end).fold(0, |sum, (index, word)| {
+            let value = self.words.load(index);
+            // Most of a bitmap is clear.
+            if value == 0 {
+                return sum;
+            }
+            sum.saturating_add(ones(value & mask_between(first, end, word)))
+        })
     }
 
     /// The end of the run of bits like `value` that begins at `first`, looked for before `end`
@@ -301,7 +304,16 @@ impl<W: Words> Bitmap<W> {
 
     /// The bits of a word that the volume has.
     fn mask_of(&self, word: u64) -> u64 {
-        low_bits(self.bits.saturating_sub(word.saturating_mul(WORD_BITS)))
+        mask_between(0, self.bits, word)
+    }
+}
+
+/// How many bits of a word are set. In most words of a bitmap it is none or all.
+fn ones(word: u64) -> u64 {
+    match word {
+        0 => 0,
+        u64::MAX => WORD_BITS,
+        _ => u64::from(word.count_ones()),
     }
 }
 
@@ -323,17 +335,26 @@ fn low_bits(count: u64) -> u64 {
 
 /// The words that the bits from `first` to before `end` lie in, with those bits.
 fn masks(first: u64, end: u64) -> impl Iterator<Item = (usize, u64)> {
+    words_between(first, end).map(move |(index, word)| (index, mask_between(first, end, word)))
+}
+
+/// The words that the bits from `first` to before `end` lie in, as index and number.
+fn words_between(first: u64, end: u64) -> impl Iterator<Item = (usize, u64)> {
     let (first_word, end_word) = if first < end {
         (first / WORD_BITS, words_for(end))
     } else {
         (0, 0)
     };
-    (first_word..end_word).filter_map(move |word| {
-        let start = word.saturating_mul(WORD_BITS);
-        let above = low_bits(end.saturating_sub(start));
-        let below = low_bits(first.saturating_sub(start));
-        usize::try_from(word)
-            .ok()
-            .map(|index| (index, above & !below))
-    })
+    (first_word..end_word).filter_map(|word| usize::try_from(word).ok().map(|index| (index, word)))
+}
+
+/// The bits of a word from `first` to before `end`.
+fn mask_between(first: u64, end: u64, word: u64) -> u64 {
+    let start = word.saturating_mul(WORD_BITS);
+    if first <= start && end.saturating_sub(start) >= WORD_BITS {
+        return u64::MAX;
+    }
+    let above = low_bits(end.saturating_sub(start));
+    let below = low_bits(first.saturating_sub(start));
+    above & !below
 }

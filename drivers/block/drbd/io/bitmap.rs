@@ -45,7 +45,7 @@ use super::{
 };
 
 /// How many pages are in flight in bulk I/O.
-const BULK_DEPTH: usize = 16;
+const BULK_DEPTH: usize = 128;
 
 /// Words in core, as the engine sees them.
 pub(crate) struct CoreWords(AtomicWords);
@@ -113,15 +113,21 @@ impl Bitmap {
     ///
     /// Returns whether anything changed. The caller holds off application I/O.
     pub(crate) fn resize(&self, capacity: Sector, set_new: bool) -> bool {
-        let old = bits_for(Sector(self.capacity_sectors.load()));
+        let before = Sector(self.capacity_sectors.load());
+        if before == capacity {
+            return false;
+        }
+        let old = bits_for(before);
         let new = bits_for(capacity);
         self.capacity_sectors.store(capacity.0);
         if let Some(view) = self.view() {
             view.clear_tail();
-            if new > old && set_new {
-                view.set_bits(BitNr(old), BitNr(new));
+            if new < old {
+                self.set.store(view.count());
+            } else if set_new {
+                let set = view.set_bits(BitNr(old), BitNr(new));
+                self.set.update(|count| count.saturating_add(set));
             }
-            self.set.store(view.count());
         }
         if new != old {
             self.mark_all_dirty();

@@ -283,12 +283,17 @@ pub struct BulkIo {
 }
 
 impl BulkIo {
-    /// Creates `depth` lanes (at least one), each with a page. Errors: `ENOMEM`.
+    /// Creates up to `depth` lanes, each with a page, as memory permits; at least one. Errors:
+    /// `ENOMEM`.
     pub fn new(device: &BlockDevice, depth: usize) -> Result<Self> {
         let depth = depth.max(1);
         let mut lanes = KVec::with_capacity(depth, GFP_KERNEL)?;
         for _ in 0..depth {
-            let lane = SyncIo::new(device)?;
+            let lane = match SyncIo::new(device) {
+                Ok(lane) => lane,
+                Err(_) if !lanes.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             lanes.push_within_capacity(lane).map_err(|_| ENOMEM)?;
         }
         Ok(Self { lanes })

@@ -44,7 +44,11 @@ impl AtomicWords {
 
     /// Reads a word, unordered.
     pub fn load(&self, index: usize) -> Option<u64> {
-        Some(self.0.get(index)?.load(Relaxed))
+        let word = self.0.get(index)?;
+        // SAFETY: The word is valid and aligned, and changed by single atomic accesses only. This
+        // is C's `READ_ONCE`; the kernel crate calls a function for it, and whole bitmaps are read
+        // here.
+        Some(unsafe { word.as_ptr().read_volatile() })
     }
 
     /// Overwrites a word, unordered.
@@ -55,11 +59,17 @@ impl AtomicWords {
 
     /// Sets the bits of `mask` and returns the word from before, fully ordered.
     pub fn fetch_or(&self, index: usize, mask: u64) -> Option<u64> {
+        if mask == u64::MAX {
+            return Some(self.0.get(index)?.xchg(mask, Full));
+        }
         self.fetch_update(index, |word| word | mask)
     }
 
     /// Clears the bits of `mask` and returns the word from before, fully ordered.
     pub fn fetch_andnot(&self, index: usize, mask: u64) -> Option<u64> {
+        if mask == u64::MAX {
+            return Some(self.0.get(index)?.xchg(0, Full));
+        }
         self.fetch_update(index, |word| word & !mask)
     }
 

@@ -11,6 +11,9 @@ pub const PAGE_SIZE: usize = 4096;
 pub const PAGE_BITS: u64 = 32768;
 
 const PAGE_WORDS: u64 = PAGE_BITS / WORD_BITS;
+/// What of a page is looked at in one go.
+const LINE_BYTES: usize = 64;
+const LINE_WORDS: u64 = 8;
 /// Bits of an activity log extent.
 const EXTENT_BITS: u64 = 1024;
 
@@ -44,7 +47,14 @@ impl<W: Words> Bitmap<W> {
     /// Right after the words were zeroed this is reading; any other time it is merging, and loses
     /// nothing that was set meanwhile.
     pub fn merge_page(&self, page: u64, content: &Page) -> u64 {
-        self.or_words(page.saturating_mul(PAGE_WORDS), words_of(content))
+        let first = page.saturating_mul(PAGE_WORDS);
+        let lines = content.chunks_exact(LINE_BYTES).zip(0u64..);
+        // Most of a bitmap is clear.
+        let set = lines.filter(|(line, _)| words_of(line).fold(0, |all, word| all | word) != 0);
+        set.fold(0u64, |sum, (line, number)| {
+            let word = first.saturating_add(number.saturating_mul(LINE_WORDS));
+            sum.saturating_add(self.or_words(word, words_of(line)))
+        })
     }
 
     /// Writes a page as it is to be on disk; what lies beyond the volume's end is zero.
@@ -52,9 +62,7 @@ impl<W: Words> Bitmap<W> {
         let first = page.saturating_mul(PAGE_WORDS);
         let words = first..first.saturating_add(PAGE_WORDS);
         for (word, bytes) in words.zip(content.chunks_exact_mut(8)) {
-            for (byte, value) in bytes.iter_mut().zip(self.word(word).to_le_bytes()) {
-                *byte = value;
-            }
+            bytes.copy_from_slice(&self.word(word).to_le_bytes());
         }
     }
 

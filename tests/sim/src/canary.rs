@@ -59,11 +59,13 @@ pub enum Canary {
     ActivityLogIgnored,
     /// A write that the peer could not make counts as made.
     NegativeAckBelieved,
+    /// What the peer wrote counts as flushed, whatever became of it since.
+    WriteNotCounted,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -91,6 +93,7 @@ impl Canary {
         Self::FinishedWithoutFlush,
         Self::ActivityLogIgnored,
         Self::NegativeAckBelieved,
+        Self::WriteNotCounted,
     ];
 
     /// The canary with this name.

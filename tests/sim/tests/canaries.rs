@@ -55,6 +55,7 @@ macro_rules! canaries {
 
 canaries! {
     an_ack_before_the_flush_is_found: AckBeforeFlush, BySeed in 500..=520,
+    a_write_that_the_cache_forgets_is_found: WriteNotCounted, BySeed in 500..=520,
     a_bit_cleared_too_early_is_found: BitClearedTooEarly, BySeed in 1..=50,
     an_activity_log_written_after_the_data_is_found: ActivityLogAfterData, BySeed in 1..=50,
     an_activity_log_that_is_not_applied_is_found: ActivityLogIgnored, BySeed in 1..=50,

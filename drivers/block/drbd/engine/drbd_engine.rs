@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod activity_log;
 pub mod bitmap;
+pub mod cache;
 pub mod config;
 pub mod epoch;
 pub mod handshake;

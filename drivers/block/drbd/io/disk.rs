@@ -12,6 +12,7 @@ use drbd_engine::{
         Transaction,
         MAX_UPDATES, //
     },
+    cache::Cache,
     config::{
         DiskConf,
         Fencing as ConfiguredFencing, //
@@ -141,6 +142,9 @@ pub(crate) struct LocalDisk {
     /// Which extents may differ after a crash.
     #[pin]
     pub(crate) activity_log: SpinLockIrq<Extents>,
+    /// What may be in the volatile cache of the data's device.
+    #[pin]
+    pub(crate) cache: SpinLockIrq<Cache>,
     /// When the disk became usable; `disk-timeout` counts from here.
     attached_ns: AtomicBits64,
     /// 1 once the metadata could not be written: nothing is written any more.
@@ -182,6 +186,7 @@ impl LocalDisk {
                 bitmap_writer <- new_mutex!((), "drbd_bitmap_writer"),
                 bitmap: parts.bitmap,
                 activity_log <- new_spinlock_irq!(parts.activity_log, "drbd_activity_log"),
+                cache <- new_spinlock_irq!(Cache::unknown(), "drbd_cache"),
                 attached_ns: AtomicBits64::new(monotonic_ns()),
                 meta_failed: AtomicBits32::new(0),
                 abandoned: AtomicBits32::new(0),

@@ -7,6 +7,7 @@
 
 use drbd_engine::{
     activity_log::Span,
+    cache::Mark,
     epoch::EpochRef,
     range::Handle,
     request::Writer,
@@ -38,6 +39,7 @@ use super::{
         Device,
         LocalRef, //
     },
+    disk::LocalDisk,
     disk_error,
     fault::{
         self,
@@ -107,6 +109,8 @@ pub(crate) struct PeerRequest {
     pub(crate) span: Option<(u64, Span)>,
     /// The disk, while its I/O is there.
     pub(crate) local: Option<LocalRef>,
+    /// What the flush in front of it counts for.
+    flush: Option<Mark>,
     /// The peer's digest of its data, to be compared.
     pub(crate) digest: Option<KBox<Digest>>,
     /// The data.
@@ -116,6 +120,22 @@ pub(crate) struct PeerRequest {
 }
 
 impl PeerRequest {
+    /// Its I/O ended: notes what that means for the disk's cache.
+    fn note_cache(&mut self, local: &LocalDisk) {
+        if self.kind.reads() {
+            return;
+        }
+        let flush = self.flush.take().filter(|_| self.result.is_ok());
+        let is_stable = self.result.is_ok() && self.flags.contains(DataFlags::FUA);
+        let mut cache = local.cache.lock();
+        if let Some(since) = flush {
+            cache.flushed(since);
+        }
+        if !is_stable {
+            cache.write_ended();
+        }
+    }
+
     fn idle() -> Self {
         Self {
             device: None,
@@ -129,6 +149,7 @@ impl PeerRequest {
             range: None,
             span: None,
             local: None,
+            flush: None,
             digest: None,
             buffer: None,
             result: Ok(()),
@@ -226,7 +247,9 @@ impl PeerIo {
         let mut request = self.0;
         request.result = result;
         // Whoever works on the request from here on must not keep the disk from being let go.
-        drop(request.local.take());
+        if let Some(local) = request.local.take() {
+            request.note_cache(&local);
+        }
         let Some(device) = request.device.clone() else {
             return;
         };
@@ -256,10 +279,20 @@ impl PeerIo {
 
 impl PeerIo {
     /// Reads into or writes from `buffer`, unless a fault is injected.
-    pub(crate) fn submit(self, device: &Device, flags: Flags, buffer: Buffer) {
-        let Some(backing) = self.0.local.as_ref().map(|local| local.backing.clone()) else {
+    pub(crate) fn submit(mut self, device: &Device, mut flags: Flags, buffer: Buffer) {
+        let Some(local) = &self.0.local else {
             return BufferCompletion::complete(self, buffer, Err(ENODEV));
         };
+        let backing = local.backing.clone();
+        if flags.contains(Flags::PREFLUSH) {
+            let cache = local.cache.lock();
+            let (is_stable, since) = (cache.is_stable(), cache.flush_begins());
+            drop(cache);
+            if is_stable {
+                flags = flags.without(Flags::PREFLUSH);
+            }
+            self.0.flush = Some(since);
+        }
         let (operation, fault) = match self.0.kind {
             Kind::Read => (Operation::Read, Fault::DataRead),
             Kind::Write => (Operation::Write, Fault::DataWrite),

@@ -251,7 +251,7 @@ impl Request {
         }
         if todo.has(Consequences::LOCAL_ENDED) {
             device.counters.local.down();
-            drop(self.with(|parts| parts.local.take()));
+            self.leave_disk();
         }
         if todo.has(Consequences::ANSWERED) {
             connection.log.lock().answered(self.index);
@@ -275,6 +275,17 @@ impl Request {
         }
         if todo.has(Consequences::RELEASE) {
             self.release(device);
+        }
+    }
+
+    /// Nothing of it is at the disk any more, but what it wrote may be in the disk's cache only.
+    fn leave_disk(&self) {
+        let taken = self.with(|parts| Some((parts.local.take()?, parts.operation)));
+        let Some((local, operation)) = taken.flatten() else {
+            return;
+        };
+        if !matches!(operation, Operation::Read | Operation::Flush) {
+            local.cache.lock().write_ended();
         }
     }
 

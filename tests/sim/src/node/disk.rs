@@ -9,6 +9,7 @@ use std::rc::Rc;
 use drbd_engine::activity_log::{ActivityLog, Slot, Span, Transaction, BLOCK_SIZE};
 use drbd_engine::bitmap::page::pages_for;
 use drbd_engine::bitmap::{bits_for, words_for, Bitmap};
+use drbd_engine::cache::Cache;
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::meta::flags::FlagInputs;
 use drbd_engine::meta::{Layout, Superblock, Uuids, SUPERBLOCK_SIZE};
@@ -53,6 +54,8 @@ pub(crate) struct LocalDisk {
     meta_busy: Cell<bool>,
     /// The metadata could not be written.
     meta_failed: Cell<bool>,
+    /// What may be in the cache of the data's drive.
+    pub(crate) cache: RefCell<Cache>,
     /// References that are out.
     pub(crate) references: Cell<u32>,
 }
@@ -155,6 +158,7 @@ impl LocalDisk {
             bitmap_busy: Cell::new(false),
             meta_busy: Cell::new(false),
             meta_failed: Cell::new(false),
+            cache: RefCell::new(Cache::unknown()),
             references: Cell::new(0),
         })
     }
@@ -255,7 +259,12 @@ impl LocalDisk {
 
     /// Flushes the disk that holds the data; whether that worked.
     pub(crate) async fn flush_data(&self, node: &Node) -> bool {
-        self.flush(node, &self.data).await
+        let since = self.cache.borrow().flush_begins();
+        let flushed = self.flush(node, &self.data).await;
+        if flushed {
+            self.cache.borrow_mut().flushed(since);
+        }
+        flushed
     }
 
     /// Writes the transaction that waiting requests need; whether there was one.

@@ -13,6 +13,7 @@ use drbd_engine::types::BlockId;
 
 use super::disk::LocalRef;
 use super::Node;
+use crate::canary::Canary;
 use crate::drive::Sectors;
 use crate::packet::{Blocks, WriteFlags};
 
@@ -113,7 +114,12 @@ impl Node {
     /// being let go.
     pub(crate) fn io_ended(&self, request: &mut PeerRequest, ok: bool) {
         request.ok = ok;
-        request.local = None;
+        if let Some(local) = request.local.take() {
+            let counts = !self.config.has(Canary::WriteNotCounted);
+            if counts && matches!(request.kind, Kind::Write | Kind::ResyncWrite) {
+                local.cache.borrow_mut().write_ended();
+            }
+        }
         if !ok {
             self.tell(|| format!("{:?} {:?} fails on the disk", request.kind, request.blocks));
             if request.kind == Kind::Write {

@@ -362,7 +362,8 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
         return Err(Dropped);
     }
     if let Some(local) = node.local() {
-        if !local.flush_data(node).await {
+        let is_stable = local.cache.borrow().is_stable();
+        if !is_stable && !local.flush_data(node).await {
             node.flags.flush_failed.set(true);
             node.note_lack(Writer::Peer);
             node.flags.disk_unjudged.set(true);

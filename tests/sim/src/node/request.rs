@@ -145,7 +145,10 @@ impl Node {
             self.log.borrow_mut().close_epoch_of(index);
         }
         if todo.has(Consequences::LOCAL_ENDED) {
-            drop(request.with(|parts| parts.local.take()));
+            let taken = request.with(|parts| Some((parts.local.take()?, parts.master.operation)));
+            if let Some((local, Operation::Write(_))) = taken.flatten() {
+                local.cache.borrow_mut().write_ended();
+            }
         }
         if todo.has(Consequences::ANSWERED) {
             self.log.borrow_mut().answered(index);

@@ -3,6 +3,7 @@
 //! The end of an epoch: what came before is on disk before what comes after begins (Spec §1.17).
 
 use drbd_engine::{
+    cache::Mark,
     epoch::{
         BarrierStep,
         WriteOrdering, //
@@ -43,13 +44,21 @@ use crate::io::{
 struct Flushing {
     device: Arc<Device>,
     /// Keeps the disk.
-    _local: LocalRef,
+    local: LocalRef,
+    since: Mark,
 }
 
 impl Completion for Flushing {
     fn complete(self, result: Result) {
-        let device = self.device.clone();
-        drop(self);
+        let Self {
+            device,
+            local,
+            since,
+        } = self;
+        if result.is_ok() {
+            local.cache.lock().flushed(since);
+        }
+        drop(local);
         let connection = &device.resource.connection;
         match result {
             Ok(()) => {}
@@ -128,14 +137,18 @@ fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
             wait(connection, || !device.is_parting())?;
             continue;
         };
-        if !local.backing.has_write_cache() {
+        let cache = local.cache.lock();
+        let (is_stable, since) = (cache.is_stable(), cache.flush_begins());
+        drop(cache);
+        if is_stable || !local.backing.has_write_cache() {
             continue;
         }
         let backing = local.backing.clone();
         connection.flushes.up();
         backing.submit_flush(Flushing {
             device: device.clone(),
-            _local: local,
+            local,
+            since,
         });
     }
     wait(connection, || connection.flushes.get() == 0)?;

@@ -269,6 +269,9 @@ pub(crate) fn receive_deallocated(
     // Zeroes must be read back: a plain discard does not promise that.
     let result = backing.zero_sync(packet.sector.0, u64::from(sectors), true);
     request.result = result;
+    if let Some(local) = &request.local {
+        local.cache.lock().write_ended();
+    }
     finish_write(device, request);
     Ok(())
 }

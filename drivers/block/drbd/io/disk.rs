@@ -377,6 +377,14 @@ impl LocalDisk {
         self.finish(&mut io)
     }
 
+    /// Flushes the write cache of the data device, for a command that waits no longer than
+    /// `most_ms`. May sleep.
+    pub(crate) fn flush_backing(&self, most_ms: u32) -> Result {
+        let mut io = SyncIo::new(&self.backing)?;
+        io.start_flush()?;
+        io.finish_while(&|waited_ms| waited_ms < u64::from(most_ms) && self.has_patience(waited_ms))
+    }
+
     /// An error of the metadata device costs the disk: tells the worker, once.
     pub(crate) fn judge_metadata(&self, device: &Device, result: Result) -> Result {
         if let Err(error) = result {

@@ -112,7 +112,8 @@ pub(super) fn demote(device: &Arc<Device>) -> Outcome {
 }
 
 fn demote_held(device: &Arc<Device>) -> Outcome {
-    if device.state().role.is_primary() {
+    // What is open stays Primary, which the state change says; nothing is to be waited for.
+    if device.state().role.is_primary() && device.open_count() == 0 {
         put_on_stable_storage(device);
     }
     let change = Change::role(Role::Secondary);
@@ -150,10 +151,12 @@ fn put_on_stable_storage(device: &Arc<Device>) {
     let naps = SETTLE_MS / SETTLE_NAP_MS;
     // The acks of the peer's flushes wake nobody.
     let settled = (0..naps).any(|_| device.waiters.wait_until_timeout(is_through, SETTLE_NAP_MS));
-    let flushed = device
-        .local()
-        .is_none_or(|local| local.flush(&local.backing).is_ok());
-    if !settled || !flushed {
+    let flushes = || {
+        device
+            .local()
+            .is_none_or(|local| local.flush_backing(COMMAND_WAIT_MS).is_ok())
+    };
+    if !settled || !flushes() {
         log!(
             Warning,
             device,

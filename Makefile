@@ -47,9 +47,10 @@ ko:
 	@$(GROUND) module KRUSTFLAGS=-Dwarnings
 endif
 
-# help: make ko-um, make ko-debug   the module for User Mode Linux, for the debug kernel
-.PHONY: ko-um ko-debug
-ko-um ko-debug: ko-%:
+# help: make ko-um, ko-debug, ko-umdebug   the module for User Mode Linux, for the kernels that
+# help:                  watch themselves
+.PHONY: ko-um ko-debug ko-umdebug
+ko-um ko-debug ko-umdebug: ko-%:
 	@$(GROUND) prepare --lane $*
 	@$(GROUND) module --lane $* KRUSTFLAGS=-Dwarnings
 
@@ -135,8 +136,9 @@ vm-test: ko peer
 
 # help: make um-test [TESTS=]      the same on User Mode Linux, at native speed
 # help: make debug-test [TESTS=]   the same on a kernel that watches locks, memory and sleeping
-.PHONY: um-test debug-test
-um-test debug-test: %-test: ko-% peer
+# help: make umdebug-test [TESTS=] the same on User Mode Linux that watches itself
+.PHONY: um-test debug-test umdebug-test
+um-test debug-test umdebug-test: %-test: ko-% peer
 	DRBD_LANE=$* $(PYTEST)
 
 # help: make bench [ROWS=] [RUNS=5] [LANE=qemu|engine]   side by side with the C driver: table, JSON,

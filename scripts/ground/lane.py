@@ -2,8 +2,8 @@
 """Lanes: the kernels that guests run and that our module is built for.
 
 `stock` is Debian's kernel, the one where a result counts. `um` is User Mode Linux, fast. `debug`
-watches itself: KASAN, lock proving, kmemleak, object debugging. The last two are built here from
-the stock kernel's source.
+watches itself: KASAN, lock proving, kmemleak, object debugging; `umdebug` does so at native speed.
+All but the first are built here from the stock kernel's source.
 """
 
 import os
@@ -22,7 +22,10 @@ from kernel import (
     object_tree,
 )
 
-LANES = ("stock", "um", "debug")
+LANES = ("stock", "um", "debug", "umdebug")
+# Lanes on User Mode Linux, and lanes whose kernel watches itself.
+UML_LANES = ("um", "umdebug")
+DEBUG_LANES = ("debug", "umdebug")
 
 # On top of ARCH=um's defconfig: what the guests and the C driver need.
 UML_CONFIG = """
@@ -39,8 +42,17 @@ GCC_PLUGINS=n IOSCHED_BFQ=n BLK_DEV_NBD=n TUN=n PPP=n SLIP=n DUMMY=n IPV6_SIT=n 
 AUTOFS_FS=n QUOTA=n WLAN=n BINFMT_MISC=n
 """
 
-# On top of allnoconfig: a machine that QEMU emulates, what the guests and the C driver need, and
-# everything that watches.
+# Everything that watches.
+WATCHING = """
+DEBUG_KERNEL=y DEBUG_INFO_NONE=y KASAN=y KASAN_GENERIC=y KASAN_VMALLOC=y PROVE_LOCKING=y
+DEBUG_ATOMIC_SLEEP=y PROVE_RCU=y DEBUG_KMEMLEAK=y FAULT_INJECTION=y FAILSLAB=y
+FAIL_PAGE_ALLOC=y FAIL_MAKE_REQUEST=y FAULT_INJECTION_DEBUG_FS=y DEBUG_LIST=y DEBUG_OBJECTS=y
+DEBUG_OBJECTS_TIMERS=y DEBUG_OBJECTS_WORK=y RUST_DEBUG_ASSERTIONS=y RUST_OVERFLOW_CHECKS=y
+DETECT_HUNG_TASK=y SLUB_DEBUG=y SLUB_DEBUG_ON=y STACKTRACE=y SCHED_STACK_END_CHECK=y DEBUG_VM=y
+BUG_ON_DATA_CORRUPTION=y
+"""
+
+# On top of allnoconfig: a machine that QEMU emulates, what the guests and the C driver need.
 DEBUG_CONFIG = """
 64BIT=y SMP=y PCI=y PCI_MSI=y ACPI=y X86_X2APIC=y HYPERVISOR_GUEST=y PARAVIRT=y KVM_GUEST=y
 PRINTK=y TTY=y SERIAL_8250=y SERIAL_8250_CONSOLE=y VIRTIO_MENU=y VIRTIO=y VIRTIO_PCI=y
@@ -54,14 +66,10 @@ CRYPTO=y CRYPTO_HMAC=y CRYPTO_SHA256=y CRYPTO_SHA1=y CRYPTO_MD5=y CRYPTO_CRC32C=
 FUTEX=y EPOLL=y EVENTFD=y SIGNALFD=y TIMERFD=y AIO=y IO_URING=y SHMEM=y MULTIUSER=y
 POSIX_TIMERS=y HIGH_RES_TIMERS=y NO_HZ_IDLE=y FILE_LOCKING=y ADVISE_SYSCALLS=y MEMBARRIER=y
 KALLSYMS=y BUG=y MAGIC_SYSRQ=y NET_SCHED=y NET_SCH_NETEM=y NET_SCH_TBF=y UEVENT_HELPER=y
-INOTIFY_USER=y FSNOTIFY=y UNWINDER_FRAME_POINTER=y FRAME_POINTER=y PREEMPT_LAZY=n PREEMPT=y
-DEBUG_KERNEL=y DEBUG_INFO_NONE=y KASAN=y KASAN_GENERIC=y KASAN_VMALLOC=y PROVE_LOCKING=y
-DEBUG_ATOMIC_SLEEP=y PROVE_RCU=y DEBUG_KMEMLEAK=y FAULT_INJECTION=y FAILSLAB=y
-FAIL_PAGE_ALLOC=y FAIL_MAKE_REQUEST=y FAULT_INJECTION_DEBUG_FS=y DEBUG_LIST=y DEBUG_OBJECTS=y
-DEBUG_OBJECTS_TIMERS=y DEBUG_OBJECTS_WORK=y RUST_DEBUG_ASSERTIONS=y RUST_OVERFLOW_CHECKS=y
-DETECT_HUNG_TASK=y SLUB_DEBUG=y SLUB_DEBUG_ON=y STACKTRACE=y SCHED_STACK_END_CHECK=y DEBUG_VM=y
-BUG_ON_DATA_CORRUPTION=y
-"""
+INOTIFY_USER=y FSNOTIFY=y UNWINDER_FRAME_POINTER=y FRAME_POINTER=y PREEMPT_LAZY=n PREEMPT=y\
+""" + WATCHING
+
+UML_DEBUG_CONFIG = UML_CONFIG + WATCHING
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,8 @@ def _built_tree(root: Path, kernel: Kernel, name: str, key: str, what: str, base
         _require_options(directory, options, name)
         _make_in_tree(root, source, directory, name, [*variables, *targets])
 
-    entry = {"um": "uml"}.get(name, name)
-    return ensure(entry, key, what, make, needed_mib=needed_mib, quick=quick)
+    return ensure({"um": "uml"}.get(name, name), key, what, make, needed_mib=needed_mib,
+                  quick=quick)
 
 
 def _uml_program(tree: Path, quick: bool) -> Path:
@@ -156,7 +164,7 @@ def loader(root: Path) -> tuple[Path, Path]:
 
 def lane_root(lane: str, quick: bool = False) -> Path:
     """The build root with the compilers of a lane."""
-    return clang_root(quick) if lane == "debug" else build_root(quick)
+    return clang_root(quick) if lane in DEBUG_LANES else build_root(quick)
 
 
 def variables_for(lane: str, kernel: Kernel) -> list[str]:
@@ -165,12 +173,15 @@ def variables_for(lane: str, kernel: Kernel) -> list[str]:
         return ["ARCH=um", "CC=gcc-14", "HOSTCC=gcc-14"]
     if lane == "debug":
         return ["LLVM=-19"]
+    if lane == "umdebug":
+        # What runs in the guest's programs cannot call KASAN.
+        return ["ARCH=um", "LLVM=-19", "KASAN_SANITIZE_stub.o=n", "KASAN_SANITIZE_stub_exe.o=n"]
     return make_variables(kernel)
 
 
 def module_variables(lane: str) -> list[str]:
     """What the build of a module is told beyond that."""
-    if lane == "um":
+    if lane in UML_LANES:
         # It must reach the kernel as position independent code would.
         return ["KRUSTFLAGS=-Zplt=yes -Zdirect-access-external-data=yes"]
     return []
@@ -191,5 +202,11 @@ def lane_kernel(lane: str, kernel: Kernel, quick: bool = False) -> Built:
             "a kernel that watches itself (about 17 minutes on two cores)",
             "allnoconfig", DEBUG_CONFIG, ["bzImage", "modules"], quick, 3072)
         return Built(tree / "arch/x86/boot/bzImage", _release(tree), tree)
+    if lane == "umdebug":
+        tree = _built_tree(
+            root, kernel, lane, key_of(kernel.version, clang_root_key(), UML_DEBUG_CONFIG, "2"),
+            "User Mode Linux that watches itself (about 15 minutes on two cores)",
+            "defconfig", UML_DEBUG_CONFIG, ["linux", "modules"], quick, 3072)
+        return Built(_uml_program(tree, quick), _release(tree), tree)
     return Built(kernel_files(root, kernel, quick) / "vmlinuz", kernel.release,
                  object_tree(root, kernel, quick))

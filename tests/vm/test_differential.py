@@ -17,7 +17,7 @@ from differential.differences import DIFFERENCES
 from drbdvm import Lab
 
 # User Mode Linux has several processors, and its disks other limits.
-pytestmark = pytest.mark.skipif(os.environ.get("DRBD_LANE") == "um",
+pytestmark = pytest.mark.skipif(os.environ.get("DRBD_LANE") in ("um", "umdebug"),
                                 reason="the record is of guests under QEMU")
 SCRIPTS = sorted(path.stem for path in HERE.glob("*.steps"))
 DISKS = ["32M", "32M"]

@@ -16,7 +16,7 @@ from scenario.life import FAST
 
 RESOURCES = 8
 DISK_KIB = 8 * 1024
-COMMON = "timeout 20; ping-int 3; ping-timeout 2; connect-int 3; ko-count 2;"
+COMMON = "timeout 20; ping-int 3; ping-timeout 10; connect-int 3; ko-count 2;"
 NET = [
     "",
     'cram-hmac-alg sha1; shared-secret "evil";',
@@ -53,8 +53,10 @@ def prepare(guest):
               f"ip address add 192.0.2.1/32 dev lo; ip address add {userspace.ADDRESS}/32 dev lo; "
               f"modprobe brd rd_nr={RESOURCES} rd_size={DISK_KIB}; modprobe drbd")
     guest.write("/etc/drbd.conf", conf())
-    guest.run("drbdadm --force create-md all && drbdadm up all && drbdadm primary --force all && "
-              "drbdadm secondary r0 r1 r2")
+    # Stock drbdadm gives a slow kernel five seconds.
+    guest.run("drbdadm --force create-md all && "
+              "{ drbdadm up all || { sleep 5; drbdadm adjust all; }; } && "
+              "drbdadm primary --force all && drbdadm secondary r0 r1 r2")
 
 
 def counters(guest) -> list[dict]:

@@ -14,7 +14,7 @@ from cache import GroundError  # noqa: E402
 from cpio import Archive  # noqa: E402
 from guestimage import base_images, guest_program, lane_modules, system_image  # noqa: E402
 from kernel import Kernel, resolve  # noqa: E402
-from lane import LANES, lane_kernel, loader  # noqa: E402
+from lane import DEBUG_LANES, LANES, UML_LANES, lane_kernel, loader  # noqa: E402
 
 PROGRAMS = ("drbdadm", "drbdsetup", "drbdmeta")
 
@@ -22,8 +22,8 @@ PROGRAMS = ("drbdadm", "drbdsetup", "drbdmeta")
 class Ground:
     """The prepared environment, looked up once a run and lane.
 
-    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux, "debug" a kernel under
-    QEMU that watches itself.
+    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux; "debug" and
+    "umdebug" are the same two with a kernel that watches itself.
     """
 
     _known: dict[str, "Ground"] = {}
@@ -39,7 +39,7 @@ class Ground:
         self.vmlinuz, self.release = built.image, built.release
         if lane != "stock":
             self.archives.append(lane_modules(self.root, self.kernel, lane, quick=True))
-        if lane == "um":
+        if lane in UML_LANES:
             self.relay = guest_program(self.root, "relay")
             self.loader, self.libraries = loader(self.root)
 

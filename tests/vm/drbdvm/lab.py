@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import accelerator, qemu, uml
 from .guest import Guest
-from .image import CHECKOUT, LANES, Ground, write_image
+from .image import CHECKOUT, DEBUG_LANES, LANES, UML_LANES, Ground, write_image
 
 _SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
@@ -52,7 +52,7 @@ class _Place:
 
 # Shadow memory, quarantine and lock tables come on top of what a guest needs.
 DEBUG_MEMORY_MIB = 1536
-DEBUG_SLOWNESS = 5
+SLOWNESS = {"debug": 5, "umdebug": 3}
 
 
 def live_labs() -> list["Lab"]:
@@ -68,8 +68,8 @@ class Lab:
     """Makes guests; everything they leave is in `directory`, which ends with the lab.
 
     `keep` names a directory under build/vm/ where consoles are kept when the lab ends. `lane` is
-    what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode Linux) or "debug" (a
-    kernel under QEMU that watches itself); DRBD_LANE= says which unless the test does.
+    what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode Linux), "debug" or
+    "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test does.
     """
 
     def __init__(self, keep: str | None = None, lane: str | None = None) -> None:
@@ -77,14 +77,14 @@ class Lab:
         if self.lane not in LANES:
             raise ValueError(f"no lane {self.lane!r}: DRBD_LANE= is one of {', '.join(LANES)}")
         self._ground = Ground.get(self.lane)
-        self._accelerator = "um" if self.lane == "um" else accelerator.choose(self._ground)
+        self._accelerator = "um" if self.lane in UML_LANES else accelerator.choose(self._ground)
         self._wires: list[uml.Wire] = []
         self._keep = CHECKOUT / "build" / "vm" / keep if keep else None
         self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-"))
         self.guests: list[Guest] = []
         # A process has one place, however many labs it has at a time; without emulation guests are
         # no burden.
-        self._place = None if _live or self.lane == "um" else _Place()
+        self._place = None if _live or self.lane in UML_LANES else _Place()
         _live.append(self)
 
     def __enter__(self) -> "Lab":
@@ -108,6 +108,9 @@ class Lab:
         """
         if processors is None:
             processors = 1 if self._accelerator == "tcg" else 2
+        if self.lane == "umdebug":
+            # Made by clang it cannot have seccomp, and so no more.
+            processors = 1
         number = len(self.guests) + 1
         address = address or f"192.0.2.{number}"
         directory = self.directory / f"{number}"
@@ -131,27 +134,32 @@ class Lab:
                  disks: list[Path], wire, capture: bool, options: list[str],
                  plugin: Path | None) -> Guest:
         kernel, initrd = self._ground.vmlinuz, directory / "initrd"
-        if self.lane == "um":
+        if self.lane in DEBUG_LANES:
+            memory_mib = max(memory_mib, DEBUG_MEMORY_MIB)
+            options = ["kmemleak=on", *options]
+        if self.lane in UML_LANES:
             if capture or plugin:
                 raise ValueError("packets are captured, and plugins run, under QEMU only")
             machine = uml.Machine(
                 kernel, self._ground.loader, self._ground.libraries, initrd, memory_mib,
-                processors, disks, *(wire or (None, 0)), options)
-            return uml.UmlGuest(name, address, directory, machine)
-        if self.lane == "debug":
-            memory_mib = max(memory_mib, DEBUG_MEMORY_MIB)
-            # Walking the ACPI tables takes KASAN a minute.
-            options = ["acpi=off", "kmemleak=on", *options]
-        machine = qemu.Machine(kernel, initrd, self._accelerator, memory_mib, processors, disks,
-                               wire, capture, options, plugin)
-        guest = qemu.QemuGuest(name, address, directory, machine)
-        if self.lane == "debug":
-            guest.slowness = DEBUG_SLOWNESS
+                processors, disks, *(wire or (None, 0)), options,
+                has_seccomp=self.lane == "um")
+            guest = uml.UmlGuest(name, address, directory, machine)
+        else:
+            if self.lane == "debug":
+                # Walking the ACPI tables takes KASAN a minute.
+                options = ["acpi=off", *options]
+            machine = qemu.Machine(kernel, initrd, self._accelerator, memory_mib, processors,
+                                   disks, wire, capture, options, plugin)
+            guest = qemu.QemuGuest(name, address, directory, machine)
+        guest.slowness = SLOWNESS.get(self.lane, 1)
+        # In User Mode Linux lockdep stumbles over the start of the kernel and switches itself off.
+        guest.watches_locks = self.lane != "umdebug"
         return guest
 
     def _wire(self, first_number: int) -> tuple:
         """The two ends of a wire, for the guests with this number and the next."""
-        if self.lane == "um":
+        if self.lane in UML_LANES:
             self._wires.append(uml.Wire(self._ground.relay))
             return (self._wires[-1], 0), (self._wires[-1], 1)
         sockets = [self.directory / f"wire{first_number + index}" for index in range(2)]
@@ -205,7 +213,7 @@ class Lab:
     def check_at_rest(self) -> None:
         """The same, and what a kernel of the debug lane tells when it is asked. Takes seconds."""
         self.check()
-        if self.lane == "debug":
+        if self.lane in DEBUG_LANES:
             asked = [guest.ask_at_rest() for guest in self.guests]
             for guest, process in zip(self.guests, asked):
                 guest.check_at_rest(process)

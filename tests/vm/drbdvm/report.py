@@ -17,6 +17,10 @@ _TROUBLE = re.compile(
 )
 
 
+# Before its clock runs a kernel tells of its own start; no module is there yet.
+_EARLY = re.compile(r"\[ *0\.000000\]")
+
+
 class KernelReport(AssertionError):
     """A guest's kernel reported a bug, a warning, an oops, a lock problem or a hung task."""
 
@@ -25,6 +29,8 @@ def find_trouble(text: str, allowed: list[re.Pattern[str]]) -> str | None:
     """The first report in `text` with the lines around it, unless its line is `allowed`."""
     lines = text.splitlines()
     for number, line in enumerate(lines):
+        if _EARLY.match(line):
+            continue
         if _TROUBLE.search(line) and not any(pattern.search(line) for pattern in allowed):
             return "\n".join(lines[max(0, number - 5):number + 45])
     return None

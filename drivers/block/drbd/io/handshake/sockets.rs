@@ -50,6 +50,8 @@ use super::{
 
 /// Calls that may wait until we accept them.
 const BACKLOG: u16 = 5;
+/// How often it is looked whether the peer goes on.
+const CHECK_NAP_MS: u32 = 50;
 
 /// The sockets of a connection.
 pub(super) struct Pair {
@@ -220,6 +222,9 @@ impl Search<'_> {
     }
 
     /// Lets some time pass, in which a socket that the peer gave up would be closed, and looks.
+    ///
+    /// A peer that goes on already has looked, and waits for us no longer than four of its own
+    /// ping-timeouts: where ours is much longer, the two would never meet.
     fn check(&mut self) -> Event {
         let net = &self.config.net;
         let pause = if net.sock_check_timeo != 0 {
@@ -228,9 +233,13 @@ impl Search<'_> {
             net.ping_timeo
         };
         let connection = &self.resource.connection;
-        connection
-            .receiver_wait
-            .wait_until_timeout(|| connection.is_interrupted(), pause.saturating_mul(100));
+        let naps = pause.saturating_mul(100).div_ceil(CHECK_NAP_MS);
+        let _ = (0..naps).any(|_| {
+            connection
+                .receiver_wait
+                .wait_until_timeout(|| connection.is_interrupted(), CHECK_NAP_MS)
+                || self.data.as_ref().is_some_and(|socket| socket.has_bytes())
+        });
         Event::Checked(self.look())
     }
 

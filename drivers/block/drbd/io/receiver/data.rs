@@ -152,6 +152,7 @@ impl Receiver {
         let mut request = taken.ok_or(ConnectionError)?;
         let backing = local.backing.clone();
         request.local = Some(local);
+        request.flags = data.flags;
         self.join(device, &mut request, data);
         backing.submit_flush(PeerIo(request));
         Ok(())
@@ -199,6 +200,7 @@ impl Receiver {
         let taken = connection.take_request(device, kind, data.sector, size);
         let mut request = taken.ok_or(ConnectionError)?;
         request.local = Some(local);
+        request.flags = data.flags;
         match self.claim(device, data.sector, size) {
             Ok(Claim::Granted(range)) => request.range = Some(range),
             Ok(Claim::Lost(command)) => {
@@ -211,7 +213,6 @@ impl Receiver {
                 return Err(error);
             }
         }
-        self.join(device, &mut request, data);
         device.note_write(monotonic_ns());
         if device.state().has_peer_writes_alone() {
             if let Err(error) = self.keep_only_copy(device, &mut request) {
@@ -219,6 +220,8 @@ impl Receiver {
                 return Err(error);
             }
         }
+        // Nothing fails from here on: what was counted ends with the request.
+        self.join(device, &mut request, data);
         let sectors = u64::from(sectors_of(size));
         if kind == Kind::Write {
             device.counters.received.add(sectors);
@@ -232,7 +235,6 @@ impl Receiver {
         let connection = &self.resource.connection;
         request.epoch = Some(connection.epochs.lock().write_received());
         request.block_id = data.block_id;
-        request.flags = data.flags;
         let (wants_receive_ack, wants_write_ack) = if self.version.has_volumes() {
             (
                 data.flags.contains(DataFlags::SEND_RECEIVE_ACK),

@@ -19,7 +19,8 @@ def test_fresh_disks_are_declared_equal_as_soon_as_they_are_connected(lab, flavo
             node.create()
         shentar.up()
         t.run(f"drbdadm up r0; {AT_ONCE}")
-        for node in nodes:
+        # First the node that tells the other both states, the old one and the new one.
+        for node in (shentar, t):
             node.wait_synced()
         t.primary()
         word = f"fresh{number}"

@@ -121,7 +121,11 @@ def test_only_one_of_two_that_want_it_at_once_is_primary(nodes):
 
 
 def test_a_ping_interval_that_changes_holds_at_once(nodes):
-    """A peer that stalls is noticed by the new options, within what the old ones would wait."""
+    """A peer that stalls is noticed by the new options, within what the old ones would wait.
+
+    It comes back although its own ping-timeout, for which it watches a new pair of sockets, is
+    longer than this node waits for it then.
+    """
     t, shentar = nodes
     change = "drbdsetup net-options 192.0.2.1:7788 192.0.2.2:7788 --ping-int={} --ping-timeout=5"
     t.run("modprobe drbd && drbdadm up r0")
@@ -133,6 +137,7 @@ def test_a_ping_interval_that_changes_holds_at_once(nodes):
     t.run(change.format(1))
     t.wait_state("cs:WFConnection", timeout_s=60)
     shentar.guest.cont()
+    t.wait_synced(timeout_s=60)
     t.run("drbdadm down r0 && rmmod drbd")
 
 

@@ -114,6 +114,8 @@ pub struct Epochs<S> {
     /// The number of the epoch that writes join.
     current: u64,
     active: u32,
+    /// How many writes the epoch before the current one had.
+    last_writes: u32,
 }
 
 impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
@@ -124,6 +126,7 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
             oldest: 0,
             current: 0,
             active: 0,
+            last_writes: 0,
         };
         epochs.reset();
         epochs
@@ -236,6 +239,19 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         }
     }
 
+    /// Whether the current epoch looks complete, although its barrier is not here yet: all of its
+    /// writes are done, and they are as many as those of the epoch before.
+    ///
+    /// A flush that begins now is likely over when the barrier comes. It is a guess: what the
+    /// barrier promises is not founded upon it.
+    pub fn looks_complete(&mut self) -> bool {
+        let last_writes = self.last_writes;
+        self.active == 0
+            && self.slot(self.current).is_some_and(|epoch| {
+                epoch.writes > 0 && epoch.writes >= last_writes && !epoch.has_barrier
+            })
+    }
+
     /// Writes of all epochs that are not done.
     pub const fn active(&self) -> u32 {
         self.active
@@ -256,6 +272,7 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
     }
 
     fn open_next(&mut self) {
+        self.last_writes = self.slot(self.current).map_or(0, |epoch| epoch.writes);
         self.current = self.current.wrapping_add(1);
         if let Some(epoch) = self.slot(self.current) {
             *epoch = Epoch::default();

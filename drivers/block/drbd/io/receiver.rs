@@ -48,6 +48,7 @@ use kernel::{
 };
 
 use super::{
+    acks::ack_epochs,
     checksums::Digest,
     connection::flag,
     device::Device,
@@ -62,6 +63,7 @@ mod reads;
 mod state;
 mod sync;
 
+pub(super) use barrier::flush_early;
 pub(super) use data::note_sequence;
 
 /// The connection must be dropped. Why was told in one line, or is known: it is going down already.
@@ -81,7 +83,12 @@ pub(crate) struct Receiver {
     integrity: Option<Hash>,
     /// The payload of the packet at hand, but for data.
     scratch: KVec<u8>,
+    /// An epoch ended whose ack may be due.
+    epoch_ended: bool,
 }
+
+/// Writes that are given to the disk before the ack of an epoch that ended in front of them.
+const WRITES_BEFORE_ACK_MAX: u32 = 32;
 
 /// Packets of which all payload is read before they are looked at.
 fn is_read_whole(command: Command) -> bool {
@@ -111,6 +118,7 @@ impl Receiver {
             features,
             integrity: None,
             scratch: KVec::from_elem(0, SCRATCH_BYTES, GFP_KERNEL)?,
+            epoch_ended: false,
         })
     }
 
@@ -121,16 +129,31 @@ impl Receiver {
     }
 
     /// Receives a packet, and all that have arrived by then: what they write goes to the disk
-    /// together.
+    /// together, and then the epochs that ended are acked.
     #[inline(never)] // Keeps its frame off the stack of the handshake.
     fn receive_arrived(&mut self) -> Result<(), ConnectionError> {
         self.await_header()?;
-        plugged(|| loop {
-            self.receive_packet()?;
-            if !self.reader.has_more() {
-                return Ok(());
+        plugged(|| {
+            let mut left = WRITES_BEFORE_ACK_MAX;
+            loop {
+                self.receive_packet()?;
+                if self.epoch_ended {
+                    left = left.saturating_sub(1);
+                }
+                if left == 0 || !self.reader.has_more() {
+                    return Ok(());
+                }
             }
-        })
+        })?;
+        self.ack_ended();
+        Ok(())
+    }
+
+    /// Acks what ended, where the disk has the writes that came behind it.
+    fn ack_ended(&mut self) {
+        if core::mem::take(&mut self.epoch_ended) {
+            ack_epochs(&self.resource);
+        }
     }
 
     fn receive_packet(&mut self) -> Result<(), ConnectionError> {
@@ -143,6 +166,10 @@ impl Receiver {
             }
             ConnectionError
         })?;
+        if command != Command::Data {
+            // Whatever it is it may take long.
+            self.ack_ended();
+        }
         let wanted = if is_read_whole(command) {
             header.length
         } else {

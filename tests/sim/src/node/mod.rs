@@ -142,6 +142,8 @@ pub struct NodeFlags {
     pub metadata_failed: Cell<bool>,
     /// A flush failed of what the peer wrote in this session.
     pub flush_failed: Cell<bool>,
+    /// A flush goes on that no barrier asked for.
+    pub flushes_early: Cell<bool>,
 }
 
 /// A change of state whose deferred effects are due.

@@ -332,6 +332,17 @@ fn receive_data_reply(
     }
 }
 
+impl Node {
+    /// What the peer wrote could not be flushed.
+    pub(crate) fn data_not_flushed(&self) {
+        self.flags.flush_failed.set(true);
+        self.note_lack(Writer::Peer);
+        self.flags.disk_unjudged.set(true);
+        self.flags.disk_failed.set(true);
+        self.sim.touch();
+    }
+}
+
 async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
     let too_early = node.config.has(Canary::AckBeforeFlush);
     let ordering = if too_early {
@@ -364,11 +375,7 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
     if let Some(local) = node.local() {
         let is_stable = local.cache.borrow().is_stable();
         if !is_stable && !local.flush_data(node).await {
-            node.flags.flush_failed.set(true);
-            node.note_lack(Writer::Peer);
-            node.flags.disk_unjudged.set(true);
-            node.flags.disk_failed.set(true);
-            node.sim.touch();
+            node.data_not_flushed();
         }
     }
     if node.flags.flush_failed.get() && !node.config.has(Canary::FailedFlushVouchedFor) {

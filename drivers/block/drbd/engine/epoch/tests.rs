@@ -46,6 +46,24 @@ fn without_ordering_epochs_overlap_and_are_acknowledged_in_order() {
 }
 
 #[test]
+fn an_epoch_looks_complete_with_as_many_writes_as_the_one_before() {
+    let mut it = epochs(4);
+    assert!(!it.looks_complete(), "there is nothing in it");
+    for writes in [2, 1, 3] {
+        for written in 1..=writes {
+            let write = it.write_received();
+            assert!(!it.looks_complete(), "one is not done");
+            it.write_done(write);
+            assert_eq!(it.looks_complete(), written >= it.last_writes);
+        }
+        it.barrier(COOKIE, WriteOrdering::Flush).unwrap();
+        assert!(!it.looks_complete(), "its barrier is here");
+        it.settled();
+        assert_eq!(it.last_writes, writes);
+    }
+}
+
+#[test]
 fn draining_waits_for_the_writes_before_it_goes_on() {
     let mut it = epochs(2);
     let write = it.write_received();

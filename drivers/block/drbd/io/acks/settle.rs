@@ -22,6 +22,7 @@ use crate::io::{
         Kind,
         PeerRequest, //
     },
+    receiver::flush_early,
     resource::Resource,
     resync, //
 };
@@ -36,6 +37,7 @@ pub(in crate::io) fn settle_done(resource: &Arc<Resource>) {
         settle(resource, request);
     }
     ack_epochs(resource);
+    flush_early(resource);
 }
 
 fn settle(resource: &Resource, mut request: KBox<PeerRequest>) {

@@ -25,7 +25,6 @@ use super::{
     Receiver, //
 };
 use crate::io::{
-    acks::ack_epochs,
     connection::{
         flag,
         Connection, //
@@ -93,7 +92,7 @@ impl Receiver {
         if step != BarrierStep::GoOn {
             self.settle(step)?;
         }
-        ack_epochs(&self.resource);
+        self.epoch_ended = true;
         Ok(())
     }
 
@@ -126,30 +125,54 @@ fn wait(
     }
 }
 
+/// Flushes the disks where the epoch looks complete: the flush goes on while the acks are on their
+/// way, and the barrier with the next write. On the asender.
+pub(in crate::io) fn flush_early(resource: &Resource) {
+    let connection = &resource.connection;
+    let is_busy = connection.flushes.get() != 0 || connection.is_interrupted();
+    if is_busy || connection.ordering() != WriteOrdering::Flush {
+        return;
+    }
+    if !connection.epochs.lock().looks_complete() {
+        return;
+    }
+    for device in resource.volumes() {
+        if let Some(local) = device.local() {
+            start_flush(&device, local);
+        }
+    }
+}
+
+/// Flushes the cache of a disk, if there may be anything in it.
+fn start_flush(device: &Arc<Device>, local: LocalRef) {
+    let cache = local.cache.lock();
+    let (is_stable, since) = (cache.is_stable(), cache.flush_begins());
+    drop(cache);
+    if is_stable || !local.backing.has_write_cache() {
+        return;
+    }
+    let backing = local.backing.clone();
+    device.resource.connection.flushes.up();
+    backing.submit_flush(Flushing {
+        device: device.clone(),
+        local,
+        since,
+    });
+}
+
 /// Flushes the caches of all disks of the resource, side by side.
 ///
 /// A disk that fails to costs the connection, also when that was as it was let go.
 fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     let connection = &resource.connection;
+    // One that began early may be all that is needed.
+    wait(connection, || connection.flushes.get() == 0)?;
     for device in resource.volumes() {
-        let Some(local) = device.local() else {
+        match device.local() {
+            Some(local) => start_flush(&device, local),
             // Whoever lets a disk go flushes it.
-            wait(connection, || !device.is_parting())?;
-            continue;
-        };
-        let cache = local.cache.lock();
-        let (is_stable, since) = (cache.is_stable(), cache.flush_begins());
-        drop(cache);
-        if is_stable || !local.backing.has_write_cache() {
-            continue;
+            None => wait(connection, || !device.is_parting())?,
         }
-        let backing = local.backing.clone();
-        connection.flushes.up();
-        backing.submit_flush(Flushing {
-            device: device.clone(),
-            local,
-            since,
-        });
     }
     wait(connection, || connection.flushes.get() == 0)?;
     if connection.flags.any(flag::FLUSH_FAILED) {

@@ -110,6 +110,9 @@ pub struct Run {
     pub bits: u64,
 }
 
+/// Whole words in a range from which on they are done by themselves.
+const LONG_WORDS: u64 = 8;
+
 /// The bitmap of a volume over the caller's words.
 #[derive(Clone, Copy, Debug)]
 pub struct Bitmap<W> {
@@ -170,17 +173,17 @@ impl<W: Words> Bitmap<W> {
     /// Sets the bits from `first` to before `end`, as far as there are. Returns how many were not
     /// set before.
     pub fn set_bits(&self, first: BitNr, end: BitNr) -> u64 {
-        let masks = masks(first.0, end.0.min(self.bits));
-        let set = masks.map(|(word, mask)| mask & !self.words.or(word, mask));
-        set.fold(0, |sum, set| sum.saturating_add(ones(set)))
+        sum_of_words(first.0, end.0.min(self.bits), |word, mask| {
+            ones(mask & !self.words.or(word, mask))
+        })
     }
 
     /// Clears the bits from `first` to before `end`, as far as there are. Returns how many were set
     /// before.
     pub fn clear_bits(&self, first: BitNr, end: BitNr) -> u64 {
-        let masks = masks(first.0, end.0.min(self.bits));
-        let cleared = masks.map(|(word, mask)| mask & self.words.and_not(word, mask));
-        cleared.fold(0, |sum, cleared| sum.saturating_add(ones(cleared)))
+        sum_of_words(first.0, end.0.min(self.bits), |word, mask| {
+            ones(mask & self.words.and_not(word, mask))
+        })
     }
 
     /// Sets all bits. Returns how many were not set before.
@@ -251,14 +254,7 @@ impl<W: Words> Bitmap<W> {
     /// How many bits are set from `first` to before `end`.
     pub fn count_bits(&self, first: BitNr, end: BitNr) -> u64 {
         let (first, end) = (first.0, end.0.min(self.bits));
-        words_between(first, end).fold(0, |sum, (index, word)| {
-            let value = self.words.load(index);
-            // Most of a bitmap is clear.
-            if value == 0 {
-                return sum;
-            }
-            sum.saturating_add(ones(value & mask_between(first, end, word)))
-        })
+        sum_of_words(first, end, |word, mask| ones(self.words.load(word) & mask))
     }
 
     /// The end of the run of bits like `value` that begins at `first`, looked for before `end`
@@ -331,6 +327,23 @@ fn low_bits(count: u64) -> u64 {
         .ok()
         .and_then(|count| 1u64.checked_shl(count))
         .map_or(u64::MAX, |bit| bit.wrapping_sub(1))
+}
+
+/// The sum of `part` over the words that the bits from `first` to before `end` lie in, with those
+/// bits. A whole word needs no mask worked out, and in a long range they all are whole but two.
+fn sum_of_words(first: u64, end: u64, mut part: impl FnMut(usize, u64) -> u64) -> u64 {
+    let (whole_from, whole_end) = (words_for(first), end / WORD_BITS);
+    let mut sum = |from, end| {
+        let parts = masks(from, end).map(|(word, mask)| part(word, mask));
+        parts.fold(0u64, u64::saturating_add)
+    };
+    if whole_end.saturating_sub(whole_from) < LONG_WORDS {
+        return sum(first, end);
+    }
+    let edges = sum(first, whole_from.saturating_mul(WORD_BITS))
+        .saturating_add(sum(whole_end.saturating_mul(WORD_BITS), end));
+    let whole = (whole_from..whole_end).filter_map(|word| usize::try_from(word).ok());
+    whole.fold(edges, |sum, word| sum.saturating_add(part(word, u64::MAX)))
 }
 
 /// The words that the bits from `first` to before `end` lie in, with those bits.

@@ -133,6 +133,33 @@ fn a_page_on_disk_is_little_endian() {
 }
 
 #[test]
+fn long_ranges_are_whole_words_and_two_edges() {
+    let capacity = Sector(8 * 64 * 40);
+    for (first, end) in [
+        (0, 64 * 40),
+        (1, 64 * 40),
+        (64, 64 * 40 - 1),
+        (63, 64 * 9),
+        (65, 64 * 9 + 1),
+    ] {
+        let words = words(capacity);
+        let bitmap = bitmap(&words, capacity);
+        assert_eq!(bitmap.set_bits(BitNr(first), BitNr(end)), end - first);
+        assert_eq!(set_bits_of(&bitmap), (first..end).collect::<Vec<_>>());
+        assert_eq!(bitmap.count(), end - first);
+        assert_eq!(
+            bitmap.count_bits(BitNr(first + 1), BitNr(end - 1)),
+            end - first - 2
+        );
+        assert_eq!(
+            bitmap.clear_bits(BitNr(first + 1), BitNr(end)),
+            end - first - 1
+        );
+        assert_eq!(set_bits_of(&bitmap), [first]);
+    }
+}
+
+#[test]
 fn runs_are_found_and_cut_off() {
     let words = words(Sector(8 * 300));
     let bitmap = bitmap(&words, Sector(8 * 300));

@@ -22,6 +22,9 @@ from drbdvm import Guest, Lab  # noqa: E402
 DEVICE = "/dev/drbd0"
 BARE = "/dev/vdb"
 HUGE = "/dev/vdc"
+# Of many extents, for a small activity log.
+COLD = "/dev/drbd8"
+_COLD_MIB = 4096
 DISK_MIB = 256
 # One seed for all, so that both drivers see the same blocks in the same order.
 SEED = 4711
@@ -35,12 +38,13 @@ class Pair:
     def __init__(self, driver: str, plugin: Path | None = None) -> None:
         self.driver = driver
         self._protocol = "C"
-        config = {"etc/drbd.conf": resource(), "etc/drbd-huge.conf": _huge_resource()}
+        config = {"etc/drbd.conf": resource(), "etc/drbd-huge.conf": _huge_resource(),
+                  "etc/drbd-cold.conf": _cold_resource()}
         with contextlib.ExitStack() as stack:
             self._lab = stack.enter_context(Lab(keep=f"bench-{driver}"))
             self.primary, self.secondary = self._lab.pair(
                 module=driver, tools="stock", bench=True, files=config, plugin=plugin,
-                disks=[f"{DISK_MIB}M", f"{DISK_MIB}M", "1024G"])
+                disks=[f"{DISK_MIB}M", f"{DISK_MIB}M", "1024G", f"{_COLD_MIB}M"])
             self._set_up()
             self.pause()
             # From here on the guests are the caller's; if anything failed they are gone.
@@ -54,16 +58,32 @@ class Pair:
 
     def _set_up(self) -> None:
         for guest in self.guests:
-            guest.run("modprobe drbd && drbdadm create-md --force r0 && drbdadm up r0")
-        self.primary.wait_until("drbdadm cstate r0", "^Connected$")
-        # Equal disks need no first resync, and a benchmark no memory of it.
-        self.primary.run("drbdadm -- --clear-bitmap new-current-uuid r0")
-        self.primary.wait_until("drbdadm dstate r0", "^UpToDate/UpToDate$")
-        self.primary.run("drbdadm primary r0")
+            guest.run("modprobe drbd")
+        self._make("drbdadm", "r0")
         # The first write to a block of the host's file is slower than all others.
         for device in (DEVICE, BARE):
             self.primary.run(f"dd if=/dev/zero of={device} bs=1M oflag=direct 2>/dev/null || true",
                              timeout_s=_QUIET_S)
+
+    def _make(self, adm: str, name: str) -> None:
+        for guest in self.guests:
+            guest.run(f"{adm} create-md --force {name} && {adm} up {name}")
+        self.primary.wait_until(f"{adm} cstate {name}", "^Connected$")
+        # Equal disks need no first resync, and a benchmark no memory of it.
+        self.primary.run(f"{adm} -- --clear-bitmap new-current-uuid {name}")
+        self.primary.wait_until(f"{adm} dstate {name}", "^UpToDate/UpToDate$")
+        self.primary.run(f"{adm} primary {name}")
+
+    @contextlib.contextmanager
+    def cold(self):
+        """With a resource whose activity log is small for its disk: `COLD`."""
+        adm = "drbdadm -c /etc/drbd-cold.conf"
+        self._make(adm, "cold")
+        try:
+            yield
+        finally:
+            for guest in self.guests:
+                guest.run(f"{adm} down cold")
 
     @property
     def guests(self) -> tuple[Guest, Guest]:
@@ -144,6 +164,10 @@ def _stamp(log: str, text: str) -> float | None:
 
 def _huge_resource() -> str:
     return resource(name="huge", minor=9, disk=HUGE, port=7799)
+
+
+def _cold_resource() -> str:
+    return resource(name="cold", minor=8, disk="/dev/vdd", port=7798, disk_options="al-extents 67;")
 
 
 def ground() -> dict:

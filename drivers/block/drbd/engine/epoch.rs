@@ -70,6 +70,7 @@ pub struct Epoch {
     must_settle: bool,
     writes: u32,
     active: u32,
+    was_guessed: bool,
 }
 
 impl Epoch {
@@ -239,17 +240,20 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         }
     }
 
-    /// Whether the current epoch looks complete, although its barrier is not here yet: all of its
-    /// writes are done, and they are as many as those of the epoch before.
+    /// Whether to flush now: the current epoch looks complete, although its barrier is not here yet.
+    /// All of its writes are done, and they are as many as those of the epoch before.
     ///
-    /// A flush that begins now is likely over when the barrier comes. It is a guess: what the
-    /// barrier promises is not founded upon it.
-    pub fn looks_complete(&mut self) -> bool {
-        let last_writes = self.last_writes;
-        self.active == 0
-            && self.slot(self.current).is_some_and(|epoch| {
-                epoch.writes > 0 && epoch.writes >= last_writes && !epoch.has_barrier
-            })
+    /// A flush that begins now is likely over when the barrier comes. It is a guess, one for each
+    /// epoch: what the barrier promises is not founded upon it.
+    pub fn may_flush_early(&mut self) -> bool {
+        let (is_idle, last_writes) = (self.active == 0, self.last_writes);
+        let Some(epoch) = self.slot(self.current) else {
+            return false;
+        };
+        let looks_complete = is_idle && epoch.writes > 0 && epoch.writes >= last_writes;
+        let flushes = looks_complete && !epoch.has_barrier && !epoch.was_guessed;
+        epoch.was_guessed |= flushes;
+        flushes
     }
 
     /// Writes of all epochs that are not done.

@@ -222,7 +222,7 @@ async fn finish(node: &Rc<Node>, request: PeerRequest) {
 fn flush_early(node: &Rc<Node>) {
     let Some(local) = node.local() else { return };
     let is_idle = !node.flags.flushes_early.get() && !local.cache.borrow().is_stable();
-    if !is_idle || !node.epochs.borrow_mut().looks_complete() {
+    if !is_idle || !node.epochs.borrow_mut().may_flush_early() {
         return;
     }
     node.flags.flushes_early.set(true);

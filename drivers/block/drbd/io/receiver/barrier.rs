@@ -133,7 +133,7 @@ pub(in crate::io) fn flush_early(resource: &Resource) {
     if is_busy || connection.ordering() != WriteOrdering::Flush {
         return;
     }
-    if !connection.epochs.lock().looks_complete() {
+    if !connection.epochs.lock().may_flush_early() {
         return;
     }
     for device in resource.volumes() {

@@ -155,11 +155,16 @@ pub(crate) fn turn(device: &Arc<Device>, chores: u32, now_ns: u64) -> u32 {
     match device.state().conn {
         ConnState::SyncTarget => {
             advance(device, now_ns);
-            ask(device)
+            let pause_ms = ask(device);
+            // What was asked for is in as few frames as it takes.
+            device.resource.push_data();
+            pause_ms
         }
         ConnState::VerifyS => {
             advance(device, now_ns);
-            verify::ask(device)
+            let pause_ms = verify::ask(device);
+            device.resource.push_data();
+            pause_ms
         }
         ConnState::SyncSource | ConnState::VerifyT => {
             advance(device, now_ns);

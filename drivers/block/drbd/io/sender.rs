@@ -170,6 +170,13 @@ impl Resource {
         self.send_on_data(volume, command, Body::Nothing, |_, out| copy(out, payload))
     }
 
+    /// Sends what waits in the data socket for a packet that does not come. May sleep.
+    pub(crate) fn push_data(&self) {
+        if let Some(channel) = (*self.connection.data.lock()).as_mut() {
+            channel.push();
+        }
+    }
+
     /// Sends a packet on the meta socket. May sleep.
     pub(crate) fn send_meta(
         &self,
@@ -850,7 +857,8 @@ pub(crate) fn send_digest(
     })
 }
 
-/// Asks for blocks of a resync. The caller has claimed the range. May sleep.
+/// Asks for blocks of a resync. The caller has claimed the range, and calls
+/// [`Resource::push_data`] when it has asked for all. May sleep.
 pub(crate) fn ask_for_blocks(
     resource: &Resource,
     device: &Device,
@@ -863,5 +871,14 @@ pub(crate) fn ask_for_blocks(
         block_id: BlockId::SYNCER,
         size: size_bytes,
     };
-    resource.send_data(device.volume, command, &packet.encode())
+    let company = Company {
+        barrier: None,
+        more: resource.connection.corks(),
+    };
+    let payload = packet.encode();
+    let mut data = resource.connection.data.lock();
+    let channel = (*data).as_mut().ok_or(NotSent)?;
+    let sent = resource.send_fixed(channel, company, device.volume, command, &payload);
+    drop(data);
+    resource.judge_send(sent, "data")
 }

@@ -119,7 +119,10 @@ pub(crate) fn ask(resource: &Resource, device: &Arc<Device>, mut request: KBox<P
         }
         Err(_) => {
             let command = Command::RsDataRequest;
-            sender::ask_for_blocks(resource, device, command, packet.sector, packet.size)
+            let asked =
+                sender::ask_for_blocks(resource, device, command, packet.sector, packet.size);
+            resource.push_data();
+            asked
         }
     };
     if sent.is_err() {

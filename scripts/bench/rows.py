@@ -163,7 +163,8 @@ def attach_huge(pair: Pair) -> tuple[float, float]:
     guest.run(f"{adm} new-resource huge && {adm} new-minor huge")
     # MemFree leaves out what the processors keep at hand, some 20 MiB after many single pages.
     free = ("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.2; awk '"
-            "$1 == \"nr_free_pages\" || $1 == \"count:\" {pages += $2} END {print pages * 4}' /proc/zoneinfo")
+            "$1 == \"nr_free_pages\" || $1 == \"count:\" {pages += $2} "
+            "END {print pages * 4}' /proc/zoneinfo")
     before = int(guest.run(free).out)
     took = guest.run(f"a=$(date +%s%N); {adm} attach huge >/dev/null; b=$(date +%s%N); "
                      "echo $(((b - a) / 1000))").out

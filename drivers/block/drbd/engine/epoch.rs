@@ -240,8 +240,8 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         }
     }
 
-    /// Whether to flush now: the current epoch looks complete, although its barrier is not here yet.
-    /// All of its writes are done, and they are as many as those of the epoch before.
+    /// Whether to flush now: the current epoch looks complete, although its barrier is not here
+    /// yet. All of its writes are done, and they are as many as those of the epoch before.
     ///
     /// A flush that begins now is likely over when the barrier comes. It is a guess, one for each
     /// epoch: what the barrier promises is not founded upon it.

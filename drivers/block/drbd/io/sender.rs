@@ -167,7 +167,21 @@ impl Resource {
         command: Command,
         payload: &[u8],
     ) -> Result<(), NotSent> {
-        self.send_on_data(volume, command, Body::Nothing, |_, out| copy(out, payload))
+        self.send_data_with(Company::default(), volume, command, payload)
+    }
+
+    fn send_data_with(
+        &self,
+        company: Company,
+        volume: VolumeNr,
+        command: Command,
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        let mut data = self.connection.data.lock();
+        let channel = (*data).as_mut().ok_or(NotSent)?;
+        let sent = self.send_fixed(channel, company, volume, command, payload);
+        drop(data);
+        self.judge_send(sent, "data")
     }
 
     /// Sends what waits in the data socket for a packet that does not come. May sleep.
@@ -875,10 +889,5 @@ pub(crate) fn ask_for_blocks(
         barrier: None,
         more: resource.connection.corks(),
     };
-    let payload = packet.encode();
-    let mut data = resource.connection.data.lock();
-    let channel = (*data).as_mut().ok_or(NotSent)?;
-    let sent = resource.send_fixed(channel, company, device.volume, command, &payload);
-    drop(data);
-    resource.judge_send(sent, "data")
+    resource.send_data_with(company, device.volume, command, &packet.encode())
 }

@@ -161,7 +161,7 @@ def attach_huge(pair: Pair) -> tuple[float, float]:
                               timeout_s=120).out:
         guest.run(f"{adm} create-md --force huge", timeout_s=300)
     guest.run(f"{adm} new-resource huge && {adm} new-minor huge")
-    # MemFree leaves out what the processors keep at hand, some 20 MiB after many single pages.
+    # MemFree leaves out the free pages that the processors keep at hand.
     free = ("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.2; awk '"
             "$1 == \"nr_free_pages\" || $1 == \"count:\" {pages += $2} "
             "END {print pages * 4}' /proc/zoneinfo")

@@ -195,16 +195,22 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
 
     /// The wait that [`Self::barrier`] asked for is over, the flushes too. Afterwards ask
     /// [`Self::next_ack`] until it has none, then go on.
-    pub fn settled(&mut self) {
+    ///
+    /// Returns whether the next epoch is open: a write may come before the ack is asked for. Where
+    /// it is not only the ack makes room, and a write before it would join the epoch that ended.
+    #[must_use]
+    pub fn settled(&mut self) -> bool {
         if let Some(epoch) = self.slot(self.current) {
             epoch.must_settle = false;
         }
         let has_barrier = self
             .slot(self.current)
             .is_some_and(|epoch| epoch.has_barrier);
-        if has_barrier && self.open() < self.capacity() {
+        let has_room = self.open() < self.capacity();
+        if has_barrier && has_room {
             self.open_next();
         }
+        !has_barrier || has_room
     }
 
     /// Whether [`Self::next_ack`] has one.

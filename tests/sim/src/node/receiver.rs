@@ -382,7 +382,8 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
         node.tell(|| "what the peer wrote could not be flushed, dropping connection".into());
         return Err(Dropped);
     }
-    node.epochs.borrow_mut().settled();
+    // The acks go first here, whether the next epoch is open or not.
+    let _ = node.epochs.borrow_mut().settled();
     acks::send_barrier_acks(node).await;
     Ok(())
 }

@@ -59,7 +59,7 @@ fn an_epoch_is_flushed_early_once_with_as_many_writes_as_the_one_before() {
         }
         it.barrier(COOKIE, WriteOrdering::Flush).unwrap();
         assert!(!it.may_flush_early(), "its barrier is here");
-        it.settled();
+        assert!(it.settled());
     }
 }
 
@@ -80,7 +80,7 @@ fn draining_waits_for_the_writes_before_it_goes_on() {
             set_size: 1
         })
     );
-    it.settled();
+    assert!(it.settled());
     assert_ne!(it.write_received(), write);
 }
 
@@ -94,7 +94,7 @@ fn the_ack_waits_for_the_flush() {
     );
     it.write_done(write);
     assert_eq!(it.next_ack(), None);
-    it.settled();
+    assert!(it.settled());
     assert_eq!(
         it.next_ack(),
         Some(BarrierAck {
@@ -126,7 +126,7 @@ fn without_room_for_another_epoch_the_receiver_drains() {
         Ok(BarrierStep::Drain)
     );
     it.write_done(write);
-    it.settled();
+    assert!(!it.settled(), "only the ack makes room");
     assert!(it.next_ack().is_some());
     it.write_received();
     assert_eq!(it.next_ack(), None);
@@ -174,6 +174,7 @@ proptest! {
         let mut known: Vec<Known> = vec![(None, 0, vec![])];
         for (choice, argument) in steps {
             let open = known.iter().filter(|epoch| !epoch.2.is_empty()).count();
+            let mut next_is_open = true;
             match choice {
                 0..=3 => {
                     let last = known.last_mut().unwrap();
@@ -197,11 +198,15 @@ proptest! {
                                 it.write_done(write);
                             }
                             prop_assert_eq!(it.active(), 0);
-                            it.settled();
+                            next_is_open = it.settled();
                         }
                         known.push((None, 0, vec![]));
                     }
                 }
+            }
+            if next_is_open && argument % 4 == 3 {
+                // The acks may wait, but not for ever.
+                continue;
             }
             while let Some(ack) = it.next_ack() {
                 let (cookie, writes, active) = known.remove(0);

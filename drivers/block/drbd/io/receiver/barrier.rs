@@ -89,22 +89,22 @@ impl Receiver {
         let ordering = connection.ordering();
         let step = connection.epochs.lock().barrier(barrier.cookie.0, ordering);
         let step = step.map_err(|_| self.refuse("Barrier packet out of turn"))?;
-        if step != BarrierStep::GoOn {
-            self.settle(step)?;
-        }
+        let next_is_open = step == BarrierStep::GoOn || self.settle(step)?;
         self.epoch_ended = true;
+        if !next_is_open {
+            self.ack_ended();
+        }
         Ok(())
     }
 
-    /// Waits until the disks have what came before.
-    fn settle(&self, step: BarrierStep) -> Result<(), ConnectionError> {
+    /// Waits until the disks have what came before; whether the next epoch is open then.
+    fn settle(&self, step: BarrierStep) -> Result<bool, ConnectionError> {
         let connection = &self.resource.connection;
         wait(connection, || connection.epochs.lock().active() == 0)?;
         if step == BarrierStep::DrainAndFlush {
             flush_all(&self.resource)?;
         }
-        connection.epochs.lock().settled();
-        Ok(())
+        Ok(connection.epochs.lock().settled())
     }
 }
 

@@ -24,7 +24,10 @@ const BUFFER_SECTORS: u64 = (BIT_SIZE >> SECTOR_SHIFT) as u64;
 const LEAST_WINDOW: u64 = REQUEST_SECTORS;
 /// The largest request where the path is short; and while the application writes.
 const SHORT_PATH_SECTORS: u64 = REQUEST_SECTORS / 4;
-const BESIDE_SECTORS: u64 = REQUEST_SECTORS / 16;
+const BESIDE_SECTORS: u64 = REQUEST_SECTORS / 32;
+/// A turn of work beside an application is followed by this rest, so that most of its writes find
+/// the path free. Only where a turn is long enough to fill the path.
+const REST_NS: u64 = 2 * TURN_NS;
 /// How long after a write the application is taken to go on.
 pub const APPLICATION_MEMORY_NS: u64 = SECOND_NS;
 /// How long the shortest observed latency is believed. Then a single request is in flight until
@@ -64,7 +67,8 @@ pub enum Pace {
     },
     /// Nobody said anything: what keeps the path busy, by the rate and the latency observed, and no
     /// less than 1 MiB unless the application writes, which waits behind what is too much. A single
-    /// request while the latency is not known.
+    /// request while the latency is not known. Beside an application two thirds of the time are
+    /// rest.
     Auto {
         /// `c-max-rate` in KiB/s if it was set.
         max_rate_kib: Option<u32>,
@@ -90,6 +94,8 @@ pub struct Limits {
     pub max_buffers: u32,
     /// The application wrote within [`APPLICATION_MEMORY_NS`].
     pub beside_application: bool,
+    /// `c-min-rate` in KiB/s: no rest makes it slower than that, and 0 means to make no way.
+    pub min_rate_kib: u32,
 }
 
 /// Grants sectors, turn by turn.
@@ -164,7 +170,9 @@ impl Controller {
             .min(LONGEST_TURN_NS);
         self.last_turn_ns = now_ns;
         let arrived = core::mem::take(&mut self.arrived);
-        self.observed.measure(now_ns);
+        if self.observed.measure(now_ns) && self.makes_way(limits) {
+            self.observed.pause(now_ns.saturating_add(REST_NS));
+        }
         if self.beside_application != limits.beside_application {
             self.beside_application = limits.beside_application;
             self.observed.forget_latency();
@@ -172,6 +180,7 @@ impl Controller {
         let room = room(limits);
         let planned = match self.pace {
             Pace::Fixed { .. } => u64::MAX,
+            Pace::Auto { .. } if self.observed.is_paused(now_ns) => 0,
             Pace::Auto { .. } => self
                 .auto_window(limits)
                 .saturating_sub(limits.in_flight_sectors),
@@ -243,6 +252,17 @@ impl Controller {
         }
     }
 
+    /// Whether to rest, a turn being over.
+    fn makes_way(&self, limits: &Limits) -> bool {
+        let is_short = (self.observed.latency_ns).is_some_and(|ns| ns < TURN_NS / 4);
+        let rested_kib = self.aim_kib().saturating_mul(TURN_NS) / (TURN_NS + REST_NS);
+        matches!(self.pace, Pace::Auto { .. })
+            && limits.beside_application
+            && is_short
+            && limits.min_rate_kib != 0
+            && rested_kib > u64::from(limits.min_rate_kib)
+    }
+
     fn auto_window(&self, limits: &Limits) -> u64 {
         // One request is under way until it is known how long one takes.
         let Some(latency_ns) = self.observed.latency_ns else {
@@ -306,7 +326,7 @@ struct Path {
     timed: Option<(Sector, u64)>,
     /// The best rate of late, sectors per second.
     rate: u64,
-    /// What arrived since the measurement began.
+    /// What arrived since the measurement began, or will begin: until then nothing is asked for.
     sample: u64,
     sample_start_ns: u64,
 }
@@ -333,7 +353,9 @@ impl Path {
     }
 
     fn arrived(&mut self, first: Sector, sectors: u32, now_ns: u64) {
-        self.sample = self.sample.saturating_add(u64::from(sectors));
+        if !self.is_paused(now_ns) {
+            self.sample = self.sample.saturating_add(u64::from(sectors));
+        }
         let Some((_, since_ns)) = self.timed.take_if(|(timed, _)| *timed == first) else {
             return;
         };
@@ -353,14 +375,25 @@ impl Path {
         self.timed = None;
     }
 
-    fn measure(&mut self, now_ns: u64) {
+    /// Nothing is measured until then.
+    fn pause(&mut self, until_ns: u64) {
+        self.sample = 0;
+        self.sample_start_ns = until_ns;
+    }
+
+    const fn is_paused(&self, now_ns: u64) -> bool {
+        now_ns < self.sample_start_ns
+    }
+
+    /// Measures the rate; whether a turn is over.
+    fn measure(&mut self, now_ns: u64) -> bool {
         let is_known = self.latency_ns.is_some();
         if is_known && now_ns.saturating_sub(self.latency_seen_ns) > LATENCY_MEMORY_NS {
             self.forget_latency();
         }
         let elapsed_ns = now_ns.saturating_sub(self.sample_start_ns);
         if elapsed_ns < TURN_NS {
-            return;
+            return false;
         }
         let rate = self
             .sample
@@ -369,8 +402,8 @@ impl Path {
             .unwrap_or(0);
         let fading = self.rate.saturating_sub(self.rate / 8);
         self.rate = rate.max(fading);
-        self.sample = 0;
-        self.sample_start_ns = now_ns;
+        self.pause(now_ns);
+        true
     }
 
     fn sectors_in(&self, ns: u64) -> u64 {

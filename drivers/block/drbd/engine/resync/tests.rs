@@ -322,6 +322,7 @@ struct Link {
     link_rate: u64,
     max_buffers: u32,
     beside_application: bool,
+    min_rate_kib: u32,
     on_the_way: std::collections::VecDeque<(u64, u64, u32)>,
     next: u64,
     in_flight: u64,
@@ -340,6 +341,7 @@ impl Link {
             link_rate,
             max_buffers,
             beside_application: false,
+            min_rate_kib: 250,
             on_the_way: Default::default(),
             next: 0,
             in_flight: 0,
@@ -348,6 +350,17 @@ impl Link {
             link_free: 0,
             longest_wait: 0,
         }
+    }
+
+    /// One that nobody tuned, for so long beside an application that it has settled.
+    fn beside_application(link_rate: u64, latency_ns: u64, min_rate_kib: u32) -> Self {
+        let pace = Pace::Auto { max_rate_kib: None };
+        let mut link = Self::new(pace, latency_ns, link_rate, 256_000);
+        link.min_rate_kib = min_rate_kib;
+        link.run(5, SECOND_NS / 10_000);
+        link.beside_application = true;
+        link.run(10, SECOND_NS / 10_000);
+        link
     }
 
     fn turn(&mut self, turn_ns: u64) {
@@ -366,6 +379,7 @@ impl Link {
                 in_flight_sectors: self.in_flight,
                 max_buffers: self.max_buffers,
                 beside_application: self.beside_application,
+                min_rate_kib: self.min_rate_kib,
             };
             if self.controller.turn(&limits, self.now) == 0 {
                 break;
@@ -425,6 +439,7 @@ fn another_rate_holds_from_the_next_turn_on() {
         in_flight_sectors,
         max_buffers: 100_000,
         beside_application: false,
+        min_rate_kib: 250,
     };
     let mut controller = Controller::new(Pace::Fixed { rate_kib: 250 }, 0);
     let slow = controller.turn(&limits(0), TURN_NS);
@@ -482,6 +497,7 @@ fn half_of_the_buffers_bound_what_is_in_flight() {
         in_flight_sectors,
         max_buffers: 128,
         beside_application: false,
+        min_rate_kib: 250,
     };
     assert_eq!(controller.turn(&limits(0), TURN_NS), 512);
     assert_eq!(controller.turn(&limits(500), 2 * TURN_NS), 12);
@@ -493,20 +509,33 @@ fn left_to_itself_it_keeps_the_path_short_for_an_application() {
     // 10 MB/s, 100 MB/s and 1 GB/s, nearby and far away.
     for link_rate in [20_000, 200_000, FAST_LINK] {
         for latency_ns in [SECOND_NS / 2000, SECOND_NS / 50] {
-            let pace = Pace::Auto { max_rate_kib: None };
-            let mut link = Link::new(pace, latency_ns, link_rate, 256_000);
-            link.run(5, SECOND_NS / 10_000);
-            link.beside_application = true;
-            link.run(10, SECOND_NS / 10_000);
+            let mut link = Link::beside_application(link_rate, latency_ns, 250);
             for _ in 0..6 {
                 let arrived = link.run(10, SECOND_NS / 10_000);
                 // Two requests of 64 KiB, or once what fills the way there and back.
                 let requests = 256 * SECOND_NS / link_rate;
-                assert!(arrived > 10 * link_rate * 8 / 10, "{link:?}");
+                assert!(arrived > 10 * link_rate / 4, "{link:?}");
                 assert!(link.longest_wait < 2 * latency_ns + requests, "{link:?}");
             }
         }
     }
+}
+
+#[test]
+fn left_to_itself_it_rests_two_thirds_of_the_time_beside_an_application() {
+    let arrived = |latency_ns, min_rate_kib| {
+        let mut link = Link::beside_application(200_000, latency_ns, min_rate_kib);
+        link.run(10, SECOND_NS / 10_000)
+    };
+    let near = SECOND_NS / 2000;
+    let rested = arrived(near, 250);
+    assert!((600_000..700_000).contains(&rested), "{rested}");
+    // Not where that would be less than `c-min-rate`, nor where it is 0.
+    for min_rate_kib in [0, 40_000] {
+        assert!(arrived(near, min_rate_kib) > 1_600_000);
+    }
+    // Nor where the path is so long that a turn would not fill it.
+    assert!(arrived(SECOND_NS / 20, 250) > 1_600_000);
 }
 
 #[test]
@@ -516,9 +545,10 @@ fn requests_are_small_beside_an_application_where_the_path_is_short() {
         in_flight_sectors: 0,
         max_buffers: 8192,
         beside_application,
+        min_rate_kib: 250,
     };
     assert_eq!(controller.turn(&limits(true), TURN_NS), 1);
-    assert_eq!(controller.largest_request(&limits(true)), 64 << 10);
+    assert_eq!(controller.largest_request(&limits(true)), 32 << 10);
     assert_eq!(controller.largest_request(&limits(false)), 256 << 10);
     controller.set_pace(Pace::Fixed { rate_kib: 250 });
     assert_eq!(controller.largest_request(&limits(true)), 1 << 20);

@@ -117,13 +117,17 @@ pub(super) fn grant(device: &Arc<Device>) -> (u32, u32) {
         .connection
         .config()
         .map_or(0, |config| config.net.max_buffers);
-    let pace = device.local().map(|local| pace_of(&local.conf()));
+    let (pace, min_rate_kib) = device.local().map_or((None, 0), |local| {
+        let conf = local.conf();
+        (Some(pace_of(&conf)), conf.c_min_rate)
+    });
     let now_ns = monotonic_ns();
     let mut resync = device.resync.lock();
     let limits = Limits {
         in_flight_sectors: resync.in_flight_sectors,
         max_buffers,
         beside_application: device.wrote_within(APPLICATION_MEMORY_NS, now_ns),
+        min_rate_kib,
     };
     let Some(controller) = &mut resync.controller else {
         return (0, 0);

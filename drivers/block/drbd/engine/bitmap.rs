@@ -305,6 +305,7 @@ impl<W: Words> Bitmap<W> {
 }
 
 /// How many bits of a word are set. In most words of a bitmap it is none or all.
+#[inline]
 fn ones(word: u64) -> u64 {
     match word {
         0 => 0,
@@ -362,11 +363,17 @@ fn words_between(first: u64, end: u64) -> impl Iterator<Item = (usize, u64)> {
 }
 
 /// The bits of a word from `first` to before `end`.
+#[inline]
 fn mask_between(first: u64, end: u64, word: u64) -> u64 {
     let start = word.saturating_mul(WORD_BITS);
     if first <= start && end.saturating_sub(start) >= WORD_BITS {
         return u64::MAX;
     }
+    mask_at_the_edge(first, end, start)
+}
+
+/// The bits of the word that begins at `start`, from `first` to before `end`.
+fn mask_at_the_edge(first: u64, end: u64, start: u64) -> u64 {
     let above = low_bits(end.saturating_sub(start));
     let below = low_bits(first.saturating_sub(start));
     above & !below

@@ -43,6 +43,7 @@ impl AtomicWords {
     }
 
     /// Reads a word, unordered.
+    #[inline]
     pub fn load(&self, index: usize) -> Option<u64> {
         let word = self.0.get(index)?;
         // SAFETY: The word is valid and aligned, and changed by single atomic accesses only. This
@@ -58,6 +59,7 @@ impl AtomicWords {
     }
 
     /// Sets the bits of `mask` and returns the word from before, fully ordered.
+    #[inline]
     pub fn fetch_or(&self, index: usize, mask: u64) -> Option<u64> {
         if mask == u64::MAX {
             return Some(self.0.get(index)?.xchg(mask, Full));
@@ -66,6 +68,7 @@ impl AtomicWords {
     }
 
     /// Clears the bits of `mask` and returns the word from before, fully ordered.
+    #[inline]
     pub fn fetch_andnot(&self, index: usize, mask: u64) -> Option<u64> {
         if mask == u64::MAX {
             return Some(self.0.get(index)?.xchg(0, Full));

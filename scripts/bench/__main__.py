@@ -31,7 +31,8 @@ def arguments() -> argparse.Namespace:
                         help="with the counts, the functions that most instructions are of")
     parser.add_argument("--drivers", default=" ".join(DRIVERS), help="count on these only")
     parser.add_argument("--depths", default="1 32", help="count at these only")
-    parser.add_argument("--works", default="write", help="count these: write, read, fsync")
+    parser.add_argument("--works", default="write", help="count these: write, a, b, away, cold, sequential, read, fsync, "
+                        "resync, scattered")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where the time goes: instructions, switches, wake-ups, calls and packets for each write, read or
-write with its fsync, on both nodes.
+"""Where the time goes: instructions, switches, wake-ups, calls and packets for each write, read,
+block that is resynced and so on, on both nodes.
 
 Counts say more than clocks on a machine that others use: they do not depend on its load.
 """
@@ -10,16 +10,76 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import rows
 from instructions import Executed, build_plugin
-from machines import CHECKOUT, DEVICE, SEED, Pair
+from machines import CHECKOUT, COLD, DEVICE, SEED, Pair
 
-OPERATIONS = 1500
-# What is counted: title, and what fio is asked for.
+
+@contextlib.contextmanager
+def _as_it_is(_pair: Pair):
+    yield
+
+
+@contextlib.contextmanager
+def _away(pair: Pair):
+    pair.disconnect()
+    try:
+        yield
+    finally:
+        pair.connect()
+        pair.wait_idle()
+
+
+def _protocol(protocol: str):
+    @contextlib.contextmanager
+    def scene(pair: Pair):
+        pair.use_protocol(protocol)
+        try:
+            yield
+        finally:
+            pair.use_protocol("C")
+    return scene
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is counted: so many operations of fio, in a scene; or a row of the benchmark."""
+
+    title: str
+    fio: str = ""
+    block_kib: int = 4
+    operations: int = 1500
+    device: str = DEVICE
+    size: str = "64M"
+    scene: Callable = _as_it_is
+    row: Callable[[Pair], float] | None = None
+
+    def run(self, pair: Pair, depth: int, operations: int) -> None:
+        """One operation is no more than what its start takes; a row has no such part."""
+        if self.row is None:
+            pair.fio(self.device, f"{self.fio} --bs={self.block_kib}k --iodepth={depth} "
+                                  f"--size={self.size} --io_size={operations * self.block_kib}k "
+                                  f"--randseed={SEED}")
+        elif operations > 1:
+            self.row(pair)
+
+
 WORKS = {
-    "write": ("4 KiB random writes", "--rw=randwrite"),
-    "read": ("4 KiB random reads", "--rw=randread"),
-    "fsync": ("4 KiB random writes, each with an fsync", "--rw=randwrite --fsync=1"),
+    "write": Work("4 KiB random writes", "--rw=randwrite"),
+    "a": Work("4 KiB random writes, protocol A", "--rw=randwrite", scene=_protocol("A")),
+    "b": Work("4 KiB random writes, protocol B", "--rw=randwrite", scene=_protocol("B")),
+    "away": Work("4 KiB random writes, the peer is away", "--rw=randwrite", scene=_away),
+    "cold": Work("4 KiB random writes over 11 × the activity log", "--rw=randwrite", device=COLD,
+                 size="3000M", scene=Pair.cold),
+    "sequential": Work("1 MiB sequential writes", "--rw=write", block_kib=1024, operations=60),
+    "read": Work("4 KiB random reads", "--rw=randread"),
+    "fsync": Work("4 KiB random writes, each with an fsync", "--rw=randwrite --fsync=1"),
+    "resync": Work("1 MiB of a full resync", operations=256,
+                   row=rows.full_resync(rows.FAST_RESYNC)),
+    "scattered": Work("scattered 4 KiB blocks, written while the peer is away and resynced",
+                      operations=rows.SCATTERED, row=rows.scattered_resync),
 }
 ROLES = ("primary", "secondary")
 _PROFILE_LINES = 40
@@ -69,16 +129,11 @@ def _calls(guest) -> dict[str, int]:
     return {_LABELS[name]: hits for name, hits in _probe_hits(text).items() if name in _LABELS}
 
 
-def _run(pair: Pair, work: str, depth: int, operations: int) -> None:
-    pair.fio(DEVICE, f"{WORKS[work][1]} --bs=4k --iodepth={depth} --size=64M "
-                     f"--io_size={operations * 4}k --randseed={SEED}")
-
-
-def _differences(pair: Pair, work: str, depth: int, take) -> list[Counter]:
+def _differences(pair: Pair, work: Work, depth: int, take) -> list[Counter]:
     """How much `take` of each guest tells of the operations, without what fio does for one."""
     states = [[take(guest) for guest in pair.guests]]
-    for operations in (1, OPERATIONS + 1):
-        _run(pair, work, depth, operations)
+    for operations in (1, work.operations + 1):
+        work.run(pair, depth, operations)
         states.append([take(guest) for guest in pair.guests])
     found = []
     for before, single, after in zip(*states):
@@ -113,7 +168,7 @@ def _by_module(functions: Counter) -> Counter:
     return counts
 
 
-def _count(pair: Pair, executed: dict, work: str,
+def _count(pair: Pair, executed: dict, work: Work,
            depth: int) -> tuple[list[Counter], list[Counter]]:
     """Of each node: all counts; instructions of each function."""
     counts = _differences(pair, work, depth, _kernel_counts)
@@ -128,23 +183,36 @@ def _count(pair: Pair, executed: dict, work: str,
     return counts, functions
 
 
-def _table(found: dict[str, list[Counter]]) -> str:
+def _table(found: dict[str, list[Counter]], operations: int) -> str:
     columns = [(role, driver) for role in range(2) for driver in found]
     lines = ["| | " + " | ".join(f"{ROLES[role]}: {'C' if driver == 'c' else driver}"
                                  for role, driver in columns) + " |",
              "| --- |" + " --- |" * len(columns)]
     labels = sorted({label for roles in found.values() for counts in roles for label in counts})
     for label in labels:
-        cells = [f"{found[driver][role][label] / OPERATIONS:.{0 if 'instr' in label else 2}f}"
+        cells = [f"{found[driver][role][label] / operations:.{0 if 'instr' in label else 2}f}"
                  for role, driver in columns]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _profile(functions: Counter) -> str:
+def _floor(found: dict[str, list[Counter]]) -> str:
+    """What both nodes execute with ours of what they do with the C driver, programs left out: as
+    it is, and if the module needed none."""
+    def kernels(driver: str, *less: str) -> int:
+        return sum(counts["instructions"] - sum(counts[f"instructions of {part}"] for part in less)
+                   for counts in found[driver])
+    if not {"ours", "c"} <= found.keys():
+        return ""
+    c = kernels("c", "programs") or 1
+    return (f"Instructions of both nodes, ours / C: {kernels('ours', 'programs') / c:.2f}; "
+            f"without a single one of our module {kernels('ours', 'programs', 'drbd') / c:.2f}\n")
+
+
+def _profile(functions: Counter, operations: int) -> str:
     """The functions that most instructions are of, in the whole guest and in the driver."""
     def lines(chosen):
-        return "".join(f"{number / OPERATIONS:9.1f} {module:>12} {name}\n"
+        return "".join(f"{number / operations:9.1f} {module:>12} {name}\n"
                        for (name, module), number in chosen[:_PROFILE_LINES])
     order = functions.most_common()
     return lines(order) + "\n" + lines([entry for entry in order if entry[0][1] == "drbd"])
@@ -160,13 +228,14 @@ def report(drivers: list[str], works: list[str], depths: list[int], profile: boo
             pairs[driver] = stack.enter_context(Pair(driver, plugin=plugin))
             with pairs[driver].running():
                 executed.update((guest, Executed(guest)) for guest in pairs[driver].guests)
-        for work, depth in itertools.product(works, depths):
-            found = {}
+        for name, depth in itertools.product(works, depths):
+            work, found = WORKS[name], {}
             for driver, pair in pairs.items():
-                with pair.running():
+                with pair.running(), work.scene(pair):
                     found[driver], functions = _count(pair, executed, work, depth)
                 if profile:
                     for role, of_role in zip(ROLES, functions):
-                        say(f"\n{driver}, {role}, {work}, depth {depth}: instructions for each\n")
-                        say(_profile(of_role))
-            say(f"\n{WORKS[work][0]}, depth {depth}: for each\n\n{_table(found)}")
+                        say(f"\n{driver}, {role}, {name}, depth {depth}: instructions for each\n")
+                        say(_profile(of_role, work.operations))
+            say(f"\n{work.title}, depth {depth}: for each\n\n"
+                f"{_table(found, work.operations)}\n\n{_floor(found)}")

@@ -718,7 +718,7 @@ fn send_trim(
 /// The flags of a write's packet (spec §1.16).
 fn write_flags(resource: &Resource, outgoing: &Outgoing, state: RequestState) -> DataFlags {
     let connection = &resource.connection;
-    let conn = outgoing.device.state().conn;
+    let conn = outgoing.device.glance().conn();
     let resyncs = conn >= ConnState::SyncSource && conn <= ConnState::PausedSyncT;
     let mut flags = DataFlags::NONE;
     let from_bio = [

@@ -19,16 +19,19 @@ macro_rules! atomic_word {
 
         impl $name {
             /// A word that starts as `value`.
+            #[inline]
             pub const fn new(value: $word) -> Self {
                 Self(Atomic::new(value))
             }
 
             /// The word now; what was written before it was stored is visible. Any context.
+            #[inline]
             pub fn load(&self) -> $word {
                 self.0.load(Acquire)
             }
 
             /// Replaces the word; what was written before is visible to who loads it. Any context.
+            #[inline]
             pub fn store(&self, value: $word) {
                 self.0.store(value, Release);
             }
@@ -37,6 +40,7 @@ macro_rules! atomic_word {
             ///
             /// `change` may be called several times and must be a pure function of its argument.
             /// Fully ordered, also where the word stays the same.
+            #[inline]
             pub fn update(&self, mut change: impl FnMut($word) -> $word) -> ($word, $word) {
                 let mut old = self.0.load(Acquire);
                 loop {
@@ -54,6 +58,7 @@ macro_rules! atomic_word {
             /// # Errors
             ///
             /// The word that was refused.
+            #[inline]
             pub fn try_update(
                 &self,
                 mut change: impl FnMut($word) -> Option<$word>,
@@ -69,16 +74,19 @@ macro_rules! atomic_word {
             }
 
             /// Sets the bits of `mask` and returns the word before. Any context.
+            #[inline]
             pub fn set(&self, mask: $word) -> $word {
                 self.update(|old| old | mask).0
             }
 
             /// Clears the bits of `mask` and returns the word before. Any context.
+            #[inline]
             pub fn clear(&self, mask: $word) -> $word {
                 self.update(|old| old & !mask).0
             }
 
             /// Whether any bit of `mask` is set. Any context.
+            #[inline]
             pub fn any(&self, mask: $word) -> bool {
                 self.load() & mask != 0
             }

@@ -32,6 +32,7 @@ macro_rules! values {
             }
 
             /// The value that a field holds; `None` where the number stands for nothing.
+            #[inline]
             pub const fn from_bits(bits: u8) -> Option<Self> {
                 match bits {
                     $($value => Some(Self::$variant),)*

@@ -158,6 +158,7 @@ impl State {
     ///
     /// So they are while the peer has no disk, or attaches one: what it sent before it knew that
     /// its disk is in use comes when the handshake has been made here already.
+    #[inline]
     pub fn has_peer_writes_alone(self) -> bool {
         let attaches = self.conn == ConnState::WFBitMapS && self.pdsk == DiskState::Consistent;
         self.pdsk < DiskState::Inconsistent || attaches
@@ -172,6 +173,7 @@ impl State {
     }
 }
 
+#[inline]
 const fn field(word: u32, mask: u32, shift: u32) -> u8 {
     // Lossless: no field is wider than five bits.
     (word & mask).wrapping_shr(shift) as u8
@@ -191,16 +193,19 @@ pub struct Glance(u32);
 
 impl Glance {
     /// Of a word that [`State::to_word`] made.
+    #[inline]
     pub const fn new(word: u32) -> Self {
         Self(word)
     }
 
     /// As [`State::is_suspended`].
+    #[inline]
     pub const fn is_suspended(self) -> bool {
         self.0 & SUSP_MASK != 0
     }
 
     /// This node's disk.
+    #[inline]
     pub const fn disk(self) -> DiskState {
         match DiskState::from_bits(field(self.0, DISK_MASK, DISK_SHIFT)) {
             Some(disk) => disk,
@@ -209,6 +214,7 @@ impl Glance {
     }
 
     /// The peer's disk.
+    #[inline]
     pub const fn pdsk(self) -> DiskState {
         match DiskState::from_bits(field(self.0, PDSK_MASK, PDSK_SHIFT)) {
             Some(pdsk) => pdsk,
@@ -217,6 +223,7 @@ impl Glance {
     }
 
     /// The connection.
+    #[inline]
     pub const fn conn(self) -> ConnState {
         match ConnState::from_bits(field(self.0, CONN_MASK, CONN_SHIFT)) {
             Some(conn) => conn,
@@ -224,12 +231,26 @@ impl Glance {
         }
     }
 
+    /// As [`State::has_peer_writes_alone`].
+    #[inline]
+    pub fn has_peer_writes_alone(self) -> bool {
+        let (conn, pdsk) = (self.conn(), self.pdsk());
+        let state = State {
+            conn,
+            pdsk,
+            ..State::NEW
+        };
+        state.has_peer_writes_alone()
+    }
+
     /// Whether the local disk is UpToDate.
+    #[inline]
     pub const fn has_current_disk(self) -> bool {
         field(self.0, DISK_MASK, DISK_SHIFT) == DiskState::UpToDate.bits()
     }
 
     /// Whether the peer's disk is UpToDate.
+    #[inline]
     pub const fn has_current_peer(self) -> bool {
         field(self.0, PDSK_MASK, PDSK_SHIFT) == DiskState::UpToDate.bits()
     }

@@ -92,7 +92,7 @@ fn ack_write(resource: &Resource, device: &Arc<Device>, request: &PeerRequest) {
 
 /// During a resync a write leaves its blocks in sync.
 fn sets_in_sync(device: &Device, request: &PeerRequest) -> bool {
-    let conn = device.state().conn;
+    let conn = device.glance().conn();
     conn >= ConnState::SyncSource
         && conn <= ConnState::PausedSyncT
         && request.flags.contains(DataFlags::MAY_SET_IN_SYNC)

@@ -214,7 +214,7 @@ impl Receiver {
             }
         }
         device.note_write(monotonic_ns());
-        if device.state().has_peer_writes_alone() {
+        if device.glance().has_peer_writes_alone() {
             if let Err(error) = self.keep_only_copy(device, &mut request) {
                 connection.free_request(request);
                 return Err(error);
@@ -411,7 +411,7 @@ impl Receiver {
 fn usable_disk(device: &Arc<Device>) -> Option<LocalRef> {
     device
         .local()
-        .filter(|_| device.state().disk >= DiskState::Inconsistent)
+        .filter(|_| device.glance().disk() >= DiskState::Inconsistent)
 }
 
 /// Sectors of a range in bytes.

@@ -12,7 +12,7 @@ use drbd_engine::transfer_log::LookupError;
 use drbd_engine::types::BlockId;
 
 use super::peer_request::{Kind, PeerRequest};
-use super::receiver::Dropped;
+use super::receiver::{flush_early, Dropped};
 use super::{resync, Node};
 use crate::canary::Canary;
 use crate::net::{Session, Socket};
@@ -216,24 +216,6 @@ async fn finish(node: &Rc<Node>, request: PeerRequest) {
     }
     send_barrier_acks(node).await;
     flush_early(node);
-}
-
-/// Flushes the disk where the epoch looks complete; nobody waits for it.
-fn flush_early(node: &Rc<Node>) {
-    let Some(local) = node.local() else { return };
-    let is_idle = !node.flags.flushes_early.get() && !local.cache.borrow().is_stable();
-    if !is_idle || !node.epochs.borrow_mut().may_flush_early() {
-        return;
-    }
-    node.flags.flushes_early.set(true);
-    let flushing = node.clone();
-    node.sim.spawn(node.owner, async move {
-        let flushed = local.flush_data(&flushing).await;
-        flushing.flags.flushes_early.set(false);
-        if !flushed {
-            flushing.data_not_flushed();
-        }
-    });
 }
 
 /// Sends the barrier acks that are due.

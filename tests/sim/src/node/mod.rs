@@ -142,8 +142,8 @@ pub struct NodeFlags {
     pub metadata_failed: Cell<bool>,
     /// A flush failed of what the peer wrote in this session.
     pub flush_failed: Cell<bool>,
-    /// A flush goes on that no barrier asked for.
-    pub flushes_early: Cell<bool>,
+    /// An epoch of the peer's writes ended whose ack may be due.
+    pub epoch_ended: Cell<bool>,
 }
 
 /// A change of state whose deferred effects are due.
@@ -214,6 +214,8 @@ pub struct Node {
     pub(crate) session: RefCell<Option<Rc<Session>>>,
     pub(crate) epochs: RefCell<Epochs<Vec<Epoch>>>,
     pub(crate) peer_requests: Cell<u32>,
+    /// Flushes of what the peer wrote that are under way.
+    pub(crate) flushes: Cell<u32>,
     pub(crate) answers: RefCell<VecDeque<peer_request::PeerRequest>>,
     pub(crate) done: RefCell<VecDeque<peer_request::PeerRequest>>,
     pub(crate) peer: Cell<Option<PeerUuids>>,
@@ -290,6 +292,7 @@ impl Node {
             session: RefCell::new(None),
             epochs: RefCell::new(Epochs::new(vec![Epoch::default(); EPOCHS_MAX])),
             peer_requests: Cell::new(0),
+            flushes: Cell::new(0),
             answers: RefCell::default(),
             done: RefCell::default(),
             peer: Cell::new(None),

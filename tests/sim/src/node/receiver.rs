@@ -22,6 +22,8 @@ use crate::net::{Session, Socket};
 use crate::packet::{Ack, Blocks, Packet, WriteFlags};
 use crate::sim::MS;
 
+/// Writes that are given to the disk before the ack of an epoch that ended in front of them.
+const WRITES_BEFORE_ACK_MAX: u32 = 32;
 /// `ping-int`.
 const PING_INTERVAL_NS: u64 = 1000 * MS;
 /// `ping-timeout`.
@@ -85,6 +87,7 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
         now_ns,
     )));
     node.flags.flush_failed.set(false);
+    node.flags.epoch_ended.set(false);
     let change = Request::conn(ConnState::WFReportParams);
     if node.change_connection(change, Node::SOFT).is_err() {
         return;
@@ -94,30 +97,59 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
     node.state_sent.set(true);
     node.send_uuids(0).await;
     node.send_state(node.state()).await;
+    while receive_arrived(node, session).await.is_ok() {}
+    // Refused where the connection is going down already.
+    let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
+}
+
+/// Receives a packet, and all that have arrived by then: what they write goes to the disk, and then
+/// the epochs that ended are acked.
+async fn receive_arrived(node: &Rc<Node>, session: &Rc<Session>) -> Result<(), Dropped> {
+    node.sim
+        .until(|| {
+            session.has_packet(node.id, Socket::Data)
+                || session.is_gone(node.id)
+                || node.is_interrupted()
+        })
+        .await;
+    let mut left = WRITES_BEFORE_ACK_MAX;
     loop {
-        node.sim
-            .until(|| {
-                session.has_packet(node.id, Socket::Data)
-                    || session.is_gone(node.id)
-                    || node.is_interrupted()
-            })
-            .await;
-        if node.is_interrupted() {
-            return;
+        receive_packet(node, session).await?;
+        if node.flags.epoch_ended.get() {
+            left -= 1;
         }
-        let Some(packet) = session.receive(node.id, Socket::Data) else {
-            // The peer closed the socket.
-            let _ = node.change_connection(Request::conn(ConnState::BrokenPipe), Node::HARD);
-            return;
-        };
-        if let Some(liveness) = &mut *node.liveness.borrow_mut() {
-            liveness.on_received(node.sim.now_ns());
-        }
-        if receive(node, packet).await.is_err() {
-            let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
-            return;
+        if left == 0 || !session.has_packet(node.id, Socket::Data) {
+            break;
         }
     }
+    ack_ended(node).await;
+    Ok(())
+}
+
+/// Acks what ended, where the disk has the writes that came behind it.
+async fn ack_ended(node: &Rc<Node>) {
+    if node.flags.epoch_ended.replace(false) {
+        acks::send_barrier_acks(node).await;
+    }
+}
+
+async fn receive_packet(node: &Rc<Node>, session: &Rc<Session>) -> Result<(), Dropped> {
+    if node.is_interrupted() {
+        return Err(Dropped);
+    }
+    let Some(packet) = session.receive(node.id, Socket::Data) else {
+        // The peer closed the socket.
+        let _ = node.change_connection(Request::conn(ConnState::BrokenPipe), Node::HARD);
+        return Err(Dropped);
+    };
+    if let Some(liveness) = &mut *node.liveness.borrow_mut() {
+        liveness.on_received(node.sim.now_ns());
+    }
+    if !matches!(packet, Packet::Data(..)) {
+        // Whatever it is it may take long.
+        ack_ended(node).await;
+    }
+    receive(node, packet).await
 }
 
 async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
@@ -159,16 +191,42 @@ async fn receive_write(
     flags: WriteFlags,
 ) -> Result<(), Dropped> {
     let mut request = node.peer_request(Kind::Write, blocks, id);
-    let epoch = node.epochs.borrow_mut().write_received();
     if request.local.is_none() {
         sender::refuse(node, Ack::Negative, id, blocks).await;
+        let epoch = node.epochs.borrow_mut().write_received();
         node.epochs.borrow_mut().write_done(epoch);
         node.free_request(request);
         acks::send_barrier_acks(node).await;
         return Ok(());
     }
-    request.epoch = Some(epoch);
     request.flags = flags;
+    if claim(node, &mut request, RangeKind::PeerWrite)
+        .await
+        .is_err()
+    {
+        node.free_request(request);
+        return Err(Dropped);
+    }
+    if node.state().has_peer_writes_alone() {
+        remember_for_diskless_peer(node, &mut request).await;
+    }
+    join(node, &mut request).await;
+    if request.local.is_none() {
+        node.io_ended(&mut request, false);
+        node.done.borrow_mut().push_back(request);
+        return Ok(());
+    }
+    let content = Some(Content::Data(number));
+    let sectors =
+        (blocks.sector.0..blocks.sector.0 + blocks.sectors()).map(|at| (at, content.clone()));
+    node.start_peer_write(request, sectors.collect());
+    Ok(())
+}
+
+/// Enters the write into the epoch, and sends the acks that do not wait for the disk.
+async fn join(node: &Rc<Node>, request: &mut PeerRequest) {
+    request.epoch = Some(node.epochs.borrow_mut().write_received());
+    let (id, blocks, flags) = (request.block_id, request.blocks, request.flags);
     if node.config.protocol == Protocol::B && flags.receive_ack {
         node.send_meta(Packet::Ack(Ack::Receive, id, blocks))
             .await
@@ -180,27 +238,6 @@ async fn receive_write(
             .ok();
         request.flags.write_ack = false;
     }
-    if claim(node, &mut request, RangeKind::PeerWrite)
-        .await
-        .is_err()
-    {
-        node.epochs.borrow_mut().write_done(epoch);
-        node.free_request(request);
-        return Err(Dropped);
-    }
-    if node.state().has_peer_writes_alone() {
-        remember_for_diskless_peer(node, &mut request).await;
-        if request.local.is_none() {
-            node.io_ended(&mut request, false);
-            node.done.borrow_mut().push_back(request);
-            return Ok(());
-        }
-    }
-    let content = Some(Content::Data(number));
-    let sectors =
-        (blocks.sector.0..blocks.sector.0 + blocks.sectors()).map(|at| (at, content.clone()));
-    node.start_peer_write(request, sectors.collect());
-    Ok(())
 }
 
 /// What the peer replied before, when a resync was given up since, lacks this write and is in sync
@@ -355,37 +392,89 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
         .borrow_mut()
         .barrier(number.to_be_bytes(), ordering)
         .map_err(|_| Dropped)?;
-    acks::send_barrier_acks(node).await;
-    if step == BarrierStep::GoOn {
-        return Ok(());
+    if too_early {
+        acks::send_barrier_acks(node).await;
     }
+    let next_is_open = step == BarrierStep::GoOn || settle(node).await?;
+    node.flags.epoch_ended.set(true);
+    if !next_is_open {
+        ack_ended(node).await;
+    }
+    Ok(())
+}
+
+/// Waits until the disk has what came before; whether the next epoch is open then.
+async fn settle(node: &Rc<Node>) -> Result<bool, Dropped> {
+    wait(node, || node.epochs.borrow().active() == 0).await?;
+    flush_all(node).await?;
+    Ok(node.epochs.borrow_mut().settled())
+}
+
+/// Waits for a condition, or the end of the connection.
+async fn wait(node: &Rc<Node>, mut condition: impl FnMut() -> bool) -> Result<(), Dropped> {
+    let mut held = false;
     node.sim
-        .until(|| node.epochs.borrow().active() == 0 || node.is_interrupted())
+        .until(|| {
+            held = condition();
+            held || node.is_interrupted()
+        })
         .await;
-    if node.is_interrupted() {
-        return Err(Dropped);
+    if held {
+        Ok(())
+    } else {
+        Err(Dropped)
     }
-    // Whoever lets a disk go flushes it.
-    node.sim
-        .until(|| node.retired.borrow().is_none() || node.is_interrupted())
-        .await;
-    if node.is_interrupted() {
-        return Err(Dropped);
+}
+
+async fn flush_all(node: &Rc<Node>) -> Result<(), Dropped> {
+    // One that began early may be all that is needed.
+    wait(node, || node.flushes.get() == 0).await?;
+    match node.local() {
+        Some(local) => start_flush(node, local),
+        // Whoever lets a disk go flushes it.
+        None => wait(node, || node.retired.borrow().is_none()).await?,
     }
-    if let Some(local) = node.local() {
-        let is_stable = local.cache.borrow().is_stable();
-        if !is_stable && !local.flush_data(node).await {
-            node.data_not_flushed();
-        }
-    }
+    wait(node, || node.flushes.get() == 0).await?;
     if node.flags.flush_failed.get() && !node.config.has(Canary::FailedFlushVouchedFor) {
         node.tell(|| "what the peer wrote could not be flushed, dropping connection".into());
         return Err(Dropped);
     }
-    // The acks go first here, whether the next epoch is open or not.
-    let _ = node.epochs.borrow_mut().settled();
-    acks::send_barrier_acks(node).await;
     Ok(())
+}
+
+/// Flushes the disk where the epoch looks complete: the flush goes on while the acks are on their
+/// way, and the barrier with the next write. On the asender.
+pub(crate) fn flush_early(node: &Rc<Node>) {
+    let is_busy = node.flushes.get() != 0 || node.is_interrupted();
+    if is_busy || !node.epochs.borrow_mut().may_flush_early() {
+        return;
+    }
+    if let Some(local) = node.local() {
+        start_flush(node, local);
+    }
+}
+
+/// Flushes the cache of a disk, if there may be anything in it.
+fn start_flush(node: &Rc<Node>, local: LocalRef) {
+    let (is_stable, since) = {
+        let cache = local.cache.borrow();
+        (cache.is_stable(), cache.flush_begins())
+    };
+    if is_stable {
+        return;
+    }
+    node.flushes.set(node.flushes.get() + 1);
+    let data = local.data.clone();
+    let node = node.clone();
+    data.flush(node.owner, move |flushed| {
+        if flushed {
+            local.cache.borrow_mut().flushed(since);
+        } else {
+            node.data_not_flushed();
+        }
+        drop(local);
+        node.flushes.set(node.flushes.get() - 1);
+    });
 }
 
 /// The connection is gone: what belongs to it is ended, in this order.
@@ -401,7 +490,7 @@ async fn clean_up(node: &Rc<Node>) {
     node.sim
         .until(|| {
             acks::finish_silently(node);
-            node.peer_requests.get() == 0
+            node.peer_requests.get() == 0 && node.flushes.get() == 0
         })
         .await;
     node.epochs.borrow_mut().reset();

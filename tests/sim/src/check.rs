@@ -7,13 +7,14 @@ use drbd_engine::meta::MdFlags;
 use drbd_engine::types::{BitNr, Sector};
 
 use crate::drive::{Content, Sectors};
-use crate::node::{Config, Hardware, Node};
+use crate::node::device::Device;
+use crate::node::{Config, Hardware};
 use crate::tools;
 
-/// One node, running or not.
+/// A volume on one node, running or not.
 pub struct Side<'a> {
-    /// The node while it has power.
-    pub node: Option<&'a Node>,
+    /// The volume while its node has power.
+    pub device: Option<&'a Device>,
     /// Its disks.
     pub hardware: &'a Hardware,
 }
@@ -50,10 +51,10 @@ fn known(side: &Side<'_>, config: &Config) -> Vec<bool> {
     let bits = bits_for(Sector(config.capacity_sectors));
     let mut known = vec![false; usize::try_from(bits).unwrap_or(0)];
     let attached = side
-        .node
-        .and_then(|node| node.attached_disk().map(|local| (node, local)));
-    let extents = if let Some((node, local)) = attached {
-        let view = local.view(node);
+        .device
+        .and_then(|device| device.attached_disk().map(|local| (device, local)));
+    let extents = if let Some((device, local)) = attached {
+        let view = local.view(device);
         for (bit, known) in (0..).zip(&mut known) {
             *known = view.test(BitNr(bit));
         }

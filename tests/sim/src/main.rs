@@ -63,9 +63,7 @@ fn main() -> ExitCode {
     let mut failed = 0;
     for seed in arguments.first..arguments.first + arguments.seeds {
         let report = run(seed, arguments.options);
-        sum.counts.writes += report.counts.writes;
-        sum.counts.reads += report.counts.reads;
-        sum.counts.flushes += report.counts.flushes;
+        sum.counts.add(report.counts);
         sum.crashes += report.crashes;
         sum.cuts += report.cuts;
         sum.disk_faults += report.disk_faults;

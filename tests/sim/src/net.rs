@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use drbd_engine::types::VolumeNr;
+
 use crate::packet::Packet;
 use crate::sim::{Owner, Sim, MS, US};
 
@@ -23,7 +25,7 @@ pub enum Socket {
 
 #[derive(Default)]
 struct Inbox {
-    packets: RefCell<VecDeque<Packet>>,
+    packets: RefCell<VecDeque<(VolumeNr, Packet)>>,
     on_the_way: Cell<usize>,
     last_arrival_ns: Cell<u64>,
 }
@@ -60,14 +62,21 @@ impl Session {
         inbox.on_the_way.get() + inbox.packets.borrow().len() < WINDOW
     }
 
-    /// Sends a packet, whether there is room or not.
-    pub fn send(self: &Rc<Self>, from: usize, socket: Socket, packet: Packet) -> Result<(), Gone> {
+    /// Sends a packet about a volume, whether there is room or not; one about the connection has
+    /// volume 0.
+    pub fn send(
+        self: &Rc<Self>,
+        from: usize,
+        socket: Socket,
+        volume: VolumeNr,
+        packet: Packet,
+    ) -> Result<(), Gone> {
         if self.is_gone(from) {
             return Err(Gone);
         }
         let sim = &self.sim;
         let to = 1 - from;
-        sim.tell(|| format!("  {from} -> {to} {}", packet.name()));
+        sim.tell(|| format!("  {from} -> {to} /{} {}", volume.0, packet.name()));
         if self.cut[from].get() {
             return Ok(());
         }
@@ -82,14 +91,14 @@ impl Session {
             let inbox = &end.inboxes[socket as usize];
             inbox.on_the_way.set(inbox.on_the_way.get() - 1);
             if !session.cut[from].get() && !end.shut.get() {
-                inbox.packets.borrow_mut().push_back(packet);
+                inbox.packets.borrow_mut().push_back((volume, packet));
             }
         });
         Ok(())
     }
 
     /// Takes the next packet, if there is one.
-    pub fn receive(&self, node: usize, socket: Socket) -> Option<Packet> {
+    pub fn receive(&self, node: usize, socket: Socket) -> Option<(VolumeNr, Packet)> {
         let inbox = &self.ends[node].inboxes[socket as usize];
         inbox.packets.borrow_mut().pop_front()
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The judge: what the application was told, and so what it may read on either node from then on.
+//! The judge of a volume: what the application was told, and so what it may read on either node
+//! from then on.
 //!
 //! For every node there is a view: for each sector the writes that may be found there. A write that
 //! was told done supersedes those before it. A power cut takes that back where the write was not
@@ -229,6 +230,15 @@ pub struct Counts {
     pub flushes: u64,
 }
 
+impl Counts {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.writes += other.writes;
+        self.reads += other.reads;
+        self.flushes += other.flushes;
+    }
+}
+
 /// The judge.
 pub struct Oracle {
     protocol: Protocol,
@@ -257,8 +267,8 @@ fn range(master: &Master) -> std::ops::Range<u64> {
 }
 
 impl Oracle {
-    /// A judge of two equal disks.
-    pub fn new(protocol: Protocol) -> Self {
+    /// A judge of two equal disks; the numbers of bios begin behind `first`.
+    pub fn new(protocol: Protocol, first: u64) -> Self {
         let view = View {
             sectors: BTreeMap::new(),
             is_anything: false,
@@ -266,7 +276,7 @@ impl Oracle {
         Self {
             protocol,
             tick: 1,
-            numbers: 0,
+            numbers: first,
             bios: BTreeMap::new(),
             views: [view.clone(), view],
             states: [State::NEW; 2],

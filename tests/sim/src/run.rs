@@ -7,13 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use drbd_engine::config::{OnIoError, Protocol};
-use drbd_engine::state::{ConnState, DiskState};
+use drbd_engine::state::{ConnState, DiskState, State, StateError};
 use drbd_engine::types::Sector;
 
 use crate::canary::Canary;
 use crate::check;
 use crate::drive::{Drive, Speed, Trouble};
 use crate::net::Net;
+use crate::node::device::{Device, Volume};
 use crate::node::request::Operation;
 use crate::node::{Config, Hardware, Node, Parts};
 use crate::oracle::{Counts, Oracle};
@@ -90,7 +91,8 @@ pub struct Options {
 
 struct Slot {
     node: Option<Rc<Node>>,
-    hardware: Hardware,
+    /// Of each volume.
+    hardware: Vec<Hardware>,
     life: u32,
     busy: Rc<Cell<bool>>,
 }
@@ -99,7 +101,8 @@ struct World {
     sim: Rc<Sim>,
     net: Rc<Net>,
     config: Rc<Config>,
-    oracle: Rc<RefCell<Oracle>>,
+    /// A judge for each volume.
+    oracles: Vec<Rc<RefCell<Oracle>>>,
     slots: [Slot; 2],
     /// Places that the application likes, so that writes overlap.
     places: Rc<Vec<u64>>,
@@ -124,19 +127,21 @@ pub fn run(seed: u64, options: Options) -> Report {
     };
     world.without = options.without;
     world.faults();
-    if world.oracle.borrow().violations.is_empty() {
+    if !world.broken() {
         world.peace();
     }
-    for Slot { hardware, .. } in &world.slots {
-        let Hardware { data, meta } = hardware;
+    for Hardware { data, meta } in world.slots.iter().flat_map(|slot| &slot.hardware) {
         world.report.disk_errors += data.errors.get();
         if !Rc::ptr_eq(data, meta) {
             world.report.disk_errors += meta.errors.get();
         }
     }
-    world.report.counts = world.oracle.borrow().counts;
+    for oracle in &world.oracles {
+        let oracle = oracle.borrow();
+        world.report.counts.add(oracle.counts);
+        world.report.violations.extend_from_slice(&oracle.violations);
+    }
     world.report.time_ns = world.sim.now_ns();
-    world.report.violations = world.oracle.borrow().violations.clone();
     world.report.story = world.sim.story.last(60);
     for slot in &mut world.slots {
         if let Some(node) = slot.node.take() {
@@ -158,36 +163,34 @@ impl World {
             capacity_sectors: extents * 8192 - sim.below(7),
             max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
             on_io_error: [OnIoError::Detach, OnIoError::PassOn][usize::from(sim.one_in(3))],
+            volumes: 1,
             canary,
         });
         sim.tell(|| format!("seed {seed}: {config:?}"));
         let latency_ns = sim.between(20 * US, 2 * MS);
         let net = Net::new(sim.clone(), latency_ns);
-        let oracle = Rc::new(RefCell::new(Oracle::new(config.protocol)));
+        // No number stands for writes of two volumes.
+        let oracles = (0..config.volumes as u64)
+            .map(|volume| Rc::new(RefCell::new(Oracle::new(config.protocol, volume << 32))))
+            .collect();
         let places = (0..8)
             .map(|_| sim.below(config.capacity_sectors - 64))
             .collect();
-        let uuid = sim.random();
-        let slots = [0, 1].map(|_| {
-            let data = Drive::new(sim.clone(), Speed::USUAL);
-            let meta = if config.internal_metadata {
-                data.clone()
-            } else {
-                Drive::new(sim.clone(), Speed::USUAL)
-            };
-            tools::create_metadata(&meta, &config, uuid);
-            Slot {
-                node: None,
-                hardware: Hardware { data, meta },
-                life: 0,
-                busy: Rc::default(),
-            }
+        let uuids: Vec<u64> = (0..config.volumes).map(|_| sim.random()).collect();
+        let slots = [0, 1].map(|_| Slot {
+            node: None,
+            hardware: uuids
+                .iter()
+                .map(|&uuid| new_hardware(&sim, &config, uuid))
+                .collect(),
+            life: 0,
+            busy: Rc::default(),
         });
         Self {
             sim,
             net,
             config,
-            oracle,
+            oracles,
             slots,
             places: Rc::new(places),
             peace: Rc::default(),
@@ -206,15 +209,19 @@ impl World {
         }
         slot.life += 1;
         self.sim.tell(|| format!("[{id}] boots"));
-        let node = Node::boot(Parts {
+        let parts = Parts {
             id,
             life: slot.life,
             sim: self.sim.clone(),
             net: self.net.clone(),
             config: self.config.clone(),
-            hardware: slot.hardware.clone(),
-            oracle: self.oracle.clone(),
+        };
+        let volumes = slot.hardware.iter().zip(&self.oracles);
+        let volumes = volumes.map(|(hardware, oracle)| Volume {
+            hardware: hardware.clone(),
+            oracle: oracle.clone(),
         });
+        let node = Node::boot(parts, volumes.collect());
         slot.busy = Rc::new(Cell::new(true));
         let busy = slot.busy.clone();
         slot.node = Some(node.clone());
@@ -225,7 +232,9 @@ impl World {
             );
         }
         self.sim.spawn(node.owner, async move {
-            let _ = node.attach().await;
+            for device in &node.devices {
+                let _ = device.attach().await;
+            }
             let _ = node.connect(false).await;
             busy.set(false);
         });
@@ -241,41 +250,52 @@ impl World {
         self.sim.kill(node.owner);
         self.net.vanish(id);
         drop(node);
-        self.oracle.borrow_mut().crashed(id);
-        let keep_permille = [0, 500, 900, 1000][usize::try_from(self.sim.below(4)).unwrap_or(0)];
-        let Hardware { data, meta } = self.slots[id].hardware.clone();
-        data.cut_power(keep_permille);
-        if !Rc::ptr_eq(&data, &meta) {
-            let keep_permille = [0, 500, 1000][usize::try_from(self.sim.below(3)).unwrap_or(0)];
-            meta.cut_power(keep_permille);
+        for oracle in &self.oracles {
+            oracle.borrow_mut().crashed(id);
+        }
+        for Hardware { data, meta } in &self.slots[id].hardware {
+            let keep = [0, 500, 900, 1000][usize::try_from(self.sim.below(4)).unwrap_or(0)];
+            data.cut_power(keep);
+            if !Rc::ptr_eq(data, meta) {
+                let keep = [0, 500, 1000][usize::try_from(self.sim.below(3)).unwrap_or(0)];
+                meta.cut_power(keep);
+            }
         }
         self.check_coverage("at a crash");
     }
 
     fn check_coverage(&self, when: &str) {
-        let sides = [0, 1].map(|id| {
-            let slot = &self.slots[id];
-            check::Side {
-                node: slot.node.as_deref(),
-                hardware: &slot.hardware,
+        for (volume, oracle) in self.oracles.iter().enumerate() {
+            let sides = [0, 1].map(|id| {
+                let slot = &self.slots[id];
+                check::Side {
+                    device: slot.node.as_ref().map(|node| &*node.devices[volume]),
+                    hardware: &slot.hardware[volume],
+                }
+            });
+            if let Some(sector) = check::uncovered(&sides, &self.config) {
+                oracle.borrow_mut().violation(format!(
+                    "{when}: the disks differ at sector {sector} of volume {volume}, and neither bitmap nor activity log knows"
+                ));
             }
-        });
-        if let Some(sector) = check::uncovered(&sides, &self.config) {
-            self.oracle.borrow_mut().violation(format!(
-                "{when}: the disks differ at sector {sector}, and neither bitmap nor activity log knows"
-            ));
         }
     }
 
+    /// Says that something is broken that is not about one volume.
+    fn violation(&mut self, text: String) {
+        self.report.violations.push(text);
+    }
+
     fn broken(&self) -> bool {
-        !self.oracle.borrow().violations.is_empty()
+        let is_broken = |oracle: &Rc<RefCell<Oracle>>| !oracle.borrow().violations.is_empty();
+        !self.report.violations.is_empty() || self.oracles.iter().any(is_broken)
     }
 
     /// The part in which things go wrong.
     fn faults(&mut self) {
         self.boot(0);
         self.boot(1);
-        self.command(0, 0);
+        self.command(0, 0, Target::All);
         for _ in 0..FAULT_STEPS {
             if self.broken() || self.sim.step() == Step::Dead {
                 return;
@@ -287,7 +307,8 @@ impl World {
                 let id = usize::from(self.sim.one_in(2));
                 let what = self.sim.below(24);
                 if self.happens() {
-                    self.command(id, what);
+                    let target = Target::choose(&self.sim, self.config.volumes);
+                    self.command(id, what, target);
                 }
             }
             if self.sim.one_in(2000) {
@@ -352,6 +373,7 @@ impl World {
     fn trouble(&mut self, id: usize) {
         let permille = [30, 300, 1000][usize::try_from(self.sim.below(3)).unwrap_or(0)];
         let mut trouble = Trouble::NONE;
+        let volume = choose(&self.sim, self.config.volumes);
         match self.sim.below(6) {
             0 => trouble.reads_permille = permille,
             1 => trouble.writes_permille = permille,
@@ -364,31 +386,32 @@ impl World {
             4 => trouble.slowness = 50,
             _ => trouble.stalled_until_ns = self.sim.now_ns() + self.sim.between(MS, 2 * S),
         }
-        let Hardware { data, meta } = &self.slots[id].hardware;
+        let Hardware { data, meta } = &self.slots[id].hardware[volume];
         let is_data = self.sim.one_in(2);
         let drive = if is_data { data } else { meta };
         drive.trouble.set(trouble);
         self.report.disk_faults += 1;
         let name = if is_data { "data" } else { "meta" };
         self.sim
-            .tell(|| format!("[{id}] the {name} disk is in trouble: {trouble:?}"));
+            .tell(|| format!("[{id}/{volume}] the {name} disk is in trouble: {trouble:?}"));
     }
 
     /// The disks of a node are well again.
     fn heal(&mut self, id: usize) {
-        let Hardware { data, meta } = &self.slots[id].hardware;
-        if [data, meta]
-            .iter()
-            .any(|drive| drive.trouble.get() != Trouble::NONE)
-        {
+        let hardware = &self.slots[id].hardware;
+        let mut drives = hardware.iter().flat_map(|one| [&one.data, &one.meta]);
+        if drives.any(|drive| drive.trouble.get() != Trouble::NONE) {
             self.sim.tell(|| format!("[{id}] the disks are well again"));
         }
-        data.trouble.set(Trouble::NONE);
-        meta.trouble.set(Trouble::NONE);
+        for Hardware { data, meta } in hardware {
+            data.trouble.set(Trouble::NONE);
+            meta.trouble.set(Trouble::NONE);
+        }
     }
 
+
     /// The admin says something, unless a command is still running on that node.
-    fn command(&mut self, id: usize, what: u64) {
+    fn command(&mut self, id: usize, what: u64, target: Target) {
         let slot = &self.slots[id];
         let Some(node) = slot.node.clone() else {
             return;
@@ -404,7 +427,7 @@ impl World {
         let busy = slot.busy.clone();
         self.sim.spawn(node.owner, async move {
             node.sim.until(|| !busy.replace(true)).await;
-            obey(&node, what, split).await;
+            obey(&node, what, target, split).await;
             busy.set(false);
             node.sim.touch();
         });
@@ -425,9 +448,7 @@ impl World {
             while self.sim.now_ns() < until_ns && !self.broken() {
                 steps += 1;
                 if self.sim.step() == Step::Dead || steps > PEACE_STEPS {
-                    self.oracle
-                        .borrow_mut()
-                        .violation(format!("no end: {}", self.states()));
+                    self.violation(format!("no end: {}", self.states()));
                     return;
                 }
             }
@@ -440,9 +461,7 @@ impl World {
             }
             self.operate(round);
         }
-        self.oracle
-            .borrow_mut()
-            .violation(format!("stuck: {}", self.states()));
+        self.violation(format!("stuck: {}", self.states()));
     }
 
     fn nodes(&self) -> Vec<Rc<Node>> {
@@ -454,11 +473,11 @@ impl World {
 
     fn states(&self) -> String {
         let states = self.nodes().into_iter().map(|node| {
+            let volumes: Vec<_> = node.devices.iter().map(|device| device.state()).collect();
             format!(
-                "[{}] {} {:?} idle={}",
+                "[{}] {} {volumes:?} idle={}",
                 node.id,
                 node.conn(),
-                node.state(),
                 node.is_quiet()
             )
         });
@@ -469,25 +488,26 @@ impl World {
         let nodes = self.nodes();
         nodes.len() == 2
             && nodes.iter().all(|node| {
-                let state = node.state();
-                state.conn == ConnState::Connected
-                    && state.disk == DiskState::UpToDate
-                    && state.pdsk == DiskState::UpToDate
-                    && node.is_quiet()
+                let is_well = |state: State| {
+                    state.conn == ConnState::Connected
+                        && state.disk == DiskState::UpToDate
+                        && state.pdsk == DiskState::UpToDate
+                };
+                node.devices.iter().all(|device| is_well(device.state())) && node.is_quiet()
             })
     }
 
     fn check_equal(&self) {
-        let [one, other] = [0, 1].map(|id| {
-            self.slots[id]
-                .hardware
-                .data
-                .peek(0, self.config.capacity_sectors)
-        });
-        if let Some(sector) = check::first_difference(&one, &other) {
-            self.oracle.borrow_mut().violation(format!(
-                "connected, UpToDate on both nodes and idle, but sector {sector} differs"
-            ));
+        for (volume, oracle) in self.oracles.iter().enumerate() {
+            let [one, other] = [0, 1].map(|id| {
+                let Hardware { data, .. } = &self.slots[id].hardware[volume];
+                data.peek(0, self.config.capacity_sectors)
+            });
+            if let Some(sector) = check::first_difference(&one, &other) {
+                oracle.borrow_mut().violation(format!(
+                    "connected, UpToDate on both nodes and idle, but sector {sector} of volume {volume} differs"
+                ));
+            }
         }
     }
 
@@ -497,59 +517,44 @@ impl World {
         let refused = nodes
             .iter()
             .any(|node| node.conn() == ConnState::StandAlone);
-        let hopeless = nodes
-            .iter()
-            .all(|node| node.state().disk <= DiskState::Inconsistent);
+        let is_hopeless = |volume: usize| {
+            nodes
+                .iter()
+                .all(|node| node.devices[volume].state().disk <= DiskState::Inconsistent)
+        };
+        let hopeless: Vec<bool> = (0..self.config.volumes).map(is_hopeless).collect();
         let loser = usize::from(round % 2 == 0);
         for node in nodes {
-            let state = node.state();
             let stand_alone = node.conn() == ConnState::StandAlone;
             let busy = self.slots[node.id].busy.clone();
             if busy.get() {
                 continue;
             }
             let discards = split && node.id == loser;
-            // A Primary without a disk may have been promised other data than its disk has.
-            let clings = state.disk == DiskState::Diskless && round > 5;
-            let demotes = (split || refused || clings) && node.is_primary();
-            let together = state.conn == ConnState::Connected;
-            let forces = hopeless && node.id != loser && (together || round > 10);
-            let unrelated = node.flags.unrelated.get() && stand_alone;
-            // Blocks could not be read or written; who had such errors passed on tries again.
-            let tries_again = self.config.on_io_error == OnIoError::PassOn
-                && together
-                && state.disk == DiskState::UpToDate
-                && state.pdsk == DiskState::Inconsistent;
-            // One of them: who gives up both has no data left.
-            let diskless = state.disk == DiskState::Diskless;
-            // Or the one whose disk the other, which is in use, refused.
-            let refused_disk = node.flags.unrelated.get() && together && diskless;
-            let refused_alone = refused_disk && state.pdsk >= DiskState::Inconsistent;
-            let starts_over = refused_alone
-                || ((refused_disk || unrelated)
-                    && node.id == *self.starts_over.get_or_insert(loser));
-            self.report.decisions +=
-                u64::from(discards || starts_over) + u64::from(forces) + u64::from(tries_again);
+            let facts = Facts {
+                round,
+                loser,
+                split,
+                refused,
+            };
+            let volumes = node.devices.iter().zip(&hopeless);
+            let remedies: Vec<Remedy> = volumes
+                .map(|(device, &hopeless)| self.remedy(device, facts, hopeless))
+                .collect();
+            let gives_up = discards || remedies.iter().any(|remedy| remedy.starts_over);
+            let leaves = discards || remedies.iter().any(|remedy| remedy.leaves);
+            self.report.decisions += u64::from(gives_up);
             busy.set(true);
             self.sim.spawn(node.owner, async move {
-                if demotes {
-                    let _ = node.demote().await;
+                let volumes = || node.devices.iter().zip(&remedies);
+                for (device, _) in volumes().filter(|(_, remedy)| remedy.demotes) {
+                    let _ = device.demote().await;
                 }
-                let leaves = discards || (split && diskless) || tries_again;
                 if leaves && !stand_alone {
                     let _ = node.disconnect().await;
                 }
-                if starts_over {
-                    let _ = node.detach().await;
-                    if node.state().disk == DiskState::Diskless {
-                        node.forget_data();
-                    }
-                }
-                if node.state().disk == DiskState::Diskless {
-                    let _ = node.attach().await;
-                }
-                if forces {
-                    let _ = node.promote(true).await;
+                for (device, remedy) in volumes() {
+                    treat(device, *remedy).await;
                 }
                 if node.conn() == ConnState::StandAlone {
                     let _ = node.connect(discards).await;
@@ -558,10 +563,132 @@ impl World {
             });
         }
     }
+
+    /// What the operator does with a volume.
+    fn remedy(&mut self, device: &Rc<Device>, facts: Facts, hopeless: bool) -> Remedy {
+        let node = device.node();
+        let Facts {
+            round,
+            loser,
+            split,
+            refused,
+        } = facts;
+        let state = device.state();
+        let stand_alone = node.conn() == ConnState::StandAlone;
+        let together = state.conn == ConnState::Connected;
+        let diskless = state.disk == DiskState::Diskless;
+        // A Primary without a disk may have been promised other data than its disk has.
+        let clings = diskless && round > 5;
+        let forces = hopeless && node.id != loser && (together || round > 10);
+        let unrelated = device.flags.unrelated.get() && stand_alone;
+        // Blocks could not be read or written; who had such errors passed on tries again.
+        let tries_again = self.config.on_io_error == OnIoError::PassOn
+            && together
+            && state.disk == DiskState::UpToDate
+            && state.pdsk == DiskState::Inconsistent;
+        // One of them: who gives up both has no data left. Or the one whose disk the other, which
+        // is in use, refused.
+        let refused_disk = device.flags.unrelated.get() && together && diskless;
+        let refused_alone = refused_disk && state.pdsk >= DiskState::Inconsistent;
+        let starts_over = refused_alone
+            || ((refused_disk || unrelated)
+                && node.id == *self.starts_over.get_or_insert(loser));
+        self.report.decisions += u64::from(forces) + u64::from(tries_again);
+        Remedy {
+            demotes: (split || refused || clings) && device.is_primary(),
+            leaves: (split && diskless) || tries_again,
+            starts_over,
+            forces,
+        }
+    }
+}
+
+/// What the operator sees of both nodes.
+#[derive(Clone, Copy)]
+struct Facts {
+    round: u32,
+    /// Whose data are given up, if one's must be.
+    loser: usize,
+    /// There is a split brain.
+    split: bool,
+    /// A node does not want the other.
+    refused: bool,
+}
+
+/// What the operator does with a volume on a node.
+#[derive(Clone, Copy)]
+struct Remedy {
+    demotes: bool,
+    /// Disconnects, and connects again.
+    leaves: bool,
+    /// Gives up what the disk holds.
+    starts_over: bool,
+    /// Declares the disk good.
+    forces: bool,
+}
+
+async fn treat(device: &Rc<Device>, remedy: Remedy) {
+    if remedy.starts_over {
+        let _ = device.detach().await;
+        if device.state().disk == DiskState::Diskless {
+            device.forget_data();
+        }
+    }
+    if device.state().disk == DiskState::Diskless {
+        let _ = device.attach().await;
+    }
+    if remedy.forces {
+        let _ = device.promote(true).await;
+    }
+}
+
+/// Empty disks of a volume, with metadata of this generation.
+fn new_hardware(sim: &Rc<Sim>, config: &Config, uuid: u64) -> Hardware {
+    let data = Drive::new(sim.clone(), Speed::USUAL);
+    let meta = if config.internal_metadata {
+        data.clone()
+    } else {
+        Drive::new(sim.clone(), Speed::USUAL)
+    };
+    tools::create_metadata(&meta, config, uuid);
+    Hardware { data, meta }
+}
+
+/// One of so many; nothing is drawn where there is one alone.
+fn choose(sim: &Sim, count: usize) -> usize {
+    if count < 2 {
+        return 0;
+    }
+    usize::try_from(sim.below(count as u64)).unwrap_or(0)
+}
+
+/// Which volumes a command is about.
+#[derive(Clone, Copy)]
+enum Target {
+    /// All, one after the other.
+    All,
+    /// One of them.
+    Volume(usize),
+}
+
+impl Target {
+    fn choose(sim: &Sim, volumes: usize) -> Self {
+        match choose(sim, 2 * volumes - 1) {
+            volume if volume < volumes => Self::Volume(volume),
+            _ => Self::All,
+        }
+    }
+
+    fn volumes(self, node: &Node) -> &[Rc<Device>] {
+        match self {
+            Self::All => &node.devices,
+            Self::Volume(volume) => &node.devices[volume..=volume],
+        }
+    }
 }
 
 /// Carries out a command.
-async fn obey(node: &Rc<Node>, what: u64, split: bool) {
+async fn obey(node: &Rc<Node>, what: u64, target: Target, split: bool) {
     let name = match what {
         0..=7 => "primary",
         8..=9 => "secondary",
@@ -573,37 +700,56 @@ async fn obey(node: &Rc<Node>, what: u64, split: bool) {
         22 => "invalidate-remote",
         _ => "primary --force",
     };
-    node.tell(|| format!("drbdadm {name}"));
-    let result = match what {
-        0..=7 => node.promote(false).await,
-        8..=9 => node.demote().await,
-        10..=11 => node.disconnect().await,
+    match what {
+        10..=11 => {
+            node.tell(|| format!("drbdadm {name}"));
+            let result = node.disconnect().await;
+            node.tell(|| format!("drbdadm {name}: {result:?}"));
+        }
         12..=15 => {
+            node.tell(|| format!("drbdadm {name}"));
             // After a split brain some admin gives up one side, sometimes.
             let discards = split && !node.is_primary() && node.sim.one_in(3);
-            node.connect(discards).await
+            let result = node.connect(discards).await;
+            node.tell(|| format!("drbdadm {name}: {result:?}"));
         }
-        16..=17 => node.detach().await,
-        18..=20 => node.attach().await,
-        21 => node.invalidate(true).await,
-        22 => node.invalidate(false).await,
-        _ => node.promote(true).await,
-    };
-    node.tell(|| format!("drbdadm {name}: {result:?}"));
+        _ => {
+            for device in target.volumes(node) {
+                device.tell(|| format!("drbdadm {name}"));
+                let result = obey_for_volume(device, what).await;
+                device.tell(|| format!("drbdadm {name}: {result:?}"));
+            }
+        }
+    }
 }
 
-/// An application: while its node is Primary it reads, writes and flushes.
+async fn obey_for_volume(device: &Rc<Device>, what: u64) -> Result<(), StateError> {
+    match what {
+        0..=7 => device.promote(false).await,
+        8..=9 => device.demote().await,
+        16..=17 => device.detach().await,
+        18..=20 => device.attach().await,
+        21 => device.invalidate(true).await,
+        22 => device.invalidate(false).await,
+        _ => device.promote(true).await,
+    }
+}
+
+/// An application: while its node is Primary it reads, writes and flushes, on whichever volume.
 async fn application(node: Rc<Node>, places: Rc<Vec<u64>>, peace: Rc<Cell<bool>>) {
     loop {
         node.sim.until(|| node.is_primary() && !peace.get()).await;
         let sim = &node.sim;
+        let volumes = node.devices.iter().filter(|device| device.is_primary());
+        let volumes: Vec<_> = volumes.collect();
+        let device = volumes[choose(sim, volumes.len())];
         let place = places[usize::try_from(sim.below(places.len() as u64)).unwrap_or(0)];
         let sectors = sim.between(1, 24);
         let blocks = Blocks {
             sector: Sector(place + sim.below(16)),
             size_bytes: u32::try_from(sectors * 512).unwrap_or(512),
         };
-        let number = node.oracle.borrow_mut().number();
+        let number = device.oracle.borrow_mut().number();
         let (operation, blocks) = match sim.below(10) {
             0 => {
                 let nowhere = Blocks {
@@ -615,7 +761,7 @@ async fn application(node: Rc<Node>, places: Rc<Vec<u64>>, peace: Rc<Cell<bool>>
             1..=3 => (Operation::Read, blocks),
             _ => (Operation::Write(number), blocks),
         };
-        let master = node.submit(number, operation, blocks).await;
+        let master = device.submit(number, operation, blocks).await;
         sim.until(|| master.ended.get().is_some()).await;
         let pause_ns = sim.below(2 * MS);
         sim.sleep(node.owner, pause_ns).await;

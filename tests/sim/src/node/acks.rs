@@ -9,8 +9,9 @@ use drbd_engine::request::{Event, RequestState};
 use drbd_engine::state::{Change as Request, ConnState};
 use drbd_engine::timer::LivenessAction;
 use drbd_engine::transfer_log::LookupError;
-use drbd_engine::types::BlockId;
+use drbd_engine::types::{BlockId, VolumeNr};
 
+use super::device::Device;
 use super::peer_request::{Kind, PeerRequest};
 use super::receiver::{flush_early, Dropped};
 use super::{resync, Node};
@@ -39,8 +40,8 @@ pub(crate) async fn run(node: Rc<Node>, session: Rc<Session>) {
         if node.is_interrupted() || !node.is_over(&session) {
             return;
         }
-        if let Some(packet) = session.receive(node.id, Socket::Meta) {
-            if receive(&node, packet).await.is_err() {
+        if let Some((volume, packet)) = session.receive(node.id, Socket::Meta) {
+            if receive(&node, volume, packet).await.is_err() {
                 let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
                 return;
             }
@@ -78,7 +79,7 @@ async fn look_after_peer(node: &Rc<Node>) -> Result<(), Dropped> {
     match action {
         None => Ok(()),
         Some(LivenessAction::SendPing) => {
-            node.send_meta(Packet::Ping).await.ok();
+            node.send_meta(VolumeNr(0), Packet::Ping).await.ok();
             Ok(())
         }
         Some(LivenessAction::PeerDead) => {
@@ -89,7 +90,7 @@ async fn look_after_peer(node: &Rc<Node>) -> Result<(), Dropped> {
     }
 }
 
-async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
+async fn receive(node: &Rc<Node>, volume: VolumeNr, packet: Packet) -> Result<(), Dropped> {
     if let Some(liveness) = &mut *node.liveness.borrow_mut() {
         let now_ns = node.sim.now_ns();
         if matches!(packet, Packet::PingAck) {
@@ -100,7 +101,7 @@ async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
     }
     match packet {
         Packet::Ping => {
-            node.send_meta(Packet::PingAck).await.ok();
+            node.send_meta(VolumeNr(0), Packet::PingAck).await.ok();
             Ok(())
         }
         Packet::PingAck => {
@@ -112,16 +113,25 @@ async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
             Ok(())
         }
         Packet::BarrierAck(number, size) => receive_barrier_ack(node, number, size),
-        Packet::Ack(ack, BlockId::SYNCER, blocks) => {
-            resync::receive_ack(node, ack, blocks);
+        Packet::Ack(ack, id, blocks) => {
+            let device = node.device(volume).ok_or(Dropped)?;
+            if id != BlockId::SYNCER {
+                return receive_ack(node, device, ack, id, blocks);
+            }
+            resync::receive_ack(device, ack, blocks);
             Ok(())
         }
-        Packet::Ack(ack, id, blocks) => receive_ack(node, ack, id, blocks),
         _ => Err(Dropped),
     }
 }
 
-fn receive_ack(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: Blocks) -> Result<(), Dropped> {
+fn receive_ack(
+    node: &Node,
+    device: &Device,
+    ack: Ack,
+    id: BlockId,
+    blocks: Blocks,
+) -> Result<(), Dropped> {
     let found = node
         .log
         .borrow()
@@ -129,8 +139,8 @@ fn receive_ack(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: Blocks) -> Result
     let index = match found {
         Ok(index) => index,
         Err(LookupError::Unknown) if ack == Ack::Negative => {
-            if let Some(local) = node.local() {
-                local.set_out_of_sync(node, blocks.sector, blocks.size_bytes);
+            if let Some(local) = device.local() {
+                local.set_out_of_sync(device, blocks.sector, blocks.size_bytes);
             }
             return Ok(());
         }
@@ -171,9 +181,9 @@ fn receive_barrier_ack(node: &Rc<Node>, number: u32, size: u32) -> Result<(), Dr
         let Some(index) = next else { return Ok(()) };
         let request = node.request(index);
         let is_written = request.state().has(RequestState::NET_OK);
-        let master = request.with(|parts| parts.master.clone());
-        if let Some(master) = master.filter(|_| is_written) {
-            node.oracle.borrow_mut().peer_flushed(node.id, &master);
+        let parts = request.with(|parts| (parts.device.clone(), parts.master.clone()));
+        if let Some((device, master)) = parts.filter(|_| is_written) {
+            device.oracle.borrow_mut().peer_flushed(node.id, &master);
         }
         if !node.happens(index, Event::BarrierAcked) {
             return Err(Dropped);
@@ -184,21 +194,22 @@ fn receive_barrier_ack(node: &Rc<Node>, number: u32, size: u32) -> Result<(), Dr
 /// A write of the peer, or of a resync, is on the disk: acks it.
 async fn finish(node: &Rc<Node>, request: PeerRequest) {
     if request.kind == Kind::ResyncWrite {
-        resync::finish_write(node, request).await;
+        resync::finish_write(request).await;
         return;
     }
+    let device = request.device.clone();
     let blocks = request.blocks;
     if !request.ok {
         // Told whatever the protocol.
         let packet = Packet::Ack(Ack::Negative, request.block_id, blocks);
-        node.send_meta(packet).await.ok();
+        device.send_meta(packet).await.ok();
     } else if request.flags.write_ack {
-        let conn = node.state().conn;
+        let conn = device.state().conn;
         let resyncs = conn >= ConnState::SyncSource && conn <= ConnState::PausedSyncT;
         let in_sync = resyncs && request.flags.may_set_in_sync;
         if in_sync {
-            if let Some(local) = node.local() {
-                local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+            if let Some(local) = device.local() {
+                local.set_in_sync(&device, blocks.sector, blocks.size_bytes);
             }
         }
         let ack = if in_sync {
@@ -207,10 +218,10 @@ async fn finish(node: &Rc<Node>, request: PeerRequest) {
             Ack::Write
         };
         let packet = Packet::Ack(ack, request.block_id, blocks);
-        node.send_meta(packet).await.ok();
+        device.send_meta(packet).await.ok();
     }
     let epoch = request.epoch;
-    node.free_request(request);
+    device.free_request(request);
     if let Some(epoch) = epoch {
         node.epochs.borrow_mut().write_done(epoch);
     }
@@ -224,9 +235,8 @@ pub(crate) async fn send_barrier_acks(node: &Rc<Node>) {
         let next = node.epochs.borrow_mut().next_ack();
         let Some(ack) = next else { return };
         let number = u32::from_be_bytes(ack.cookie);
-        node.send_meta(Packet::BarrierAck(number, ack.set_size))
-            .await
-            .ok();
+        let packet = Packet::BarrierAck(number, ack.set_size);
+        node.send_meta(VolumeNr(0), packet).await.ok();
     }
 }
 
@@ -236,6 +246,7 @@ pub(crate) fn finish_silently(node: &Rc<Node>) {
         if let Some(epoch) = request.epoch {
             node.epochs.borrow_mut().write_done(epoch);
         }
-        node.free_request(request);
+        let device = request.device.clone();
+        device.free_request(request);
     }
 }

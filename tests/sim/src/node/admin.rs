@@ -9,7 +9,9 @@ use drbd_engine::state::{
     self, change, needs_peer, Change as Request, ConnState, DiskState, Flags, Role, StateError,
     Success,
 };
+use drbd_engine::types::VolumeNr;
 
+use super::device::Device;
 use super::{after, resync, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
@@ -22,16 +24,17 @@ const RETRY_MS: u64 = 100;
 /// How often it is tried.
 const ATTEMPTS_MAX: u32 = 300;
 
-impl Node {
+impl Device {
     /// Makes a change of the volume, with the peer's consent where it takes that. What the peer
     /// consents to, and something under way here refuses, is tried again.
     async fn request_state(self: &Rc<Self>, request: Request) -> Result<Success, StateError> {
+        let node = self.node();
         let mut consented = false;
         for _ in 0..ATTEMPTS_MAX {
-            self.sim.until(|| !self.flags.agreement.get()).await;
-            self.flags.agreement.set(true);
+            self.sim.until(|| !node.flags.agreement.get()).await;
+            node.flags.agreement.set(true);
             let (answer, consents) = self.agree(request).await;
-            self.flags.agreement.set(false);
+            node.flags.agreement.set(false);
             self.sim.touch();
             consented |= consents;
             if !consented || answer != Err(StateError::InTransientState) {
@@ -63,17 +66,16 @@ impl Node {
         if !needs_peer(old, changed.new) {
             return (self.change_state(request, Flags::SOFT), false);
         }
-        self.flags.change_answer.set(None);
+        let node = self.node();
+        let answered = &node.flags.change_answer;
+        answered.set(None);
         let packet = Packet::ChangeRequest(request.mask, request.val);
         if self.send_data(packet).await.is_ok() {
             self.sim
-                .until(|| {
-                    self.flags.change_answer.get().is_some()
-                        || self.state().conn < ConnState::Connected
-                })
+                .until(|| answered.get().is_some() || self.state().conn < ConnState::Connected)
                 .await;
         }
-        let answer = self.flags.change_answer.take();
+        let answer = answered.take();
         if answer.is_some_and(|code| code < Success::Done.code()) {
             return (Err(StateError::RefusedByPeer), false);
         }
@@ -87,20 +89,21 @@ impl Node {
 
     /// The peer asks for a change.
     pub(crate) async fn receive_change_request(self: &Rc<Self>, request: Request) {
-        let resolves = self
+        let node = self.node();
+        let resolves = node
             .session
             .borrow()
             .as_ref()
-            .is_some_and(|session| session.resolver == self.id);
+            .is_some_and(|session| session.resolver == node.id);
         if !resolves {
             // What the peer asks for may count on its consent to our change, which is on its way.
             self.sim
                 .until_timeout(self.owner, CROSSING_WAIT_MS * MS, || {
-                    !self.flags.agreement.get() || self.is_interrupted()
+                    !node.flags.agreement.get() || node.is_interrupted()
                 })
                 .await;
         }
-        let code = if resolves && self.flags.agreement.get() {
+        let code = if resolves && node.flags.agreement.get() {
             StateError::ConcurrentStateChange.code()
         } else {
             let request = request.convert_peer();
@@ -109,7 +112,7 @@ impl Node {
                     hard: false,
                     ignore_outdate_failure: true,
                 };
-                self.change_connection(request, flags)
+                node.change_connection(request, flags)
             } else {
                 self.change_state(request, Flags::SOFT)
             };
@@ -152,7 +155,7 @@ impl Node {
             }
         };
         if forced {
-            self.oracle.borrow_mut().forced(self.id);
+            self.oracle.borrow_mut().forced(self.node_id);
         }
         self.sim.until(|| self.application_pending.get() == 0).await;
         self.wait_for_peer_writes().await;
@@ -174,7 +177,8 @@ impl Node {
         if self.config.has(Canary::PromotedTooEarly) {
             return;
         }
-        let is_over = || self.conn() >= ConnState::WFReportParams || self.peer_requests.get() == 0;
+        let node = self.node();
+        let is_over = || node.conn() >= ConnState::WFReportParams || node.peer_requests.get() == 0;
         self.sim
             .until_timeout(self.owner, 30_000 * MS, is_over)
             .await;
@@ -204,11 +208,12 @@ impl Node {
 
     /// Has both nodes flush what was written here, as far as that can be had in time.
     async fn put_on_stable_storage(self: &Rc<Self>) {
-        self.log.borrow_mut().close_epoch();
+        let node = self.node();
+        node.log.borrow_mut().close_epoch();
         self.sim.touch();
         self.sim
             .until_timeout(self.owner, 2000 * MS, || {
-                self.application_bios.get() == 0 && self.log.borrow().is_empty()
+                self.application_bios.get() == 0 && !node.has_requests(self)
             })
             .await;
         if let Some(local) = self.local() {
@@ -226,52 +231,6 @@ impl Node {
         if let Some(local) = self.local() {
             local.sync(self).await;
         }
-    }
-
-    /// `drbdadm connect [--discard-my-data]`.
-    pub async fn connect(self: &Rc<Self>, discard_my_data: bool) -> Result<(), StateError> {
-        if self.conn() != ConnState::StandAlone {
-            return Err(StateError::Unknown);
-        }
-        self.configured.set(true);
-        self.flags.discard_my_data.set(discard_my_data);
-        if discard_my_data {
-            self.oracle.borrow_mut().declared_worthless(self.id);
-        }
-        self.flags.split_brain.set(false);
-        self.change_connection(Request::conn(ConnState::Unconnected), Flags::SOFT)?;
-        Ok(())
-    }
-
-    /// `drbdadm disconnect`.
-    pub async fn disconnect(self: &Rc<Self>) -> Result<(), StateError> {
-        let request = Request::conn(ConnState::Disconnecting);
-        self.sim.until(|| !self.flags.agreement.get()).await;
-        self.flags.agreement.set(true);
-        if state::connection_needs_peer(self.conn(), request)
-            && self.state().conn >= ConnState::Connected
-        {
-            self.flags.change_answer.set(None);
-            if self
-                .send_data(Packet::ChangeRequest(request.mask, request.val))
-                .await
-                .is_ok()
-            {
-                self.sim
-                    .until_timeout(self.owner, 500 * MS, || {
-                        self.flags.change_answer.get().is_some()
-                            || self.state().conn < ConnState::Connected
-                    })
-                    .await;
-            }
-        }
-        let changed = self.change_connection(request, Flags::HARD);
-        self.flags.agreement.set(false);
-        changed?;
-        self.sim
-            .until(|| self.conn() == ConnState::StandAlone)
-            .await;
-        Ok(())
     }
 
     /// `drbdadm detach`.
@@ -294,8 +253,54 @@ impl Node {
             ConnState::StartingSyncS
         };
         self.request_state(Request::conn(conn)).await?;
-        let loser = if own { self.id } else { 1 - self.id };
+        let loser = if own { self.node_id } else { 1 - self.node_id };
         self.oracle.borrow_mut().declared_worthless(loser);
+        Ok(())
+    }
+}
+
+impl Node {
+    /// `drbdadm connect [--discard-my-data]`.
+    pub async fn connect(&self, discard_my_data: bool) -> Result<(), StateError> {
+        if self.conn() != ConnState::StandAlone {
+            return Err(StateError::Unknown);
+        }
+        self.configured.set(true);
+        for device in &self.devices {
+            device.flags.discard_my_data.set(discard_my_data);
+            if discard_my_data {
+                device.oracle.borrow_mut().declared_worthless(self.id);
+            }
+        }
+        self.flags.split_brain.set(false);
+        self.change_connection(Request::conn(ConnState::Unconnected), Flags::SOFT)?;
+        Ok(())
+    }
+
+    /// `drbdadm disconnect`.
+    pub async fn disconnect(&self) -> Result<(), StateError> {
+        let request = Request::conn(ConnState::Disconnecting);
+        let is_connected = || self.aggregate().lowest_conn >= ConnState::Connected;
+        self.sim.until(|| !self.flags.agreement.get()).await;
+        self.flags.agreement.set(true);
+        if state::connection_needs_peer(self.conn(), request) && is_connected() {
+            let answered = &self.flags.change_answer;
+            answered.set(None);
+            let packet = Packet::ChangeRequest(request.mask, request.val);
+            if self.send_data(VolumeNr(0), packet).await.is_ok() {
+                self.sim
+                    .until_timeout(self.owner, 500 * MS, || {
+                        answered.get().is_some() || !is_connected()
+                    })
+                    .await;
+            }
+        }
+        let changed = self.change_connection(request, Flags::HARD);
+        self.flags.agreement.set(false);
+        changed?;
+        self.sim
+            .until(|| self.conn() == ConnState::StandAlone)
+            .await;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use drbd_engine::request::Writer;
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::{effects_after, Change as Request, ConnState, Deferred, DiskState, State};
 
+use super::device::Device;
 use super::disk::Which;
 use super::{bitmap_exchange, resync, Node};
 use crate::canary::Canary;
@@ -18,125 +19,127 @@ use crate::packet::Packet;
 /// Carries out what state changes left for the worker.
 pub(crate) async fn carry_out(node: &Rc<Node>) {
     loop {
-        let volumes = node.deferred.volume.take();
+        let volumes = node.deferred.volumes.take();
         let connections = node.deferred.connection.take();
         if volumes.is_empty() && connections.is_empty() {
             return;
         }
         for change in volumes {
+            let device = &change.device;
             if change.resends {
-                node.send_uuids(0).await;
-                node.send_state(change.new).await;
+                device.send_uuids(0).await;
+                device.send_state(change.new).await;
             }
-            after_volume(node, change.old, change.new).await;
+            after_volume(device, change.old, change.new).await;
             if change.holds_writes {
-                node.generation_begun();
+                device.generation_begun();
             }
         }
         for change in connections {
-            after_connection(node, change.old, change.new).await;
+            after_connection(node, change.old, change.new);
         }
     }
 }
 
-async fn after_volume(node: &Rc<Node>, old: State, new: State) {
-    let context = node.after_context(node.state());
+async fn after_volume(device: &Rc<Device>, old: State, new: State) {
+    let context = device.after_context(device.state());
     for effect in effects_after(old, new, &context).iter() {
-        node.sim.pause().await;
-        carry_out_deferred(node, effect, old, new).await;
+        device.sim.pause().await;
+        carry_out_deferred(device, effect, old, new).await;
     }
 }
 
-async fn carry_out_deferred(node: &Rc<Node>, effect: Deferred, old: State, new: State) {
+async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, new: State) {
     match effect {
         Deferred::SendStateForPause
         | Deferred::SendStateForHandshake
         | Deferred::SendStateForAhead
         | Deferred::SendStateForInconsistent
-        | Deferred::SendStateForResyncEnd => node.send_state(new).await,
+        | Deferred::SendStateForResyncEnd => device.send_state(new).await,
         Deferred::ReleaseDisk => {
             if old.disk == DiskState::Negotiating {
-                node.flags.go_diskless.set(true);
+                device.flags.go_diskless.set(true);
             }
-            node.send_state(new).await;
+            device.send_state(new).await;
         }
         Deferred::GreetPeerDisk | Deferred::SendDisk => {
-            node.send_uuids(0).await;
-            node.send_state(new).await;
+            device.send_uuids(0).await;
+            device.send_state(new).await;
         }
-        Deferred::SendSyncUuid => send_sync_uuid(node).await,
+        Deferred::SendSyncUuid => send_sync_uuid(device).await,
         Deferred::NewCurrentUuid => {
-            if !node.config.has(Canary::UuidNotRotated) {
-                new_current_uuid(node).await;
+            if !device.config.has(Canary::UuidNotRotated) {
+                new_current_uuid(device).await;
             }
-            node.send_uuids(0).await;
+            device.send_uuids(0).await;
         }
-        Deferred::ClearCrashedPrimary => clear_crashed_primary(node),
-        Deferred::SendBitmap => bitmap_exchange::send_as_source(node).await,
-        Deferred::RememberNewCurrentUuid => node.flags.new_current_uuid.set(true),
+        Deferred::ClearCrashedPrimary => clear_crashed_primary(device),
+        Deferred::SendBitmap => bitmap_exchange::send_as_source(device).await,
+        Deferred::RememberNewCurrentUuid => device.flags.new_current_uuid.set(true),
         Deferred::WriteBitmapForPeerDemotion
         | Deferred::WriteBitmapForDemotion
         | Deferred::WriteChangedBitmap => {
-            if let Some(local) = node.local() {
-                local.write_bitmap(node, Which::Dirty).await;
+            if let Some(local) = device.local() {
+                local.write_bitmap(device, Which::Dirty).await;
             }
         }
-        Deferred::StartFullSyncAsTarget => resync::start_full_sync(node, true).await,
-        Deferred::StartFullSyncAsSource => resync::start_full_sync(node, false).await,
+        Deferred::StartFullSyncAsTarget => resync::start_full_sync(device, true).await,
+        Deferred::StartFullSyncAsSource => resync::start_full_sync(device, false).await,
         Deferred::ReleaseFailedDisk => {
-            node.send_state(new).await;
-            let peer = node.peer.get();
-            if let Some(peer) = peer.filter(|_| exposes_peer_after_detach(node.state())) {
-                node.exposed_uuid.set(peer.set.current);
+            device.send_state(new).await;
+            let peer = device.peer.get();
+            if let Some(peer) = peer.filter(|_| exposes_peer_after_detach(device.state())) {
+                device.exposed_uuid.set(peer.set.current);
             }
-            node.resync.borrow_mut().cancel();
-            sync_metadata(node).await;
-            node.flags.go_diskless.set(true);
+            device.resync.borrow_mut().cancel();
+            sync_metadata(device).await;
+            device.flags.go_diskless.set(true);
         }
-        Deferred::SyncMetadata => sync_metadata(node).await,
+        Deferred::SyncMetadata => sync_metadata(device).await,
         _ => {}
     }
 }
 
-fn clear_crashed_primary(node: &Rc<Node>) {
-    node.flags.crashed_primary.set(false);
-    if let Some(local) = node.local() {
-        local.update_flags(node, node.state());
+fn clear_crashed_primary(device: &Rc<Device>) {
+    device.flags.crashed_primary.set(false);
+    if let Some(local) = device.local() {
+        local.update_flags(device, device.state());
     }
-    if let Some(mut peer) = node.peer.get() {
+    if let Some(mut peer) = device.peer.get() {
         peer.flags &= !drbd_engine::handshake::peer_state::UUID_CRASHED_PRIMARY;
-        node.peer.set(Some(peer));
+        device.peer.set(Some(peer));
     }
 }
 
-async fn send_sync_uuid(node: &Rc<Node>) {
-    let Some(local) = node.local() else { return };
-    let random = node.sim.random();
+async fn send_sync_uuid(device: &Rc<Device>) {
+    let Some(local) = device.local() else { return };
+    let random = device.sim.random();
     let uuid = local.change(|superblock| superblock.uuids.start_as_sync_source(random));
-    if local.sync(node).await {
-        node.send_data(Packet::SyncUuid(uuid)).await.ok();
+    if local.sync(device).await {
+        device.send_data(Packet::SyncUuid(uuid)).await.ok();
     }
 }
 
 /// Begins a new data generation.
-pub(crate) async fn new_current_uuid(node: &Rc<Node>) {
-    let Some(local) = node.local() else { return };
-    let primary = node.is_primary();
-    let random = node.sim.random();
+pub(crate) async fn new_current_uuid(device: &Rc<Device>) {
+    let Some(local) = device.local() else { return };
+    let primary = device.is_primary();
+    let random = device.sim.random();
     local.change(|superblock| superblock.uuids.begin_generation(random, primary));
-    node.exposed_uuid.set(local.uuids().current);
-    node.tell(|| format!("new current UUID {}", local.uuids_text()));
-    local.sync(node).await;
+    device.exposed_uuid.set(local.uuids().current);
+    device.tell(|| format!("new current UUID {}", local.uuids_text()));
+    local.sync(device).await;
 }
 
-async fn sync_metadata(node: &Rc<Node>) {
-    if let Some(local) = node.local() {
-        local.sync(node).await;
+async fn sync_metadata(device: &Rc<Device>) {
+    if let Some(local) = device.local() {
+        local.sync(device).await;
     }
 }
 
-async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
-    let work = connection_work(old, new, node.state().susp_fen, &node.aggregate());
+fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
+    let is_suspended = node.devices.iter().any(|device| device.state().susp_fen);
+    let work = connection_work(old, new, is_suspended, &node.aggregate());
     if work.start_receiver {
         node.start_receiver();
     }
@@ -148,34 +151,34 @@ async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
 
 /// Lets a disk go, once nothing refers to it: to wait for that here would hold up what ends the
 /// requests that do.
-pub(crate) async fn go_diskless(node: &Rc<Node>) {
-    node.flags.go_diskless.set(false);
-    if !matches!(node.state().disk, DiskState::Failed | DiskState::Diskless) {
+pub(crate) async fn go_diskless(device: &Rc<Device>) {
+    device.flags.go_diskless.set(false);
+    if !matches!(device.state().disk, DiskState::Failed | DiskState::Diskless) {
         return;
     }
-    let Some(disk) = node.retire_local() else {
+    let Some(disk) = device.retire_local() else {
         return;
     };
     if disk.references.get() != 0 {
-        node.flags.go_diskless.set(true);
+        device.flags.go_diskless.set(true);
         return;
     }
-    if node.state().disk == DiskState::Failed {
+    if device.state().disk == DiskState::Failed {
         // The peer is told that what it wrote here before is on stable storage.
-        let careless = node.config.has(Canary::DetachedWithoutFlush);
-        if !careless && !disk.flush_data(node).await {
-            node.flags.flush_failed.set(true);
-            node.note_lack(Writer::Own { acked: false });
+        let careless = device.config.has(Canary::DetachedWithoutFlush);
+        if !careless && !disk.flush_data(device).await {
+            device.node().flags.flush_failed.set(true);
+            device.note_lack(Writer::Own { acked: false });
         }
         // What the bitmap says is needed at the next attach; if it cannot be written, everything is
         // out of sync.
-        if node.flags.was_read_error.get() || !disk.write_bitmap(node, Which::Dirty).await {
+        if device.flags.was_read_error.get() || !disk.write_bitmap(device, Which::Dirty).await {
             disk.change(|superblock| superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC));
         }
-        node.record_lack(&disk);
-        disk.sync(node).await;
-        let _ = node.change_state(Request::disk(DiskState::Diskless), Node::HARD);
+        device.record_lack(&disk);
+        disk.sync(device).await;
+        let _ = device.change_state(Request::disk(DiskState::Diskless), Node::HARD);
     }
-    node.retired.replace(None);
-    node.tell(|| "detached".into());
+    device.retired.replace(None);
+    device.tell(|| "detached".into());
 }

@@ -11,12 +11,13 @@ use drbd_engine::meta::superblock::Magic;
 use drbd_engine::state::{Change as Request, ConnState, DiskState, StateError};
 use drbd_engine::types::Sector;
 
+use super::device::Device;
 use super::disk::LocalDisk;
 use super::{resync, Hardware, Node};
 use crate::drive::Trouble;
 use crate::tools;
 
-impl Node {
+impl Device {
     /// Attaches the disk, after the tools applied its activity log.
     pub async fn attach(self: &Rc<Self>) -> Result<(), StateError> {
         if self.state().disk != DiskState::Diskless || self.is_attached() {
@@ -42,7 +43,7 @@ impl Node {
     pub fn forget_data(&self) {
         tools::wipe_metadata(&self.hardware.meta, &self.config);
         self.flags.unrelated.set(false);
-        self.oracle.borrow_mut().declared_worthless(self.id);
+        self.oracle.borrow_mut().declared_worthless(self.node_id);
     }
 
     async fn read_and_attach(self: &Rc<Self>) -> Result<(), StateError> {

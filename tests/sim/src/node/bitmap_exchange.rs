@@ -8,6 +8,7 @@ use drbd_engine::bitmap::transfer::{Packet as Filled, Receiver, Sender, MAX_PACK
 use drbd_engine::meta::MdFlags;
 use drbd_engine::state::{Change as Request, ConnState};
 
+use super::device::Device;
 use super::receiver::Dropped;
 use super::{resync, Node};
 use crate::packet::Packet;
@@ -16,30 +17,30 @@ use crate::packet::Packet;
 const HEADER_SIZE: usize = 16;
 
 /// Sends the bitmap as the source to be. On the worker.
-pub(crate) async fn send_as_source(node: &Rc<Node>) {
-    if node.state().conn == ConnState::WFBitMapS {
-        send(node).await.ok();
+pub(crate) async fn send_as_source(device: &Rc<Device>) {
+    if device.state().conn == ConnState::WFBitMapS {
+        send(device).await.ok();
     }
 }
 
-async fn send(node: &Rc<Node>) -> Result<(), Dropped> {
-    let local = node.local().ok_or(Dropped)?;
+async fn send(device: &Rc<Device>) -> Result<(), Dropped> {
+    let local = device.local().ok_or(Dropped)?;
     if local.superblock.borrow().flags.contains(MdFlags::FULL_SYNC) {
-        if !resync::set_all_and_write(node).await {
+        if !resync::set_all_and_write(device).await {
             return Err(Dropped);
         }
     }
-    let mut transfer = Sender::new(local.view(node).bits(), HEADER_SIZE, node.id == 0);
+    let mut transfer = Sender::new(local.view(device).bits(), HEADER_SIZE, device.node_id == 0);
     let mut payload = [0; MAX_PACKET];
     loop {
-        let next = transfer.next(&local.view(node), &mut payload);
+        let next = transfer.next(&local.view(device), &mut payload);
         let Some(filled) = next else { return Ok(()) };
         let (compressed, length) = match filled {
             Filled::Plain(length) => (false, length),
             Filled::Compressed(length) => (true, length),
         };
         let content = payload[..length].to_vec();
-        node.send_data(Packet::Bitmap(compressed, content))
+        device.send_data(Packet::Bitmap(compressed, content))
             .await
             .map_err(|_| Dropped)?;
     }
@@ -47,14 +48,14 @@ async fn send(node: &Rc<Node>) -> Result<(), Dropped> {
 
 /// Merges a packet of the peer's bitmap. On the receiver.
 pub(crate) async fn receive(
-    node: &Rc<Node>,
+    device: &Rc<Device>,
     compressed: bool,
     payload: &[u8],
 ) -> Result<(), Dropped> {
     let complete = {
-        let local = node.local().ok_or(Dropped)?;
-        let view = local.view(node);
-        let mut transfer = node.peer_bitmap.borrow_mut();
+        let local = device.local().ok_or(Dropped)?;
+        let view = local.view(device);
+        let mut transfer = device.peer_bitmap.borrow_mut();
         let receiver = transfer.get_or_insert_with(|| Receiver::new(view.bits(), HEADER_SIZE));
         let received = if compressed {
             receiver.compressed(&view, payload)
@@ -71,16 +72,16 @@ pub(crate) async fn receive(
     if !complete {
         return Ok(());
     }
-    match node.state().conn {
+    match device.state().conn {
         ConnState::WFBitMapT => {
-            send(node).await?;
+            send(device).await?;
             let change = Request::conn(ConnState::WFSyncUUID);
-            node.change_state(change, Node::SOFT)
+            device.change_state(change, Node::SOFT)
                 .map(|_| ())
                 .map_err(|_| Dropped)
         }
         ConnState::WFBitMapS => {
-            node.flags.start_source.set(true);
+            device.flags.start_source.set(true);
             Ok(())
         }
         _ => Ok(()),

@@ -16,7 +16,7 @@ use drbd_engine::meta::{Layout, Superblock, Uuids, SUPERBLOCK_SIZE};
 use drbd_engine::state::{ConnState, DiskState, State};
 use drbd_engine::types::{BitNr, Sector};
 
-use super::Node;
+use super::device::Device;
 use crate::canary::Canary;
 use crate::drive::{Content, Drive, Sectors};
 use crate::tools::crc32c;
@@ -77,7 +77,7 @@ impl Drop for LocalRef {
     }
 }
 
-impl Node {
+impl Device {
     /// The attached disk.
     pub(crate) fn local(&self) -> Option<LocalRef> {
         let disk = self.local.borrow().clone()?;
@@ -140,14 +140,14 @@ pub(crate) fn meta_sectors(sector: Sector, bytes: &[u8]) -> Sectors {
 
 impl LocalDisk {
     /// Puts the parts together; the bitmap is clear.
-    pub(crate) fn new(node: &Node, layout: Layout, superblock: Superblock) -> Rc<Self> {
-        let capacity = Sector(node.config.capacity_sectors);
+    pub(crate) fn new(device: &Device, layout: Layout, superblock: Superblock) -> Rc<Self> {
+        let capacity = Sector(device.config.capacity_sectors);
         let bits = bits_for(capacity);
-        let slots = vec![Slot::default(); node.config.al_slots];
+        let slots = vec![Slot::default(); device.config.al_slots];
         Rc::new(Self {
-            id: node.sim.random(),
-            data: node.hardware.data.clone(),
-            meta: node.hardware.meta.clone(),
+            id: device.sim.random(),
+            data: device.hardware.data.clone(),
+            meta: device.hardware.meta.clone(),
             layout,
             superblock: RefCell::new(superblock),
             dirty: Cell::new(false),
@@ -178,9 +178,9 @@ impl LocalDisk {
     }
 
     /// Recomputes the flags for a new state.
-    pub(crate) fn update_flags(&self, node: &Node, state: State) {
+    pub(crate) fn update_flags(&self, device: &Device, state: State) {
         let inputs = FlagInputs {
-            crashed_primary: node.flags.crashed_primary.get(),
+            crashed_primary: device.flags.crashed_primary.get(),
             primary: state.role.is_primary(),
             peer_primary: state.peer.is_primary(),
             connected: state.conn > ConnState::WFReportParams,
@@ -197,16 +197,16 @@ impl LocalDisk {
     }
 
     /// One writer of pages at a time, until they are on stable storage.
-    async fn lock_bitmap(&self, node: &Node) {
-        if node.config.has(Canary::TwoBitmapWriters) {
+    async fn lock_bitmap(&self, device: &Device) {
+        if device.config.has(Canary::TwoBitmapWriters) {
             return;
         }
-        node.sim.until(|| !self.bitmap_busy.get()).await;
+        device.sim.until(|| !self.bitmap_busy.get()).await;
         self.bitmap_busy.set(true);
     }
 
-    async fn lock_metadata(&self, node: &Node) {
-        node.sim.until(|| !self.meta_busy.get()).await;
+    async fn lock_metadata(&self, device: &Device) {
+        device.sim.until(|| !self.meta_busy.get()).await;
         self.meta_busy.set(true);
     }
 
@@ -214,53 +214,53 @@ impl LocalDisk {
         self.meta_busy.set(false);
     }
 
-    async fn write_meta(&self, node: &Node, sectors: Sectors, durable: bool) -> bool {
+    async fn write_meta(&self, device: &Device, sectors: Sectors, durable: bool) -> bool {
         let done = Rc::new(Cell::new(None));
         let told = done.clone();
-        self.meta.write(node.owner, sectors, durable, move |ok| {
+        self.meta.write(device.owner, sectors, durable, move |ok| {
             told.set(Some(ok));
         });
-        node.sim.until(|| done.get().is_some()).await;
+        device.sim.until(|| done.get().is_some()).await;
         done.get() == Some(true)
     }
 
-    async fn flush(&self, node: &Node, drive: &Rc<Drive>) -> bool {
+    async fn flush(&self, device: &Device, drive: &Rc<Drive>) -> bool {
         let done = Rc::new(Cell::new(None));
         let told = done.clone();
-        drive.flush(node.owner, move |ok| told.set(Some(ok)));
-        node.sim.until(|| done.get().is_some()).await;
+        drive.flush(device.owner, move |ok| told.set(Some(ok)));
+        device.sim.until(|| done.get().is_some()).await;
         done.get() == Some(true)
     }
 
     /// An error of the metadata costs the disk: tells the worker, once.
-    fn judge_metadata(&self, node: &Node, written: bool) -> bool {
+    fn judge_metadata(&self, device: &Device, written: bool) -> bool {
         if !written && !self.meta_failed.replace(true) {
-            node.tell(|| "metadata I/O error".into());
-            node.flags.metadata_unjudged.set(true);
-            node.flags.metadata_failed.set(true);
-            node.sim.touch();
+            device.tell(|| "metadata I/O error".into());
+            device.flags.metadata_unjudged.set(true);
+            device.flags.metadata_failed.set(true);
+            device.sim.touch();
         }
         written
     }
 
     /// Writes the super block if it changed; whether that worked.
-    pub(crate) async fn sync(&self, node: &Node) -> bool {
-        self.lock_metadata(node).await;
+    pub(crate) async fn sync(&self, device: &Device) -> bool {
+        self.lock_metadata(device).await;
         let mut written = true;
         if self.dirty.replace(false) {
             let mut block = [0; SUPERBLOCK_SIZE];
             self.superblock.borrow().encode(&mut block);
             let sectors = meta_sectors(self.layout.superblock(), &block);
-            written = self.write_meta(node, sectors, true).await;
+            written = self.write_meta(device, sectors, true).await;
         }
         self.unlock_metadata();
-        self.judge_metadata(node, written)
+        self.judge_metadata(device, written)
     }
 
     /// Flushes the disk that holds the data; whether that worked.
-    pub(crate) async fn flush_data(&self, node: &Node) -> bool {
+    pub(crate) async fn flush_data(&self, device: &Device) -> bool {
         let since = self.cache.borrow().flush_begins();
-        let flushed = self.flush(node, &self.data).await;
+        let flushed = self.flush(device, &self.data).await;
         if flushed {
             self.cache.borrow_mut().flushed(since);
         }
@@ -268,8 +268,8 @@ impl LocalDisk {
     }
 
     /// Writes the transaction that waiting requests need; whether there was one.
-    pub(crate) async fn write_transaction(&self, node: &Rc<Node>) -> Result<bool, MetaFailed> {
-        self.lock_metadata(node).await;
+    pub(crate) async fn write_transaction(&self, device: &Rc<Device>) -> Result<bool, MetaFailed> {
+        self.lock_metadata(device).await;
         let mut block = [0; BLOCK_SIZE];
         let transaction = self.activity_log.borrow_mut().begin(&mut block, crc32c);
         let Some(transaction) = transaction else {
@@ -278,9 +278,9 @@ impl LocalDisk {
         };
         let evicts = self.activity_log.borrow().evicted().next().is_some();
         if evicts {
-            self.lock_bitmap(node).await;
+            self.lock_bitmap(device).await;
         }
-        let written = self.write_prepared(node, &block, transaction).await;
+        let written = self.write_prepared(device, &block, transaction).await;
         {
             let mut activity_log = self.activity_log.borrow_mut();
             if written {
@@ -292,9 +292,9 @@ impl LocalDisk {
         if evicts {
             self.bitmap_busy.set(false);
         }
-        node.retry_delayed();
+        device.retry_delayed();
         self.unlock_metadata();
-        if self.judge_metadata(node, written) {
+        if self.judge_metadata(device, written) {
             Ok(true)
         } else {
             Err(MetaFailed)
@@ -303,7 +303,7 @@ impl LocalDisk {
 
     async fn write_prepared(
         &self,
-        node: &Rc<Node>,
+        device: &Rc<Device>,
         block: &[u8; BLOCK_SIZE],
         transaction: Transaction,
     ) -> bool {
@@ -311,12 +311,12 @@ impl LocalDisk {
         let is_internal = Rc::ptr_eq(&self.data, &self.meta);
         // What the log is about to forget must be on stable storage; a flush of the metadata does
         // not reach it.
-        if !pages.is_empty() && !is_internal && !self.flush_data(node).await {
+        if !pages.is_empty() && !is_internal && !self.flush_data(device).await {
             return false;
         }
-        if !node.config.has(Canary::BitmapAfterActivityLog) {
+        if !device.config.has(Canary::BitmapAfterActivityLog) {
             for &page in &pages {
-                if !self.write_page_if_dirty(node, page).await {
+                if !self.write_page_if_dirty(device, page).await {
                     return false;
                 }
             }
@@ -324,37 +324,37 @@ impl LocalDisk {
         let Some(sector) = self.layout.activity_log_block(transaction.ring_block) else {
             return false;
         };
-        self.write_meta(node, meta_sectors(sector, block), true)
+        self.write_meta(device, meta_sectors(sector, block), true)
             .await
     }
 
     /// Gives back the references that a request holds.
-    pub(crate) fn put_extents(&self, node: &Node, span: Span) {
+    pub(crate) fn put_extents(&self, device: &Device, span: Span) {
         if self.activity_log.borrow_mut().put(span) {
-            node.retry_delayed();
+            device.retry_delayed();
         }
     }
 
     /// The engine's view of the bitmap.
-    pub(crate) fn view(&self, node: &Node) -> Bitmap<&[Cell<u64>]> {
-        let capacity = Sector(node.config.capacity_sectors);
+    pub(crate) fn view(&self, device: &Device) -> Bitmap<&[Cell<u64>]> {
+        let capacity = Sector(device.config.capacity_sectors);
         Bitmap::new(self.words.as_slice(), capacity).expect("the words are made for the capacity")
     }
 
-    pub(crate) fn set_bits(&self, node: &Node) -> u64 {
-        self.view(node).count()
+    pub(crate) fn set_bits(&self, device: &Device) -> u64 {
+        self.view(device).count()
     }
 
-    pub(crate) fn set_out_of_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> u64 {
-        let changed = self.view(node).set_range(sector, size_bytes);
+    pub(crate) fn set_out_of_sync(&self, device: &Device, sector: Sector, size_bytes: u32) -> u64 {
+        let changed = self.view(device).set_range(sector, size_bytes);
         if changed != 0 {
             self.mark_dirty();
         }
         changed
     }
 
-    pub(crate) fn set_in_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> u64 {
-        let changed = self.view(node).clear_range(sector, size_bytes);
+    pub(crate) fn set_in_sync(&self, device: &Device, sector: Sector, size_bytes: u32) -> u64 {
+        let changed = self.view(device).clear_range(sector, size_bytes);
         if changed != 0 {
             self.cleared.set(true);
             self.mark_dirty();
@@ -362,9 +362,9 @@ impl LocalDisk {
         changed
     }
 
-    pub(crate) fn any_out_of_sync(&self, node: &Node, sector: Sector, size_bytes: u32) -> bool {
+    pub(crate) fn any_out_of_sync(&self, device: &Device, sector: Sector, size_bytes: u32) -> bool {
         let end = bits_for(Sector(sector.0 + u64::from(size_bytes >> 9)));
-        self.view(node).any_set(sector.bit(), BitNr(end))
+        self.view(device).any_set(sector.bit(), BitNr(end))
     }
 
     /// All pages: which one changed is not worth knowing for a volume this small.
@@ -374,28 +374,28 @@ impl LocalDisk {
         }
     }
 
-    async fn write_page_if_dirty(&self, node: &Node, page: u64) -> bool {
+    async fn write_page_if_dirty(&self, device: &Device, page: u64) -> bool {
         let dirty = usize::try_from(page)
             .ok()
             .and_then(|page| self.dirty_pages.get(page));
         let Some(dirty) = dirty.filter(|dirty| dirty.replace(false)) else {
             return true;
         };
-        let written = self.write_page(node, page).await;
+        let written = self.write_page(device, page).await;
         if !written {
             dirty.set(true);
         }
         written
     }
 
-    async fn write_page(&self, node: &Node, page: u64) -> bool {
+    async fn write_page(&self, device: &Device, page: u64) -> bool {
         let cleared = self.cleared.replace(false);
         let mut content = [0; 4096];
-        self.view(node).export_page(page, &mut content);
-        if cleared && !node.config.has(Canary::ClearedBeforeFlush) {
+        self.view(device).export_page(page, &mut content);
+        if cleared && !device.config.has(Canary::ClearedBeforeFlush) {
             // What the page no longer says must be on stable storage; what is cleared from now on
             // is not in it.
-            if !self.flush_data(node).await {
+            if !self.flush_data(device).await {
                 self.cleared.set(true);
                 return false;
             }
@@ -403,24 +403,24 @@ impl LocalDisk {
         let Some(sector) = self.layout.bitmap_page(page) else {
             return false;
         };
-        self.write_meta(node, meta_sectors(sector, &content), false)
+        self.write_meta(device, meta_sectors(sector, &content), false)
             .await
     }
 
     /// Writes the bitmap and flushes it; whether that worked.
-    pub(crate) async fn write_bitmap(&self, node: &Node, which: Which) -> bool {
-        self.lock_bitmap(node).await;
+    pub(crate) async fn write_bitmap(&self, device: &Device, which: Which) -> bool {
+        self.lock_bitmap(device).await;
         let mut written = true;
         for (page, dirty) in (0..).zip(&self.dirty_pages) {
             if dirty.replace(false) || which == Which::All {
-                written = written && self.write_page(node, page).await;
+                written = written && self.write_page(device, page).await;
             }
         }
         if !written {
             self.mark_dirty();
         }
-        let written = written && self.flush(node, &self.meta).await;
+        let written = written && self.flush(device, &self.meta).await;
         self.bitmap_busy.set(false);
-        self.judge_metadata(node, written)
+        self.judge_metadata(device, written)
     }
 }

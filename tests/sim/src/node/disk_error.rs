@@ -9,12 +9,13 @@ use drbd_engine::meta::Superblock;
 use drbd_engine::request::{lacks_data, on_disk_error, unjudged, Copies, DiskError, Writer};
 use drbd_engine::state::{Change as Request, DiskState, State};
 
+use super::device::Device;
 use super::disk::LocalDisk;
 use super::Node;
 use crate::canary::Canary;
 use crate::packet::Blocks;
 
-impl Node {
+impl Device {
     /// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk.
     pub(crate) fn note_disk_error(&self, is_read: bool, blocks: Blocks) {
         if let Some(local) = self.local() {
@@ -72,42 +73,42 @@ impl Node {
 }
 
 /// Decides about a disk that failed. On the worker.
-pub(crate) fn look_after(node: &Rc<Node>) {
-    if node.flags.disk_failed.replace(false) {
-        let error = if node.flags.was_read_error.get() {
+pub(crate) fn look_after(device: &Rc<Device>) {
+    if device.flags.disk_failed.replace(false) {
+        let error = if device.flags.was_read_error.get() {
             DiskError::Read
         } else {
             DiskError::Write
         };
-        judge(node, error);
+        judge(device, error);
     }
-    if node.flags.metadata_failed.replace(false) {
-        judge(node, DiskError::Metadata);
+    if device.flags.metadata_failed.replace(false) {
+        judge(device, DiskError::Metadata);
     }
 }
 
-fn judge(node: &Rc<Node>, error: DiskError) {
-    if node.local.borrow().is_some() {
-        let state = node.state();
-        let policy = node.config.on_io_error;
-        let lacks_data = node.flags.lacks_data.get();
+fn judge(device: &Rc<Device>, error: DiskError) {
+    if device.local.borrow().is_some() {
+        let state = device.state();
+        let policy = device.config.on_io_error;
+        let lacks_data = device.flags.lacks_data.get();
         let actions = on_disk_error(policy, error, state.disk, state.pdsk, lacks_data);
         if let Some(disk) = actions.new_disk {
-            node.tell(|| format!("Local IO failed, disk goes {disk}"));
-            let _ = node.change_state(Request::disk(disk), Node::HARD);
+            device.tell(|| format!("Local IO failed, disk goes {disk}"));
+            let _ = device.change_state(Request::disk(disk), Node::HARD);
         }
-        if node.state().disk > DiskState::Failed {
-            node.flags.lacks_data.set(false);
-        } else if let Some(local) = node.local() {
-            node.record_lack(&local);
+        if device.state().disk > DiskState::Failed {
+            device.flags.lacks_data.set(false);
+        } else if let Some(local) = device.local() {
+            device.record_lack(&local);
         }
     }
     match error {
-        DiskError::Read | DiskError::Write => node.flags.disk_unjudged.set(false),
-        DiskError::Metadata => node.flags.metadata_unjudged.set(false),
+        DiskError::Read | DiskError::Write => device.flags.disk_unjudged.set(false),
+        DiskError::Metadata => device.flags.metadata_unjudged.set(false),
         DiskError::ForcedDetach => {
-            node.flags.disk_unjudged.set(false);
-            node.flags.metadata_unjudged.set(false);
+            device.flags.disk_unjudged.set(false);
+            device.flags.metadata_unjudged.set(false);
         }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One node: the module's shell in miniature, around the real engine. One resource, one volume.
+//! One node: the module's shell in miniature, around the real engine. One resource with its
+//! connection and its volumes.
 //!
 //! Each file stands for the file of that name in `drivers/block/drbd/io/` and keeps its order of
 //! calls; that order is what is tested.
@@ -10,6 +11,7 @@ pub mod admin;
 pub mod after;
 pub mod attach;
 pub mod bitmap_exchange;
+pub mod device;
 pub mod disk;
 pub mod disk_error;
 pub mod handshake;
@@ -28,22 +30,19 @@ use std::rc::Rc;
 
 use drbd_engine::config::{OnIoError, Protocol};
 use drbd_engine::epoch::{Epoch, Epochs};
-use drbd_engine::handshake::uuid_compare::UuidSet;
-use drbd_engine::range::{Node as RangeNode, RangeTable};
-use drbd_engine::state::{ConnState, DiskState, Flags, Role, State};
+use drbd_engine::state::{ConnState, Flags, State};
 use drbd_engine::timer::Liveness;
 use drbd_engine::transfer_log::{Entry, TransferLog};
+use drbd_engine::types::VolumeNr;
 
 use crate::canary::Canary;
 use crate::drive::Drive;
 use crate::net::{Net, Session};
-use crate::oracle::Oracle;
 use crate::sim::{Owner, Sim};
+use device::{Device, Volume};
 
 /// Slots of the transfer log.
 const REQUESTS_MAX: usize = 64;
-/// Ranges of the range table.
-const RANGES_MAX: usize = 128;
 /// Open epochs.
 const EPOCHS_MAX: usize = 4;
 
@@ -56,12 +55,14 @@ pub struct Config {
     pub internal_metadata: bool,
     /// Slots of the activity log.
     pub al_slots: usize,
-    /// Sectors of the volume.
+    /// Sectors of a volume.
     pub capacity_sectors: u64,
     /// The largest epoch.
     pub max_epoch_size: u32,
     /// What an error of the disk does.
     pub on_io_error: OnIoError,
+    /// Volumes of the resource.
+    pub volumes: usize,
     /// The deliberate bug, if there is one.
     pub canary: Option<Canary>,
 }
@@ -73,7 +74,7 @@ impl Config {
     }
 }
 
-/// What outlives a crash.
+/// What of a volume outlives a crash.
 #[derive(Clone)]
 pub struct Hardware {
     /// Holds the data.
@@ -82,28 +83,9 @@ pub struct Hardware {
     pub meta: Rc<Drive>,
 }
 
-/// What is known of the peer's side.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerUuids {
-    /// The generations.
-    pub set: UuidSet,
-    /// Its set bits.
-    pub bits: u64,
-    /// The flags that came with them.
-    pub flags: u64,
-}
-
-/// Facts that are one bit each.
+/// Facts about a connection that are one bit each.
 #[derive(Default)]
 pub struct NodeFlags {
-    /// This node crashed as Primary.
-    pub crashed_primary: Cell<bool>,
-    /// The handshake is to be run again.
-    pub consider_resync: Cell<bool>,
-    /// The admin gave up this node's data.
-    pub discard_my_data: Cell<bool>,
-    /// A new generation is due when I/O goes on.
-    pub new_current_uuid: Cell<bool>,
     /// The sockets were shut down: nobody may wait for the peer.
     pub interrupted: Cell<bool>,
     /// A ping was answered.
@@ -112,60 +94,43 @@ pub struct NodeFlags {
     pub agreement: Cell<bool>,
     /// The peer's answer to it.
     pub change_answer: Cell<Option<i32>>,
-    /// The failed disk is unused, let it go.
-    pub go_diskless: Cell<bool>,
-    /// Start the resync as source.
-    pub start_source: Cell<bool>,
-    /// The resync may be at its end.
-    pub resync_done: Cell<bool>,
-    /// New generations that must be on disk before the application may write.
-    pub generations_due: Cell<u32>,
     /// The peer refused us, or we the peer, for a split brain.
     pub split_brain: Cell<bool>,
-    /// The disks have nothing in common.
-    pub unrelated: Cell<bool>,
-    /// The peer may know of blocks out of sync that the bitmap does not tell of.
-    pub bitmap_distrusted: Cell<bool>,
-    /// The disk failed, and the worker has not judged it yet.
-    pub disk_unjudged: Cell<bool>,
-    /// The metadata could not be written, and the worker has not judged that yet.
-    pub metadata_unjudged: Cell<bool>,
-    /// The disk failed to read or to write data: the worker decides about it.
-    pub disk_failed: Cell<bool>,
-    /// A write failed on this disk since the resync began.
-    pub resync_doubted: Cell<bool>,
-    /// The disk failed to read.
-    pub was_read_error: Cell<bool>,
-    /// The disk did not take what another disk has.
-    pub lacks_data: Cell<bool>,
-    /// The metadata could not be written: the worker decides about the disk.
-    pub metadata_failed: Cell<bool>,
     /// A flush failed of what the peer wrote in this session.
     pub flush_failed: Cell<bool>,
     /// An epoch of the peer's writes ended whose ack may be due.
     pub epoch_ended: Cell<bool>,
 }
 
-/// A change of state whose deferred effects are due.
-#[derive(Clone, Copy, Debug)]
-pub struct Change<T> {
+/// A change of a volume's state whose deferred effects are due.
+pub(crate) struct After {
+    /// The volume.
+    pub(crate) device: Rc<Device>,
     /// Before.
-    pub old: T,
+    pub(crate) old: State,
     /// After.
-    pub new: T,
+    pub(crate) new: State,
     /// Whether writes wait until its effects are carried out.
-    pub holds_writes: bool,
+    pub(crate) holds_writes: bool,
     /// The peer is to be sent UUIDs and state first.
-    pub resends: bool,
+    pub(crate) resends: bool,
+}
+
+/// A change of the connection's state whose deferred effects are due.
+pub(crate) struct AfterConnection {
+    /// Before.
+    pub(crate) old: ConnState,
+    /// After.
+    pub(crate) new: ConnState,
 }
 
 /// The changes that wait for the worker.
 #[derive(Default)]
-pub struct Deferred {
-    /// Of the volume.
-    pub volume: RefCell<VecDeque<Change<State>>>,
+pub(crate) struct Deferred {
+    /// Of the volumes.
+    pub(crate) volumes: RefCell<VecDeque<After>>,
     /// Of the connection.
-    pub connection: RefCell<VecDeque<Change<ConnState>>>,
+    pub(crate) connection: RefCell<VecDeque<AfterConnection>>,
 }
 
 /// A node in one of its lives.
@@ -180,37 +145,18 @@ pub struct Node {
     pub net: Rc<Net>,
     /// The options.
     pub config: Rc<Config>,
-    /// The disks.
-    pub hardware: Hardware,
-    /// Who is told what the application is told.
-    pub oracle: Rc<RefCell<Oracle>>,
-    /// The state of the volume. Changed by `state` only.
-    pub(crate) state: Cell<State>,
+    /// The volumes.
+    pub devices: Vec<Rc<Device>>,
     /// The state of the connection.
     pub(crate) conn: Cell<ConnState>,
     pub(crate) state_sent: Cell<bool>,
-    pub(crate) negotiated: Cell<(DiskState, DiskState)>,
-    /// The highest role of the peer; the volume is the only one.
     pub(crate) deferred: Deferred,
     /// Facts of one bit.
     pub flags: NodeFlags,
-    pub(crate) exposed_uuid: Cell<u64>,
-    pub(crate) mirror_generation: Cell<u32>,
-    pub(crate) local: RefCell<Option<Rc<disk::LocalDisk>>>,
-    /// The disk that is being let go.
-    pub(crate) retired: RefCell<Option<Rc<disk::LocalDisk>>>,
     pub(crate) log: RefCell<TransferLog<Vec<Entry>>>,
     /// The epoch that the worker has seen.
     pub(crate) seen_epoch: Cell<u32>,
     pub(crate) requests: Vec<request::Request>,
-    pub(crate) ranges: RefCell<RangeTable<Vec<RangeNode>>>,
-    pub(crate) delayed: RefCell<VecDeque<submit::Bio>>,
-    /// Bios in the hands of the work item.
-    pub(crate) waits: Cell<usize>,
-    pub(crate) application_bios: Cell<u32>,
-    /// How many hold back application I/O.
-    pub(crate) gate: Cell<u32>,
-    pub(crate) application_pending: Cell<i32>,
     pub(crate) session: RefCell<Option<Rc<Session>>>,
     pub(crate) epochs: RefCell<Epochs<Vec<Epoch>>>,
     pub(crate) peer_requests: Cell<u32>,
@@ -218,16 +164,9 @@ pub struct Node {
     pub(crate) flushes: Cell<u32>,
     pub(crate) answers: RefCell<VecDeque<peer_request::PeerRequest>>,
     pub(crate) done: RefCell<VecDeque<peer_request::PeerRequest>>,
-    pub(crate) peer: Cell<Option<PeerUuids>>,
-    pub(crate) peer_bitmap: RefCell<Option<drbd_engine::bitmap::transfer::Receiver>>,
-    pub(crate) sent_bits: Cell<u64>,
-    pub(crate) resync: RefCell<resync::Resync>,
-    pub(crate) plan: RefCell<Option<resync::Plan>>,
     pub(crate) liveness: RefCell<Option<Liveness>>,
     /// Whether the admin wants a connection.
     pub(crate) configured: Cell<bool>,
-    /// How often bios that wait were told to try again.
-    pub(crate) kicks: Cell<u64>,
     /// How often the worker looked at everything.
     pub(crate) worker_turns: Cell<u64>,
     /// Somebody waits for the worker.
@@ -235,7 +174,7 @@ pub struct Node {
     receiver_runs: Cell<bool>,
 }
 
-/// What a node is made of.
+/// What a node is made of, beside its volumes.
 pub struct Parts {
     /// 0 or 1.
     pub id: usize,
@@ -247,75 +186,58 @@ pub struct Parts {
     pub net: Rc<Net>,
     /// The options.
     pub config: Rc<Config>,
-    /// The disks.
-    pub hardware: Hardware,
-    /// The judge.
-    pub oracle: Rc<RefCell<Oracle>>,
+}
+
+impl Parts {
+    fn owner(&self) -> Owner {
+        Owner::Node {
+            node: self.id,
+            life: self.life,
+        }
+    }
 }
 
 impl Node {
     /// Boots: the module is loaded, the resource is there, StandAlone and Diskless.
-    pub fn boot(parts: Parts) -> Rc<Self> {
+    pub fn boot(parts: Parts, volumes: Vec<Volume>) -> Rc<Self> {
         let seed = (parts.sim.random() & 0xffff_ffff) as u32;
         let slots = vec![Entry::default(); REQUESTS_MAX];
         let log = TransferLog::new(slots, seed, parts.config.max_epoch_size);
-        let node = Rc::new(Self {
+        let node = Rc::new_cyclic(|node| Self {
             id: parts.id,
-            owner: Owner::Node {
-                node: parts.id,
-                life: parts.life,
-            },
+            owner: parts.owner(),
+            devices: (0..)
+                .map(VolumeNr)
+                .zip(volumes)
+                .map(|(nr, volume)| Rc::new(Device::new(node.clone(), &parts, nr, volume)))
+                .collect(),
             sim: parts.sim,
             net: parts.net,
             config: parts.config,
-            hardware: parts.hardware,
-            oracle: parts.oracle,
-            state: Cell::new(State::NEW),
             conn: Cell::new(ConnState::StandAlone),
             state_sent: Cell::new(false),
-            negotiated: Cell::new((DiskState::Diskless, DiskState::DUnknown)),
             deferred: Deferred::default(),
             flags: NodeFlags::default(),
-            exposed_uuid: Cell::new(0),
-            mirror_generation: Cell::new(0),
-            local: RefCell::new(None),
-            retired: RefCell::new(None),
             log: RefCell::new(log),
             seen_epoch: Cell::new(0),
             requests: (0..REQUESTS_MAX).map(request::Request::new).collect(),
-            ranges: RefCell::new(RangeTable::new(vec![RangeNode::default(); RANGES_MAX])),
-            delayed: RefCell::default(),
-            waits: Cell::new(0),
-            application_bios: Cell::new(0),
-            gate: Cell::new(0),
-            application_pending: Cell::new(0),
             session: RefCell::new(None),
             epochs: RefCell::new(Epochs::new(vec![Epoch::default(); EPOCHS_MAX])),
             peer_requests: Cell::new(0),
             flushes: Cell::new(0),
             answers: RefCell::default(),
             done: RefCell::default(),
-            peer: Cell::new(None),
-            peer_bitmap: RefCell::new(None),
-            sent_bits: Cell::new(0),
-            resync: RefCell::default(),
-            plan: RefCell::new(None),
             liveness: RefCell::new(None),
             configured: Cell::new(false),
-            kicks: Cell::new(0),
             worker_turns: Cell::new(0),
             worker_called: Cell::new(false),
             receiver_runs: Cell::new(false),
         });
-        let sim = node.sim.clone();
-        sim.spawn(node.owner, worker::run(node.clone()));
-        sim.spawn(node.owner, submit::serve(node.clone()));
+        node.sim.spawn(node.owner, worker::run(node.clone()));
+        for device in &node.devices {
+            node.sim.spawn(node.owner, submit::serve(device.clone()));
+        }
         node
-    }
-
-    /// The state of the volume.
-    pub fn state(&self) -> State {
-        self.state.get()
     }
 
     /// The state of the connection.
@@ -323,9 +245,14 @@ impl Node {
         self.conn.get()
     }
 
-    /// Whether this node is Primary.
+    /// The volume with this number.
+    pub(crate) fn device(&self, volume: VolumeNr) -> Option<&Rc<Device>> {
+        self.devices.get(usize::from(volume.0))
+    }
+
+    /// Whether this node is Primary, of one volume at least.
     pub fn is_primary(&self) -> bool {
-        self.state().role == Role::Primary
+        self.devices.iter().any(|device| device.is_primary())
     }
 
     /// Adds a line about this node to the story.
@@ -335,12 +262,10 @@ impl Node {
 
     /// Whether nothing is under way on this node.
     pub fn is_idle(&self) -> bool {
-        self.application_bios.get() == 0
+        self.devices.iter().all(|device| device.is_idle())
             && self.log.borrow().is_empty()
-            && self.delayed.borrow().is_empty()
-            && self.waits.get() == 0
             && self.peer_requests.get() == 0
-            && self.deferred.volume.borrow().is_empty()
+            && self.deferred.volumes.borrow().is_empty()
             && self.deferred.connection.borrow().is_empty()
     }
 

@@ -11,8 +11,8 @@ use drbd_engine::request::Writer;
 use drbd_engine::state::DiskState;
 use drbd_engine::types::BlockId;
 
+use super::device::Device;
 use super::disk::LocalRef;
-use super::Node;
 use crate::canary::Canary;
 use crate::drive::Sectors;
 use crate::packet::{Blocks, WriteFlags};
@@ -32,6 +32,7 @@ pub(crate) enum Kind {
 
 /// A request of the peer.
 pub(crate) struct PeerRequest {
+    pub(crate) device: Rc<Device>,
     pub(crate) kind: Kind,
     pub(crate) blocks: Blocks,
     pub(crate) block_id: BlockId,
@@ -46,15 +47,17 @@ pub(crate) struct PeerRequest {
     pub(crate) ok: bool,
 }
 
-impl Node {
+impl Device {
     pub(crate) fn peer_request(
-        &self,
+        self: &Rc<Self>,
         kind: Kind,
         blocks: Blocks,
         block_id: BlockId,
     ) -> PeerRequest {
-        self.peer_requests.set(self.peer_requests.get() + 1);
+        let node = self.node();
+        node.peer_requests.set(node.peer_requests.get() + 1);
         PeerRequest {
+            device: self.clone(),
             kind,
             blocks,
             block_id,
@@ -81,32 +84,33 @@ impl Node {
             }
         }
         drop(request);
-        self.peer_requests.set(self.peer_requests.get() - 1);
+        let node = self.node();
+        node.peer_requests.set(node.peer_requests.get() - 1);
         self.retry_delayed();
     }
 
     /// Reads for a request; its answer is the worker's.
     pub(crate) fn start_peer_read(self: &Rc<Self>, mut request: PeerRequest) {
-        let node = self.clone();
+        let device = self.clone();
         let Blocks { sector, .. } = request.blocks;
         let count = request.blocks.sectors();
         self.hardware
             .data
             .read(self.owner, sector.0, count, move |sectors| {
-                node.io_ended(&mut request, sectors.is_some());
+                device.io_ended(&mut request, sectors.is_some());
                 request.sectors = sectors.unwrap_or_default();
-                node.answers.borrow_mut().push_back(request);
+                device.node().answers.borrow_mut().push_back(request);
             });
     }
 
     /// Writes for a request; its ack is the asender's.
     pub(crate) fn start_peer_write(self: &Rc<Self>, mut request: PeerRequest, sectors: Sectors) {
-        let node = self.clone();
+        let device = self.clone();
         self.hardware
             .data
             .write(self.owner, sectors, false, move |ok| {
-                node.io_ended(&mut request, ok);
-                node.done.borrow_mut().push_back(request);
+                device.io_ended(&mut request, ok);
+                device.node().done.borrow_mut().push_back(request);
             });
     }
 

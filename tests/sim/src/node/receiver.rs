@@ -11,8 +11,9 @@ use drbd_engine::range::{Kind as RangeKind, Refusal};
 use drbd_engine::request::{Event, Writer};
 use drbd_engine::state::{Change as Request, ConnState, DiskState};
 use drbd_engine::timer::Liveness;
-use drbd_engine::types::BlockId;
+use drbd_engine::types::{BlockId, VolumeNr};
 
+use super::device::Device;
 use super::disk::{LocalRef, MetaFailed, Which};
 use super::peer_request::{Kind, PeerRequest};
 use super::{acks, bitmap_exchange, handshake, resync, sender, Node};
@@ -95,8 +96,10 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
     node.sim
         .spawn(node.owner, acks::run(node.clone(), session.clone()));
     node.state_sent.set(true);
-    node.send_uuids(0).await;
-    node.send_state(node.state()).await;
+    for device in &node.devices {
+        device.send_uuids(0).await;
+        device.send_state(device.state()).await;
+    }
     while receive_arrived(node, session).await.is_ok() {}
     // Refused where the connection is going down already.
     let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
@@ -137,7 +140,7 @@ async fn receive_packet(node: &Rc<Node>, session: &Rc<Session>) -> Result<(), Dr
     if node.is_interrupted() {
         return Err(Dropped);
     }
-    let Some(packet) = session.receive(node.id, Socket::Data) else {
+    let Some((volume, packet)) = session.receive(node.id, Socket::Data) else {
         // The peer closed the socket.
         let _ = node.change_connection(Request::conn(ConnState::BrokenPipe), Node::HARD);
         return Err(Dropped);
@@ -149,91 +152,97 @@ async fn receive_packet(node: &Rc<Node>, session: &Rc<Session>) -> Result<(), Dr
         // Whatever it is it may take long.
         ack_ended(node).await;
     }
-    receive(node, packet).await
+    if let Packet::Barrier(number) = packet {
+        return receive_barrier(node, number).await;
+    }
+    let device = node.device(volume).ok_or(Dropped)?;
+    receive(device, packet).await
 }
 
-async fn receive(node: &Rc<Node>, packet: Packet) -> Result<(), Dropped> {
+async fn receive(device: &Rc<Device>, packet: Packet) -> Result<(), Dropped> {
     match packet {
         Packet::Data(id, blocks, number, flags) => {
-            receive_write(node, id, blocks, number, flags).await
+            receive_write(device, id, blocks, number, flags).await
         }
-        Packet::DataRequest(id, blocks) => receive_read(node, id, blocks).await,
-        Packet::DataReply(id, blocks, sectors) => receive_data_reply(node, id, blocks, sectors),
+        Packet::DataRequest(id, blocks) => receive_read(device, id, blocks).await,
+        Packet::DataReply(id, blocks, sectors) => receive_data_reply(device, id, blocks, sectors),
         Packet::OutOfSync(blocks) => {
-            receive_out_of_sync(node, blocks).await;
+            receive_out_of_sync(device, blocks).await;
             Ok(())
         }
-        Packet::Barrier(number) => receive_barrier(node, number).await,
-        Packet::Uuids(set, bits, flags) => handshake::receive_uuids(node, set, bits, flags).await,
-        Packet::State(word) => handshake::receive_state(node, word).await,
-        Packet::SyncUuid(uuid) => resync::receive_sync_uuid(node, uuid).await,
+        Packet::Uuids(set, bits, flags) => handshake::receive_uuids(device, set, bits, flags).await,
+        Packet::State(word) => handshake::receive_state(device, word).await,
+        Packet::SyncUuid(uuid) => resync::receive_sync_uuid(device, uuid).await,
         Packet::Bitmap(compressed, bytes) => {
-            bitmap_exchange::receive(node, compressed, &bytes).await
+            bitmap_exchange::receive(device, compressed, &bytes).await
         }
-        Packet::ResyncRequest(blocks) => resync::receive_request(node, blocks).await,
-        Packet::ResyncReply(blocks, sectors) => resync::receive_reply(node, blocks, sectors).await,
+        Packet::ResyncRequest(blocks) => resync::receive_request(device, blocks).await,
+        Packet::ResyncReply(blocks, sectors) => {
+            resync::receive_reply(device, blocks, sectors).await
+        }
         Packet::ChangeRequest(mask, val) => {
-            node.receive_change_request(Request { mask, val }).await;
+            device.receive_change_request(Request { mask, val }).await;
             Ok(())
         }
         other => {
-            node.tell(|| format!("unexpected packet {}", other.name()));
+            device.tell(|| format!("unexpected packet {}", other.name()));
             Err(Dropped)
         }
     }
 }
 
 async fn receive_write(
-    node: &Rc<Node>,
+    device: &Rc<Device>,
     id: BlockId,
     blocks: Blocks,
     number: u64,
     flags: WriteFlags,
 ) -> Result<(), Dropped> {
-    let mut request = node.peer_request(Kind::Write, blocks, id);
+    let mut request = device.peer_request(Kind::Write, blocks, id);
     if request.local.is_none() {
-        sender::refuse(node, Ack::Negative, id, blocks).await;
+        let node = device.node();
+        sender::refuse(device, Ack::Negative, id, blocks).await;
         let epoch = node.epochs.borrow_mut().write_received();
         node.epochs.borrow_mut().write_done(epoch);
-        node.free_request(request);
-        acks::send_barrier_acks(node).await;
+        device.free_request(request);
+        acks::send_barrier_acks(&node).await;
         return Ok(());
     }
     request.flags = flags;
-    if claim(node, &mut request, RangeKind::PeerWrite)
+    if claim(device, &mut request, RangeKind::PeerWrite)
         .await
         .is_err()
     {
-        node.free_request(request);
+        device.free_request(request);
         return Err(Dropped);
     }
-    if node.state().has_peer_writes_alone() {
-        remember_for_diskless_peer(node, &mut request).await;
+    if device.state().has_peer_writes_alone() {
+        remember_for_diskless_peer(device, &mut request).await;
     }
-    join(node, &mut request).await;
+    join(device, &mut request).await;
     if request.local.is_none() {
-        node.io_ended(&mut request, false);
-        node.done.borrow_mut().push_back(request);
+        device.io_ended(&mut request, false);
+        device.node().done.borrow_mut().push_back(request);
         return Ok(());
     }
     let content = Some(Content::Data(number));
     let sectors =
         (blocks.sector.0..blocks.sector.0 + blocks.sectors()).map(|at| (at, content.clone()));
-    node.start_peer_write(request, sectors.collect());
+    device.start_peer_write(request, sectors.collect());
     Ok(())
 }
 
 /// Enters the write into the epoch, and sends the acks that do not wait for the disk.
-async fn join(node: &Rc<Node>, request: &mut PeerRequest) {
-    request.epoch = Some(node.epochs.borrow_mut().write_received());
+async fn join(device: &Rc<Device>, request: &mut PeerRequest) {
+    request.epoch = Some(device.node().epochs.borrow_mut().write_received());
     let (id, blocks, flags) = (request.block_id, request.blocks, request.flags);
-    if node.config.protocol == Protocol::B && flags.receive_ack {
-        node.send_meta(Packet::Ack(Ack::Receive, id, blocks))
+    if device.config.protocol == Protocol::B && flags.receive_ack {
+        device.send_meta(Packet::Ack(Ack::Receive, id, blocks))
             .await
             .ok();
     }
-    if node.config.has(Canary::AckBeforeWrite) && flags.write_ack {
-        node.send_meta(Packet::Ack(Ack::Write, id, blocks))
+    if device.config.has(Canary::AckBeforeWrite) && flags.write_ack {
+        device.send_meta(Packet::Ack(Ack::Write, id, blocks))
             .await
             .ok();
         request.flags.write_ack = false;
@@ -242,45 +251,45 @@ async fn join(node: &Rc<Node>, request: &mut PeerRequest) {
 
 /// What the peer replied before, when a resync was given up since, lacks this write and is in sync
 /// when it is on disk.
-async fn receive_out_of_sync(node: &Rc<Node>, blocks: Blocks) {
+async fn receive_out_of_sync(device: &Rc<Device>, blocks: Blocks) {
     let Blocks { sector, size_bytes } = blocks;
     let mut claimed = Err(Refusal::Full);
-    node.sim
+    device.sim
         .until(|| {
-            claimed = node
+            claimed = device
                 .ranges
                 .borrow_mut()
                 .try_insert(RangeKind::PeerWrite, sector, size_bytes);
-            matches!(claimed, Ok(_) | Err(Refusal::Malformed)) || node.is_interrupted()
+            matches!(claimed, Ok(_) | Err(Refusal::Malformed)) || device.node().is_interrupted()
         })
         .await;
-    if let Some(local) = node.local() {
-        local.set_out_of_sync(node, sector, size_bytes);
+    if let Some(local) = device.local() {
+        local.set_out_of_sync(device, sector, size_bytes);
     }
-    let waited_for = claimed.is_ok_and(|range| node.ranges.borrow_mut().remove(range));
+    let waited_for = claimed.is_ok_and(|range| device.ranges.borrow_mut().remove(range));
     if waited_for {
-        node.retry_delayed();
+        device.retry_delayed();
     }
 }
 
 /// Waits until nothing in the way of a range is left, and claims it.
-async fn claim(node: &Rc<Node>, request: &mut PeerRequest, kind: RangeKind) -> Result<(), Dropped> {
+async fn claim(device: &Rc<Device>, request: &mut PeerRequest, kind: RangeKind) -> Result<(), Dropped> {
     let Blocks { sector, size_bytes } = request.blocks;
-    let careless = node.config.has(Canary::ResyncOvertakesWrite);
+    let careless = device.config.has(Canary::ResyncOvertakesWrite);
     let mut claimed = None;
-    node.sim
+    device.sim
         .until(|| {
-            let answer = node
+            let answer = device
                 .ranges
                 .borrow_mut()
                 .try_insert(kind, sector, size_bytes);
             claimed = answer.ok();
             let conflicts = matches!(answer, Err(Refusal::Conflict(_) | Refusal::Full));
-            !conflicts || careless || node.is_interrupted()
+            !conflicts || careless || device.node().is_interrupted()
         })
         .await;
     request.range = claimed;
-    if node.is_interrupted() {
+    if device.node().is_interrupted() {
         Err(Dropped)
     } else {
         Ok(())
@@ -289,45 +298,45 @@ async fn claim(node: &Rc<Node>, request: &mut PeerRequest, kind: RangeKind) -> R
 
 /// This node has the only copy: what is written is out of sync, and the activity log must know of
 /// it before. Where it cannot, the write does without the disk, and fails.
-async fn remember_for_diskless_peer(node: &Rc<Node>, request: &mut PeerRequest) {
+async fn remember_for_diskless_peer(device: &Rc<Device>, request: &mut PeerRequest) {
     let Blocks { sector, size_bytes } = request.blocks;
     request.flags.may_set_in_sync = false;
-    if !node.config.has(Canary::PeerWritesBeforeGeneration) {
-        node.sim
-            .until(|| node.flags.generations_due.get() == 0 || node.is_interrupted())
+    if !device.config.has(Canary::PeerWritesBeforeGeneration) {
+        device.sim
+            .until(|| device.flags.generations_due.get() == 0 || device.node().is_interrupted())
             .await;
         let vouches =
-            !node.flags.metadata_unjudged.get() && node.state().disk >= DiskState::Inconsistent;
+            !device.flags.metadata_unjudged.get() && device.state().disk >= DiskState::Inconsistent;
         request.local = request.local.take().filter(|_| vouches);
     }
     let (Some(local), Some(span)) = (&request.local, Span::of(sector, size_bytes)) else {
         return;
     };
-    let held = hold_extents(node, local, span).await;
-    local.set_out_of_sync(node, sector, size_bytes);
+    let held = hold_extents(device, local, span).await;
+    local.set_out_of_sync(device, sector, size_bytes);
     request.span = held.then_some((local.id, span));
-    if !held && !node.config.has(Canary::UnloggedWrite) {
+    if !held && !device.config.has(Canary::UnloggedWrite) {
         request.local = None;
     }
 }
 
-async fn hold_extents(node: &Rc<Node>, local: &LocalRef, span: Span) -> bool {
+async fn hold_extents(device: &Rc<Device>, local: &LocalRef, span: Span) -> bool {
     loop {
-        let kicks = node.kicks.get();
+        let kicks = device.kicks.get();
         let answer = local.activity_log.borrow_mut().reserve(span);
         match answer {
             Reserve::Hot => return true,
             Reserve::TooLarge => return false,
-            Reserve::AfterCommit => return local.write_transaction(node).await.is_ok(),
-            Reserve::Wait(_) => match local.write_transaction(node).await {
+            Reserve::AfterCommit => return local.write_transaction(device).await.is_ok(),
+            Reserve::Wait(_) => match local.write_transaction(device).await {
                 Err(MetaFailed) => return false,
                 Ok(true) => {}
                 // Extents are given back by requests that end, which nobody sees to once the
                 // connection does.
-                Ok(false) if node.is_interrupted() => return false,
+                Ok(false) if device.node().is_interrupted() => return false,
                 Ok(false) => {
-                    node.sim
-                        .until(|| node.kicks.get() != kicks || node.is_interrupted())
+                    device.sim
+                        .until(|| device.kicks.get() != kicks || device.node().is_interrupted())
                         .await;
                 }
             },
@@ -335,44 +344,45 @@ async fn hold_extents(node: &Rc<Node>, local: &LocalRef, span: Span) -> bool {
     }
 }
 
-async fn receive_read(node: &Rc<Node>, id: BlockId, blocks: Blocks) -> Result<(), Dropped> {
-    let request = node.peer_request(Kind::Read, blocks, id);
-    if !node.serves_reads() || request.local.is_none() {
-        node.free_request(request);
-        sender::refuse(node, Ack::NegativeRead, id, blocks).await;
+async fn receive_read(device: &Rc<Device>, id: BlockId, blocks: Blocks) -> Result<(), Dropped> {
+    let request = device.peer_request(Kind::Read, blocks, id);
+    if !device.serves_reads() || request.local.is_none() {
+        device.free_request(request);
+        sender::refuse(device, Ack::NegativeRead, id, blocks).await;
         return Ok(());
     }
-    node.start_peer_read(request);
+    device.start_peer_read(request);
     Ok(())
 }
 
 fn receive_data_reply(
-    node: &Rc<Node>,
+    device: &Rc<Device>,
     id: BlockId,
     blocks: Blocks,
     sectors: crate::drive::Sectors,
 ) -> Result<(), Dropped> {
-    let found = node
+    let found = device
+        .node()
         .log
         .borrow()
         .lookup(id, blocks.sector, blocks.size_bytes);
     let index = found.map_err(|_| Dropped)?;
-    node.request(index).with(|parts| {
+    device.node().request(index).with(|parts| {
         if !parts.is_over {
             parts.master.read.replace(sectors);
         }
     });
-    if node.happens(index, Event::DataReceived) {
+    if device.node().happens(index, Event::DataReceived) {
         Ok(())
     } else {
         Err(Dropped)
     }
 }
 
-impl Node {
+impl Device {
     /// What the peer wrote could not be flushed.
     pub(crate) fn data_not_flushed(&self) {
-        self.flags.flush_failed.set(true);
+        self.node().flags.flush_failed.set(true);
         self.note_lack(Writer::Peer);
         self.flags.disk_unjudged.set(true);
         self.flags.disk_failed.set(true);
@@ -403,7 +413,7 @@ async fn receive_barrier(node: &Rc<Node>, number: u32) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Waits until the disk has what came before; whether the next epoch is open then.
+/// Waits until the disks have what came before; whether the next epoch is open then.
 async fn settle(node: &Rc<Node>) -> Result<bool, Dropped> {
     wait(node, || node.epochs.borrow().active() == 0).await?;
     flush_all(node).await?;
@@ -426,13 +436,18 @@ async fn wait(node: &Rc<Node>, mut condition: impl FnMut() -> bool) -> Result<()
     }
 }
 
+/// Flushes the caches of all disks, side by side.
+///
+/// A disk that fails to costs the connection, also when that was as it was let go.
 async fn flush_all(node: &Rc<Node>) -> Result<(), Dropped> {
     // One that began early may be all that is needed.
     wait(node, || node.flushes.get() == 0).await?;
-    match node.local() {
-        Some(local) => start_flush(node, local),
-        // Whoever lets a disk go flushes it.
-        None => wait(node, || node.retired.borrow().is_none()).await?,
+    for device in &node.devices {
+        match device.local() {
+            Some(local) => start_flush(device, local),
+            // Whoever lets a disk go flushes it.
+            None => wait(node, || device.retired.borrow().is_none()).await?,
+        }
     }
     wait(node, || node.flushes.get() == 0).await?;
     if node.flags.flush_failed.get() && !node.config.has(Canary::FailedFlushVouchedFor) {
@@ -442,20 +457,22 @@ async fn flush_all(node: &Rc<Node>) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Flushes the disk where the epoch looks complete: the flush goes on while the acks are on their
+/// Flushes the disks where the epoch looks complete: the flush goes on while the acks are on their
 /// way, and the barrier with the next write. On the asender.
 pub(crate) fn flush_early(node: &Rc<Node>) {
     let is_busy = node.flushes.get() != 0 || node.is_interrupted();
     if is_busy || !node.epochs.borrow_mut().may_flush_early() {
         return;
     }
-    if let Some(local) = node.local() {
-        start_flush(node, local);
+    for device in &node.devices {
+        if let Some(local) = device.local() {
+            start_flush(device, local);
+        }
     }
 }
 
 /// Flushes the cache of a disk, if there may be anything in it.
-fn start_flush(node: &Rc<Node>, local: LocalRef) {
+fn start_flush(device: &Rc<Device>, local: LocalRef) {
     let (is_stable, since) = {
         let cache = local.cache.borrow();
         (cache.is_stable(), cache.flush_begins())
@@ -463,14 +480,15 @@ fn start_flush(node: &Rc<Node>, local: LocalRef) {
     if is_stable {
         return;
     }
+    let node = device.node();
     node.flushes.set(node.flushes.get() + 1);
     let data = local.data.clone();
-    let node = node.clone();
+    let device = device.clone();
     data.flush(node.owner, move |flushed| {
         if flushed {
             local.cache.borrow_mut().flushed(since);
         } else {
-            node.data_not_flushed();
+            device.data_not_flushed();
         }
         drop(local);
         node.flushes.set(node.flushes.get() - 1);
@@ -496,13 +514,17 @@ async fn clean_up(node: &Rc<Node>) {
     node.epochs.borrow_mut().reset();
     // Writes are told done as this node's alone only after that is a generation of its own.
     node.flush_worker().await;
-    resync::connection_lost(node);
-    node.peer.set(None);
-    node.peer_bitmap.replace(None);
+    for device in &node.devices {
+        resync::connection_lost(device);
+        device.peer.set(None);
+        device.peer_bitmap.replace(None);
+    }
     node.log.borrow_mut().connection_lost();
     node.walk_log(Event::ConnectionLost);
-    if let Some(local) = node.local() {
-        local.write_bitmap(node, Which::Dirty).await;
+    for device in &node.devices {
+        if let Some(local) = device.local() {
+            local.write_bitmap(device, Which::Dirty).await;
+        }
     }
     node.state_sent.set(false);
     let next = if node.conn() == ConnState::Disconnecting {

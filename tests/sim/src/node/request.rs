@@ -11,6 +11,7 @@ use drbd_engine::request::{apply, Consequences, Context, Event, RequestState};
 use drbd_engine::state::DiskState;
 use drbd_engine::transfer_log::Index;
 
+use super::device::Device;
 use super::disk::LocalRef;
 use super::submit::Bio;
 use super::Node;
@@ -45,6 +46,7 @@ pub struct Master {
 
 /// What a request consists of while its slot is in use.
 pub(crate) struct Parts {
+    pub(crate) device: Rc<Device>,
     pub(crate) master: Rc<Master>,
     /// The disk, while its bio is there.
     pub(crate) local: Option<LocalRef>,
@@ -103,24 +105,46 @@ impl Node {
     /// Moves a request along and carries out what follows; whether the peer may say so.
     pub(crate) fn happens(&self, index: Index, event: Event) -> bool {
         let request = self.request(index);
-        let Some(generation) = request.with(|parts| parts.mirror_generation) else {
+        let known = request.with(|parts| (parts.device.clone(), parts.mirror_generation));
+        let Some((device, generation)) = known else {
             return true;
         };
+        let state = device.state();
         let context = Context {
-            suspended: self.state().is_suspended(),
-            local_is_current: self.state().disk == DiskState::UpToDate,
-            peer_is_current: self.state().pdsk == DiskState::UpToDate
+            suspended: state.is_suspended(),
+            local_is_current: state.disk == DiskState::UpToDate,
+            peer_is_current: state.pdsk == DiskState::UpToDate
                 || self.config.has(Canary::TargetBelieved),
-            mirrored_since_sent: self.mirror_generation.get() == generation,
+            mirrored_since_sent: device.mirror_generation.get() == generation,
         };
         let (new, todo) = apply(request.state(), event, context);
         request.state.set(new);
         self.sim.touch();
-        self.carry_out(request, new, todo);
+        device.carry_out(self, request, new, todo);
         !todo.has(Consequences::PROTOCOL_ERROR)
     }
 
-    fn carry_out(&self, request: &Request, new: RequestState, todo: Consequences) {
+    /// Whether a request of this volume is in the log.
+    pub(crate) fn has_requests(&self, device: &Rc<Device>) -> bool {
+        let is_of = |request: &Request| {
+            request.with(|parts| Rc::ptr_eq(&parts.device, device)) == Some(true)
+        };
+        self.requests.iter().any(is_of)
+    }
+
+    /// Moves along every request of the log.
+    pub(crate) fn walk_log(&self, event: Event) {
+        self.log.borrow_mut().begin_walk();
+        loop {
+            let next = self.log.borrow_mut().next_of_walk();
+            let Some(index) = next else { break };
+            self.happens(index, event);
+        }
+    }
+}
+
+impl Device {
+    fn carry_out(&self, node: &Node, request: &Request, new: RequestState, todo: Consequences) {
         let index = request.index;
         let forgets = self.config.has(Canary::LostConnectionForgotten);
         let is_late =
@@ -142,7 +166,7 @@ impl Node {
             }
         }
         if todo.has(Consequences::CLOSE_EPOCH) {
-            self.log.borrow_mut().close_epoch_of(index);
+            node.log.borrow_mut().close_epoch_of(index);
         }
         if todo.has(Consequences::LOCAL_ENDED) {
             let taken = request.with(|parts| Some((parts.local.take()?, parts.master.operation)));
@@ -151,7 +175,7 @@ impl Node {
             }
         }
         if todo.has(Consequences::ANSWERED) {
-            self.log.borrow_mut().answered(index);
+            node.log.borrow_mut().answered(index);
             self.application_pending
                 .set(self.application_pending.get() - 1);
         }
@@ -160,7 +184,7 @@ impl Node {
                 .set(self.application_pending.get() + 1);
         }
         if todo.has(Consequences::QUEUE) {
-            self.log.borrow_mut().requeue(index);
+            node.log.borrow_mut().requeue(index);
         }
         if todo.has(Consequences::COMPLETE) {
             self.complete(request, new);
@@ -169,7 +193,7 @@ impl Node {
             self.retry(request);
         }
         if todo.has(Consequences::RELEASE) {
-            self.release(request);
+            self.release(node, request);
         }
     }
 
@@ -208,7 +232,7 @@ impl Node {
     }
 
     /// Ends the life: what the request held is given back, then its slot.
-    fn release(&self, request: &Request) {
+    fn release(&self, node: &Node, request: &Request) {
         let parts = request.parts.take();
         if let Some(parts) = parts {
             if let Some(range) = parts.range {
@@ -220,17 +244,9 @@ impl Node {
                 }
             }
         }
-        self.log.borrow_mut().release(request.index);
-        self.retry_delayed();
-    }
-
-    /// Moves along every request of the log.
-    pub(crate) fn walk_log(&self, event: Event) {
-        self.log.borrow_mut().begin_walk();
-        loop {
-            let next = self.log.borrow_mut().next_of_walk();
-            let Some(index) = next else { break };
-            self.happens(index, event);
+        node.log.borrow_mut().release(request.index);
+        for device in &node.devices {
+            device.retry_delayed();
         }
     }
 }

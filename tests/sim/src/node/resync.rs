@@ -15,8 +15,9 @@ use drbd_engine::state::resync::{
     takes_sync_uuid, FinishUuids, Side,
 };
 use drbd_engine::state::{Change as Request, ConnState};
-use drbd_engine::types::{BitNr, BlockId, Sector, BIT_SIZE};
+use drbd_engine::types::{BitNr, BlockId, Sector, VolumeNr, BIT_SIZE};
 
+use super::device::Device;
 use super::disk::{uuid_set, uuids_of, Which};
 use super::peer_request::{Kind, PeerRequest};
 use super::receiver::Dropped;
@@ -79,60 +80,60 @@ impl DirtyBits for Dirty<'_> {
 }
 
 /// Does the chores that are about the resync; returns when to come again. On the worker.
-pub(crate) async fn turn(node: &Rc<Node>) -> u64 {
+pub(crate) async fn turn(device: &Rc<Device>) -> u64 {
     // A change that the peer is asked for must find the state that it was judged by.
-    if node.flags.start_source.replace(false) {
-        start(node, Side::Source).await;
+    if device.flags.start_source.replace(false) {
+        start(device, Side::Source).await;
     }
-    if node.flags.resync_done.replace(false) {
-        finish_if_done(node).await;
+    if device.flags.resync_done.replace(false) {
+        finish_if_done(device).await;
     }
-    if node.state().conn == ConnState::SyncTarget {
-        ask(node).await;
+    if device.state().conn == ConnState::SyncTarget {
+        ask(device).await;
         return 10 * MS;
     }
     u64::MAX
 }
 
-async fn ask(node: &Rc<Node>) {
-    let Some(local) = node.local() else { return };
-    let Some(mut planner) = node.plan.borrow_mut().take() else {
+async fn ask(device: &Rc<Device>) {
+    let Some(local) = device.local() else { return };
+    let Some(mut planner) = device.plan.borrow_mut().take() else {
         return;
     };
     planner.begin_turn();
     loop {
         let may_ask = {
-            let resync = node.resync.borrow();
+            let resync = device.resync.borrow();
             resync.asks && resync.in_flight_sectors < WINDOW_SECTORS
         };
-        if !may_ask || node.state().conn != ConnState::SyncTarget {
+        if !may_ask || device.state().conn != ConnState::SyncTarget {
             break;
         }
-        match planner.next(&Dirty(local.view(node))) {
+        match planner.next(&Dirty(local.view(device))) {
             Next::Request(request) => {
-                if !ask_for(node, &mut planner, &request).await {
+                if !ask_for(device, &mut planner, &request).await {
                     break;
                 }
             }
             Next::Blocked => break,
             Next::Done => {
-                check_end(node, &mut planner);
+                check_end(device, &mut planner);
                 break;
             }
         }
     }
-    if node.state().conn == ConnState::SyncTarget {
-        node.plan.replace(Some(planner));
+    if device.state().conn == ConnState::SyncTarget {
+        device.plan.replace(Some(planner));
     }
 }
 
-async fn ask_for(node: &Rc<Node>, planner: &mut Plan, request: &Ask) -> bool {
+async fn ask_for(device: &Rc<Device>, planner: &mut Plan, request: &Ask) -> bool {
     let blocks = Blocks {
         sector: request.sector,
         size_bytes: request.size,
     };
     let claimed =
-        node.ranges
+        device.ranges
             .borrow_mut()
             .try_insert(RangeKind::ResyncRequest, request.sector, request.size);
     let range = match claimed {
@@ -140,43 +141,43 @@ async fn ask_for(node: &Rc<Node>, planner: &mut Plan, request: &Ask) -> bool {
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
         Err(Refusal::Malformed) => return false,
     };
-    node.resync.borrow_mut().in_flight_sectors += blocks.sectors();
-    let sent = node.send_data(Packet::ResyncRequest(blocks)).await;
+    device.resync.borrow_mut().in_flight_sectors += blocks.sectors();
+    let sent = device.send_data(Packet::ResyncRequest(blocks)).await;
     if sent.is_err() {
-        node.ranges.borrow_mut().remove(range);
-        node.retry_delayed();
+        device.ranges.borrow_mut().remove(range);
+        device.retry_delayed();
     }
     sent.is_ok()
 }
 
-fn check_end(node: &Rc<Node>, planner: &mut Plan) {
-    let Some(local) = node.local() else { return };
-    let resync = node.resync.borrow();
+fn check_end(device: &Rc<Device>, planner: &mut Plan) {
+    let Some(local) = device.local() else { return };
+    let resync = device.resync.borrow();
     let idle = resync.in_flight_sectors == 0;
-    if idle && resync.progress.is_finished(local.set_bits(node)) {
-        node.flags.resync_done.set(true);
+    if idle && resync.progress.is_finished(local.set_bits(device)) {
+        device.flags.resync_done.set(true);
     } else if idle {
         planner.restart();
     }
 }
 
-async fn finish_if_done(node: &Rc<Node>) {
-    let Some(set_bits) = node.local().map(|local| local.set_bits(node)) else {
+async fn finish_if_done(device: &Rc<Device>) {
+    let Some(set_bits) = device.local().map(|local| local.set_bits(device)) else {
         return;
     };
-    let Some(side) = Side::of(node.state().conn) else {
+    let Some(side) = Side::of(device.state().conn) else {
         return;
     };
-    let failed = node.resync.borrow().failed_bits();
+    let failed = device.resync.borrow().failed_bits();
     if finishes_by_itself(side, APV, set_bits, failed) {
-        finish(node).await;
+        finish(device).await;
     }
 }
 
 /// Waits until the peer has answered a ping.
-pub(crate) async fn ping_peer(node: &Rc<Node>) -> bool {
+async fn ping_peer(node: &Node) -> bool {
     node.flags.got_ping_ack.set(false);
-    if node.send_meta(Packet::Ping).await.is_err() {
+    if node.send_meta(VolumeNr(0), Packet::Ping).await.is_err() {
         return false;
     }
     node.sim
@@ -186,54 +187,54 @@ pub(crate) async fn ping_peer(node: &Rc<Node>) -> bool {
 }
 
 /// Ends a resync.
-pub(crate) async fn finish(node: &Rc<Node>) {
-    if std::mem::replace(&mut node.resync.borrow_mut().done, true) {
+pub(crate) async fn finish(device: &Rc<Device>) {
+    if std::mem::replace(&mut device.resync.borrow_mut().done, true) {
         return;
     }
-    if !ping_peer(node).await {
+    if !ping_peer(&device.node()).await {
         return;
     }
-    let old = node.state();
-    let failed = node.resync.borrow().failed_bits();
+    let old = device.state();
+    let failed = device.resync.borrow().failed_bits();
     let Some(finish) = decide_finish(old, failed, 0) else {
         return;
     };
-    let local = node.local();
+    let local = device.local();
     if let Some(local) = &local {
         // The generation must not say more than the disk holds.
-        let careless = node.config.has(Canary::FinishedWithoutFlush);
-        if !careless && !local.flush_data(node).await {
-            node.resync.borrow_mut().done = false;
-            node.flags.disk_failed.set(true);
-            let _ = node.change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
+        let careless = device.config.has(Canary::FinishedWithoutFlush);
+        if !careless && !local.flush_data(device).await {
+            device.resync.borrow_mut().done = false;
+            device.flags.disk_failed.set(true);
+            let _ = device.node().change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
             return;
         }
     }
     // Generation and state change together: who loses the peer in between must not be told that
     // both are equal.
-    let changed = node.change_state_if(finish.change, Node::SOFT, |state| {
+    let changed = device.change_state_if(finish.change, Node::SOFT, |state| {
         let goes_on = state.conn == old.conn;
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
-            settle_uuids(node, local, finish.uuids);
+            settle_uuids(device, local, finish.uuids);
         }
         goes_on
     });
     if let Some(local) = local {
-        local.sync(node).await;
+        local.sync(device).await;
     }
     if changed.is_err() {
-        node.resync.borrow_mut().done = false;
+        device.resync.borrow_mut().done = false;
         return;
     }
-    node.plan.replace(None);
-    let mut resync = node.resync.borrow_mut();
+    device.plan.replace(None);
+    let mut resync = device.resync.borrow_mut();
     resync.progress = Progress::default();
     resync.cancel();
 }
 
-fn settle_uuids(node: &Rc<Node>, local: &super::disk::LocalDisk, uuids: FinishUuids) {
-    let peer = node.peer.get();
-    let primary = node.is_primary();
+fn settle_uuids(device: &Rc<Device>, local: &super::disk::LocalDisk, uuids: FinishUuids) {
+    let peer = device.peer.get();
+    let primary = device.is_primary();
     let settled: UuidSet = local.change(|superblock| {
         match (uuids, peer) {
             (FinishUuids::AdoptPeer, Some(peer)) => {
@@ -245,163 +246,163 @@ fn settle_uuids(node: &Rc<Node>, local: &super::disk::LocalDisk, uuids: FinishUu
         }
         uuid_set(&superblock.uuids)
     });
-    if let Some(mut peer) = node.peer.get() {
+    if let Some(mut peer) = device.peer.get() {
         peer.set = settled;
-        node.peer.set(Some(peer));
+        device.peer.set(Some(peer));
     }
-    node.exposed_uuid.set(settled.current);
-    node.tell(|| format!("updated UUIDs {settled}"));
+    device.exposed_uuid.set(settled.current);
+    device.tell(|| format!("updated UUIDs {settled}"));
 }
 
 /// Starts a resync.
-pub(crate) async fn start(node: &Rc<Node>, side: Side) {
-    let state = node.state();
+pub(crate) async fn start(device: &Rc<Device>, side: Side) {
+    let state = device.state();
     if Side::of(state.conn).is_some() || state.conn < ConnState::Connected {
         return;
     }
-    let Some(local) = node.local() else { return };
-    let set_bits = local.set_bits(node);
-    let start = match decide_start(node.state(), side, false, set_bits, &node.context()) {
+    let Some(local) = device.local() else { return };
+    let set_bits = local.set_bits(device);
+    let start = match decide_start(device.state(), side, false, set_bits, &device.context()) {
         Ok(start) => start,
         Err(error) => {
-            node.tell(|| format!("the resync does not start: {error}"));
+            device.tell(|| format!("the resync does not start: {error}"));
             return;
         }
     };
-    prepare(node, side, set_bits);
+    prepare(device, side, set_bits);
     let wanted = Request::all(start.changed.new);
-    if node
+    if device
         .change_state_if(wanted, Node::SOFT, |now| now == state)
         .is_err()
     {
-        node.plan.replace(None);
-        node.resync.borrow_mut().cancel();
+        device.plan.replace(None);
+        device.resync.borrow_mut().cancel();
         return;
     }
-    node.tell(|| {
+    device.tell(|| {
         format!(
             "Began resync as {} ({set_bits} bits set)",
-            node.state().conn
+            device.state().conn
         )
     });
     if set_bits == 0 && side == Side::Target {
-        node.flags.resync_done.set(true);
+        device.flags.resync_done.set(true);
     }
-    node.sim.touch();
+    device.sim.touch();
 }
 
-fn prepare(node: &Rc<Node>, side: Side, set_bits: u64) {
-    let now_ns = node.sim.now_ns();
+fn prepare(device: &Rc<Device>, side: Side, set_bits: u64) {
+    let now_ns = device.sim.now_ns();
     if side == Side::Target {
-        let shape = Shape::new(Sector(node.config.capacity_sectors), REQUEST_BYTES, 0);
+        let shape = Shape::new(Sector(device.config.capacity_sectors), REQUEST_BYTES, 0);
         let plan = Planner::new(shape, vec![Deferred::default(); DEFERRED_MAX]);
-        node.plan.replace(Some(plan));
+        device.plan.replace(Some(plan));
     }
-    node.flags.resync_doubted.set(false);
-    let mut resync = node.resync.borrow_mut();
+    device.flags.resync_doubted.set(false);
+    let mut resync = device.resync.borrow_mut();
     resync.progress = Progress::start(now_ns, set_bits);
     resync.asks = true;
     resync.in_flight_sectors = 0;
 }
 
 /// The source told which generation the target gets: takes it over and starts. On the receiver.
-pub(crate) async fn receive_sync_uuid(node: &Rc<Node>, uuid: u64) -> Result<(), Dropped> {
+pub(crate) async fn receive_sync_uuid(device: &Rc<Device>, uuid: u64) -> Result<(), Dropped> {
     // Our own bitmap, or our own change, may still be on its way.
-    node.sim
+    device.sim
         .until(|| {
-            let changes = node.flags.agreement.get();
-            !awaits_sync_uuid(node.state().conn, changes) || node.is_interrupted()
+            let changes = device.node().flags.agreement.get();
+            !awaits_sync_uuid(device.state().conn, changes) || device.node().is_interrupted()
         })
         .await;
-    if !takes_sync_uuid(node.state().conn) {
-        node.tell(|| "Ignoring SyncUUID packet!".into());
+    if !takes_sync_uuid(device.state().conn) {
+        device.tell(|| "Ignoring SyncUUID packet!".into());
         return Ok(());
     }
-    let Some(local) = node.local() else {
+    let Some(local) = device.local() else {
         return Ok(());
     };
-    let primary = node.is_primary();
+    let primary = device.is_primary();
     local.change(|superblock| superblock.uuids.adopt_current(uuid, primary));
-    node.tell(|| format!("updated sync uuid {}", local.uuids_text()));
-    local.sync(node).await;
+    device.tell(|| format!("updated sync uuid {}", local.uuids_text()));
+    local.sync(device).await;
     // The source forgets a block when it is written here. What a power cut takes back must be
     // remembered here; now all that the source said is out of sync has arrived.
-    if !local.write_bitmap(node, Which::Dirty).await {
+    if !local.write_bitmap(device, Which::Dirty).await {
         return Err(Dropped);
     }
     drop(local);
-    start(node, Side::Target).await;
+    start(device, Side::Target).await;
     Ok(())
 }
 
 /// The target asks for blocks: reads them. On the receiver, which waits while the range is in use.
-pub(crate) async fn receive_request(node: &Rc<Node>, blocks: Blocks) -> Result<(), Dropped> {
-    if !node.serves_reads() {
-        sender::refuse(node, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
+pub(crate) async fn receive_request(device: &Rc<Device>, blocks: Blocks) -> Result<(), Dropped> {
+    if !device.serves_reads() {
+        sender::refuse(device, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
         return Ok(());
     }
-    let careless = node.config.has(Canary::ResyncOvertakesWrite);
+    let careless = device.config.has(Canary::ResyncOvertakesWrite);
     let mut range = None;
-    node.sim
+    device.sim
         .until(|| {
-            let answer = node.ranges.borrow_mut().try_insert(
+            let answer = device.ranges.borrow_mut().try_insert(
                 RangeKind::ResyncRead,
                 blocks.sector,
                 blocks.size_bytes,
             );
             range = answer.ok();
-            range.is_some() || careless || node.is_interrupted()
+            range.is_some() || careless || device.node().is_interrupted()
         })
         .await;
     if range.is_none() && !careless {
         return Err(Dropped);
     }
-    let mut request = node.peer_request(Kind::ResyncRead, blocks, BlockId::SYNCER);
+    let mut request = device.peer_request(Kind::ResyncRead, blocks, BlockId::SYNCER);
     request.range = range;
     if request.local.is_none() {
         // It went while the range was in use.
-        node.free_request(request);
-        sender::refuse(node, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
+        device.free_request(request);
+        sender::refuse(device, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
         return Ok(());
     }
-    node.start_peer_read(request);
+    device.start_peer_read(request);
     Ok(())
 }
 
 /// The source's answer: writes it. On the receiver.
 pub(crate) async fn receive_reply(
-    node: &Rc<Node>,
+    device: &Rc<Device>,
     blocks: Blocks,
     sectors: Sectors,
 ) -> Result<(), Dropped> {
     let found =
-        node.ranges
+        device.ranges
             .borrow()
             .find(RangeKind::ResyncRequest, blocks.sector, blocks.size_bytes);
     let range = found.ok_or(Dropped)?;
-    let careless = node.config.has(Canary::ResyncOvertakesWrite);
+    let careless = device.config.has(Canary::ResyncOvertakesWrite);
     let mut promoted = false;
-    node.sim
+    device.sim
         .until(|| {
-            promoted = node.ranges.borrow_mut().promote(range).is_ok();
-            promoted || careless || node.is_interrupted()
+            promoted = device.ranges.borrow_mut().promote(range).is_ok();
+            promoted || careless || device.node().is_interrupted()
         })
         .await;
     if !promoted && !careless {
         return Err(Dropped);
     }
-    let mut request = node.peer_request(Kind::ResyncWrite, blocks, BlockId::SYNCER);
+    let mut request = device.peer_request(Kind::ResyncWrite, blocks, BlockId::SYNCER);
     request.range = Some(range);
     if request.local.is_none() {
-        sender::refuse(node, Ack::Negative, BlockId::SYNCER, blocks).await;
-        node.free_request(request);
-        forget_asked(node, blocks);
+        sender::refuse(device, Ack::Negative, BlockId::SYNCER, blocks).await;
+        device.free_request(request);
+        forget_asked(device, blocks);
         return Ok(());
     }
-    if let (true, Some(local)) = (node.config.has(Canary::BitClearedTooEarly), &request.local) {
-        local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+    if let (true, Some(local)) = (device.config.has(Canary::BitClearedTooEarly), &request.local) {
+        local.set_in_sync(device, blocks.sector, blocks.size_bytes);
     }
-    node.start_peer_write(request, whole(blocks, sectors));
+    device.start_peer_write(request, whole(blocks, sectors));
     Ok(())
 }
 
@@ -417,108 +418,110 @@ fn whole(blocks: Blocks, sectors: Sectors) -> Sectors {
     all
 }
 
-fn forget_asked(node: &Rc<Node>, blocks: Blocks) {
-    let mut resync = node.resync.borrow_mut();
+fn forget_asked(device: &Rc<Device>, blocks: Blocks) {
+    let mut resync = device.resync.borrow_mut();
     resync.in_flight_sectors = resync.in_flight_sectors.saturating_sub(blocks.sectors());
 }
 
 /// A resync write is on disk: settles the bitmap and acks it. On the asender.
-pub(crate) async fn finish_write(node: &Rc<Node>, request: PeerRequest) {
+pub(crate) async fn finish_write(request: PeerRequest) {
+    let device = &request.device.clone();
     let blocks = request.blocks;
     let ack = if request.ok {
-        if let Some(local) = node.local() {
-            local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+        if let Some(local) = device.local() {
+            local.set_in_sync(device, blocks.sector, blocks.size_bytes);
         }
         Ack::ResyncWrite
     } else {
-        node.resync.borrow_mut().fail(blocks.size_bytes);
+        device.resync.borrow_mut().fail(blocks.size_bytes);
         Ack::Negative
     };
     let packet = Packet::Ack(ack, BlockId::SYNCER, blocks);
-    node.send_meta(packet).await.ok();
-    node.free_request(request);
-    forget_asked(node, blocks);
+    device.send_meta(packet).await.ok();
+    device.free_request(request);
+    forget_asked(device, blocks);
 }
 
 /// Blocks that the target asked for could not be read here.
-pub(crate) fn could_not_read(node: &Rc<Node>, blocks: Blocks) {
-    node.resync.borrow_mut().fail(blocks.size_bytes);
+pub(crate) fn could_not_read(device: &Rc<Device>, blocks: Blocks) {
+    device.resync.borrow_mut().fail(blocks.size_bytes);
 }
 
 /// An ack about resync blocks. On the asender.
-pub(crate) fn receive_ack(node: &Rc<Node>, ack: Ack, blocks: Blocks) {
+pub(crate) fn receive_ack(device: &Rc<Device>, ack: Ack, blocks: Blocks) {
     match ack {
         // The blocks were read before the write that failed here, or that came when the resync had
         // been given up: the ack says nothing about it.
         Ack::ResyncWrite | Ack::Write | Ack::Receive
-            if node.flags.resync_doubted.get() || !node.state().conn.is_resync_source() => {}
+            if device.flags.resync_doubted.get() || !device.state().conn.is_resync_source() => {}
         Ack::ResyncWrite | Ack::Write | Ack::Receive => {
-            if let Some(local) = node.local() {
-                local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+            if let Some(local) = device.local() {
+                local.set_in_sync(device, blocks.sector, blocks.size_bytes);
             }
         }
         Ack::NegativeResyncRead => {
-            node.resync.borrow_mut().fail(blocks.size_bytes);
-            let mut ranges = node.ranges.borrow_mut();
+            device.resync.borrow_mut().fail(blocks.size_bytes);
+            let mut ranges = device.ranges.borrow_mut();
             let found = ranges.find(RangeKind::ResyncRequest, blocks.sector, blocks.size_bytes);
             if let Some(range) = found {
                 ranges.remove(range);
                 drop(ranges);
-                node.retry_delayed();
-                forget_asked(node, blocks);
+                device.retry_delayed();
+                forget_asked(device, blocks);
             }
         }
-        Ack::Negative | Ack::NegativeRead => node.resync.borrow_mut().fail(blocks.size_bytes),
+        Ack::Negative | Ack::NegativeRead => device.resync.borrow_mut().fail(blocks.size_bytes),
     }
 }
 
 /// The connection is gone: what was asked for will not come.
-pub(crate) fn connection_lost(node: &Rc<Node>) {
-    node.plan.replace(None);
-    node.ranges
+pub(crate) fn connection_lost(device: &Rc<Device>) {
+    device.plan.replace(None);
+    device.ranges
         .borrow_mut()
         .remove_kind(RangeKind::ResyncRequest);
-    node.retry_delayed();
-    let mut resync = node.resync.borrow_mut();
+    device.retry_delayed();
+    let mut resync = device.resync.borrow_mut();
     resync.cancel();
     resync.progress = Progress::default();
     resync.done = false;
-    node.sim.touch();
+    device.sim.touch();
 }
 
 /// All blocks are to be synced, in a direction that the admin chose. On the worker.
-pub(crate) async fn start_full_sync(node: &Rc<Node>, as_target: bool) {
-    if !set_all_and_write(node).await {
-        let _ = node.change_state(Request::conn(ConnState::Connected), Node::HARD);
+pub(crate) async fn start_full_sync(device: &Rc<Device>, as_target: bool) {
+    if !set_all_and_write(device).await {
+        let _ = device.change_state(Request::conn(ConnState::Connected), Node::HARD);
     } else if as_target {
-        let _ = node.change_state(Request::conn(ConnState::WFSyncUUID), Node::HARD);
+        let _ = device.change_state(Request::conn(ConnState::WFSyncUUID), Node::HARD);
     } else {
-        start(node, Side::Source).await;
+        start(device, Side::Source).await;
     }
 }
 
 /// Marks everything out of sync, on disk too; whether that worked.
-pub(crate) async fn set_all_and_write(node: &Rc<Node>) -> bool {
-    let Some(local) = node.local() else {
+pub(crate) async fn set_all_and_write(device: &Rc<Device>) -> bool {
+    let Some(local) = device.local() else {
         return false;
     };
     local.change(|superblock| superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC));
-    if !local.sync(node).await {
+    if !local.sync(device).await {
         return false;
     }
-    local.view(node).set_all();
+    local.view(device).set_all();
     local.mark_dirty();
-    if !local.write_bitmap(node, Which::All).await {
+    if !local.write_bitmap(device, Which::All).await {
         return false;
     }
     local.change(|superblock| superblock.flags = superblock.flags.without(MdFlags::FULL_SYNC));
-    local.sync(node).await
+    local.sync(device).await
 }
 
 /// Whether packets of a resync may still come.
 pub(crate) fn is_quiet(node: &Node) -> bool {
     let session = node.session.borrow();
-    node.resync.borrow().in_flight_sectors == 0
+    let is_quiet = |device: &Rc<Device>| device.resync.borrow().in_flight_sectors == 0;
+    node.devices.iter().all(is_quiet)
         && session
             .as_ref()
             .is_none_or(|session| !session.has_packet(node.id, Socket::Data))

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use drbd_engine::request::{Event, RequestState};
 use drbd_engine::state::{Change as Request, ConnState, State};
 use drbd_engine::transfer_log::{Barrier, Index, Part};
-use drbd_engine::types::BlockId;
+use drbd_engine::types::{BlockId, VolumeNr};
 
+use super::device::Device;
 use super::peer_request::{Kind, PeerRequest};
 use super::request::Operation;
 use super::{resync, Node};
@@ -20,14 +21,19 @@ use crate::packet::{Ack, Packet, WriteFlags};
 pub(crate) struct NotSent;
 
 impl Node {
-    async fn send_on(self: &Rc<Self>, socket: Socket, packet: Packet) -> Result<(), NotSent> {
+    async fn send_on(
+        &self,
+        socket: Socket,
+        volume: VolumeNr,
+        packet: Packet,
+    ) -> Result<(), NotSent> {
         let Some(session) = self.session.borrow().clone() else {
             return Err(NotSent);
         };
         self.sim
             .until(|| session.is_gone(self.id) || session.has_room(self.id, socket))
             .await;
-        if session.send(self.id, socket, packet).is_ok() {
+        if session.send(self.id, socket, volume, packet).is_ok() {
             return Ok(());
         }
         // Refused only where the connection is going down already.
@@ -36,17 +42,37 @@ impl Node {
     }
 
     /// Sends on the data socket.
-    pub(crate) async fn send_data(self: &Rc<Self>, packet: Packet) -> Result<(), NotSent> {
-        self.send_on(Socket::Data, packet).await
+    pub(crate) async fn send_data(
+        &self,
+        volume: VolumeNr,
+        packet: Packet,
+    ) -> Result<(), NotSent> {
+        self.send_on(Socket::Data, volume, packet).await
     }
 
     /// Sends on the meta socket.
-    pub(crate) async fn send_meta(self: &Rc<Self>, packet: Packet) -> Result<(), NotSent> {
-        self.send_on(Socket::Meta, packet).await
+    pub(crate) async fn send_meta(
+        &self,
+        volume: VolumeNr,
+        packet: Packet,
+    ) -> Result<(), NotSent> {
+        self.send_on(Socket::Meta, volume, packet).await
+    }
+}
+
+impl Device {
+    /// Sends on the data socket.
+    pub(crate) async fn send_data(&self, packet: Packet) -> Result<(), NotSent> {
+        self.node().send_data(self.volume, packet).await
+    }
+
+    /// Sends on the meta socket.
+    pub(crate) async fn send_meta(&self, packet: Packet) -> Result<(), NotSent> {
+        self.node().send_meta(self.volume, packet).await
     }
 
     /// Sends a state of this volume.
-    pub(crate) async fn send_state(self: &Rc<Self>, state: State) {
+    pub(crate) async fn send_state(&self, state: State) {
         self.send_data(Packet::State(state.to_word())).await.ok();
     }
 }
@@ -59,7 +85,7 @@ pub(crate) async fn drain(node: &Rc<Node>) {
         let Some(index) = next else {
             let barrier = node.log.borrow_mut().idle_barrier(now_ns);
             if let Some(Barrier { number }) = barrier {
-                node.send_data(Packet::Barrier(number)).await.ok();
+                send_barrier(node, number).await.ok();
             }
             return;
         };
@@ -81,6 +107,10 @@ pub(crate) async fn drain(node: &Rc<Node>) {
     }
 }
 
+async fn send_barrier(node: &Node, number: u32) -> Result<(), NotSent> {
+    node.send_data(VolumeNr(0), Packet::Barrier(number)).await
+}
+
 async fn send_part(
     node: &Rc<Node>,
     index: Index,
@@ -89,25 +119,26 @@ async fn send_part(
     barrier: Option<Barrier>,
 ) -> Result<(), NotSent> {
     if let Some(Barrier { number }) = barrier {
-        node.send_data(Packet::Barrier(number)).await?;
+        send_barrier(node, number).await?;
     }
     let cookie = cookie.ok_or(NotSent)?;
     let request = node.request(index);
-    let master = request.with(|parts| parts.master.clone()).ok_or(NotSent)?;
+    let parts = request.with(|parts| (parts.device.clone(), parts.master.clone()));
+    let (device, master) = parts.ok_or(NotSent)?;
     let packet = match (part, master.operation) {
         (Part::Read, _) => Packet::DataRequest(cookie, master.blocks),
         (Part::OutOfSync, _) => Packet::OutOfSync(master.blocks),
         (Part::Write, Operation::Write(number)) => {
-            let flags = write_flags(node, request.state());
+            let flags = write_flags(&device, request.state());
             Packet::Data(cookie, master.blocks, number, flags)
         }
         _ => return Err(NotSent),
     };
-    node.send_data(packet).await
+    device.send_data(packet).await
 }
 
-fn write_flags(node: &Node, state: RequestState) -> WriteFlags {
-    let conn = node.state().conn;
+fn write_flags(device: &Device, state: RequestState) -> WriteFlags {
+    let conn = device.state().conn;
     let resyncs = conn >= ConnState::SyncSource && conn <= ConnState::PausedSyncT;
     WriteFlags {
         receive_ack: state.has(RequestState::EXPECT_RECEIVE_ACK),
@@ -117,34 +148,35 @@ fn write_flags(node: &Node, state: RequestState) -> WriteFlags {
 }
 
 /// A read for the peer, or for a resync, ended: answers it. On the worker.
-pub(crate) async fn answer(node: &Rc<Node>, request: PeerRequest) {
+pub(crate) async fn answer(request: PeerRequest) {
+    let device = request.device.clone();
     let blocks = request.blocks;
     let sectors = request.sectors.clone();
     if !request.ok {
         let ack = if request.kind == Kind::Read {
             Ack::NegativeRead
         } else {
-            resync::could_not_read(node, blocks);
+            resync::could_not_read(&device, blocks);
             Ack::NegativeResyncRead
         };
-        refuse(node, ack, request.block_id, blocks).await;
+        refuse(&device, ack, request.block_id, blocks).await;
     } else if request.kind == Kind::Read {
         let packet = Packet::DataReply(request.block_id, blocks, sectors);
-        node.send_data(packet).await.ok();
+        device.send_data(packet).await.ok();
     } else {
-        node.send_data(Packet::ResyncReply(blocks, sectors))
+        device.send_data(Packet::ResyncReply(blocks, sectors))
             .await
             .ok();
-        if node.config.has(Canary::BitClearedTooEarly) {
-            if let Some(local) = node.local() {
-                local.set_in_sync(node, blocks.sector, blocks.size_bytes);
+        if device.config.has(Canary::BitClearedTooEarly) {
+            if let Some(local) = device.local() {
+                local.set_in_sync(&device, blocks.sector, blocks.size_bytes);
             }
         }
     }
-    node.free_request(request);
+    device.free_request(request);
 }
 
 /// Says that a request of the peer cannot be served.
-pub(crate) async fn refuse(node: &Rc<Node>, ack: Ack, id: BlockId, blocks: crate::packet::Blocks) {
-    node.send_meta(Packet::Ack(ack, id, blocks)).await.ok();
+pub(crate) async fn refuse(device: &Device, ack: Ack, id: BlockId, blocks: crate::packet::Blocks) {
+    device.send_meta(Packet::Ack(ack, id, blocks)).await.ok();
 }

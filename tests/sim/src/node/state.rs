@@ -10,14 +10,10 @@ use drbd_engine::state::{
     VolumeChange,
 };
 
-use super::{Change, Node};
+use super::device::Device;
+use super::{After, AfterConnection, Node};
 
-impl Node {
-    /// The extremes over all volumes, of which there is one.
-    pub(crate) fn aggregate(&self) -> Aggregate {
-        Aggregate::of([self.state()])
-    }
-
+impl Device {
     pub(crate) fn context(&self) -> Context {
         let current = self
             .local
@@ -29,11 +25,11 @@ impl Node {
             fencing: Fencing::DontCare,
             on_no_data: OnNoData::IoError,
             two_primaries: false,
-            highest_peer_role: self.aggregate().highest_peer,
+            highest_peer_role: self.node().aggregate().highest_peer,
             open_count: self.application_bios.get(),
             has_verify_alg: false,
             apv: 101,
-            state_sent: self.state_sent.get(),
+            state_sent: self.node().state_sent.get(),
             exposed_uuid_is_current: current
                 .is_some_and(|current| current & !1 == self.exposed_uuid.get() & !1),
             negotiated_disk,
@@ -88,52 +84,17 @@ impl Node {
         Ok(changed.success)
     }
 
-    /// Changes the state of the connection and of the volume together.
-    pub(crate) fn change_connection(
-        self: &Rc<Self>,
-        request: Request,
-        flags: Flags,
-    ) -> Result<Success, StateError> {
-        let mut volumes = [VolumeChange::new(self.state(), self.context())];
-        let changed =
-            change_all(self.conn(), &mut volumes, request, flags).inspect_err(|error| {
-                self.tell(|| format!("Connection change failed: {error}"));
-            })?;
-        if changed.success != Success::Done {
-            return Ok(changed.success);
-        }
-        let old = self.conn.replace(changed.cstate);
-        let [volume] = volumes;
-        if volume.old != volume.new {
-            self.store(volume.old, volume.new, false);
-        }
-        let new = changed.cstate;
-        if old != new {
-            if matches!(new, ConnState::Disconnecting | ConnState::StandAlone)
-                || (old > ConnState::WFConnection && new.is_failure())
-            {
-                self.interrupt();
-            }
-            self.tell(|| format!("connection {old} -> {new}"));
-            self.deferred.connection.borrow_mut().push_back(Change {
-                old,
-                new,
-                holds_writes: false,
-                resends: false,
-            });
-        }
-        self.sim.touch();
-        Ok(changed.success)
-    }
-
     fn store(self: &Rc<Self>, old: State, new: State, resends: bool) {
         self.tell(|| format!("state {}", state::Difference::of_volume(old, new)));
         self.state.set(new);
         self.retry_delayed();
-        for effect in effects_now(old, new, false).iter() {
+        let another_reports = self.node().devices.iter().any(|device| {
+            device.state().conn == ConnState::WFReportParams && device.volume != self.volume
+        });
+        for effect in effects_now(old, new, another_reports).iter() {
             self.carry_out_now(effect, old, new, resends);
         }
-        self.oracle.borrow_mut().state_changed(self.id, old, new);
+        self.oracle.borrow_mut().state_changed(self.node_id, old, new);
     }
 
     fn carry_out_now(self: &Rc<Self>, effect: Immediate, old: State, new: State, resends: bool) {
@@ -142,9 +103,9 @@ impl Node {
             Immediate::CloseEpoch => {
                 self.mirror_generation
                     .set(self.mirror_generation.get().wrapping_add(1));
-                self.log.borrow_mut().close_epoch();
+                self.node().log.borrow_mut().close_epoch();
             }
-            Immediate::ClearStateSent => self.state_sent.set(false),
+            Immediate::ClearStateSent => self.node().state_sent.set(false),
             Immediate::UpdateMetadataFlags => {
                 if let Some(local) = self.local() {
                     local.update_flags(self, new);
@@ -158,7 +119,7 @@ impl Node {
             Immediate::DistrustBitmap => self.flags.bitmap_distrusted.set(true),
             Immediate::TrustBitmap => self.flags.bitmap_distrusted.set(false),
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
-            Immediate::StopReceiver | Immediate::RestartReceiver => self.interrupt(),
+            Immediate::StopReceiver | Immediate::RestartReceiver => self.node().interrupt(),
             Immediate::QueueDeferred => self.defer(old, new, resends),
             // Waiters look whenever anything changes; the rest is about pauses, verify and the log.
             _ => {}
@@ -167,14 +128,15 @@ impl Node {
 
     /// Leaves the rest to the worker. What is written alone must belong to a generation of its own,
     /// so writes wait for that.
-    fn defer(&self, old: State, new: State, resends: bool) {
+    fn defer(self: &Rc<Self>, old: State, new: State, resends: bool) {
         let holds_writes = holds_writes(old, new);
         if holds_writes {
             self.flags
                 .generations_due
                 .set(self.flags.generations_due.get() + 1);
         }
-        self.deferred.volume.borrow_mut().push_back(Change {
+        self.node().deferred.volumes.borrow_mut().push_back(After {
+            device: self.clone(),
             old,
             new,
             holds_writes,
@@ -188,7 +150,7 @@ impl Node {
         AfterContext {
             apv: 101,
             present,
-            volumes: self.aggregate(),
+            volumes: self.node().aggregate(),
             is_attached: local.is_some(),
             bitmap_uuid_is_zero: local.is_some_and(|local| local.uuids().bitmap == 0),
             was_io_error: false,
@@ -203,6 +165,49 @@ impl Node {
             .generations_due
             .set(self.flags.generations_due.get() - 1);
         self.retry_delayed();
+    }
+}
+
+impl Node {
+    /// The extremes over all volumes.
+    pub(crate) fn aggregate(&self) -> Aggregate {
+        Aggregate::of(self.devices.iter().map(|device| device.state()))
+    }
+
+    /// Changes the state of the connection and of all volumes together, all or none.
+    pub(crate) fn change_connection(
+        &self,
+        request: Request,
+        flags: Flags,
+    ) -> Result<Success, StateError> {
+        let change_of = |device: &Rc<Device>| VolumeChange::new(device.state(), device.context());
+        let mut volumes: Vec<_> = self.devices.iter().map(change_of).collect();
+        let changed =
+            change_all(self.conn(), &mut volumes, request, flags).inspect_err(|error| {
+                self.tell(|| format!("Connection change failed: {error}"));
+            })?;
+        if changed.success != Success::Done {
+            return Ok(changed.success);
+        }
+        let old = self.conn.replace(changed.cstate);
+        for (device, volume) in self.devices.iter().zip(&volumes) {
+            if volume.old != volume.new {
+                device.store(volume.old, volume.new, false);
+            }
+        }
+        let new = changed.cstate;
+        if old != new {
+            if matches!(new, ConnState::Disconnecting | ConnState::StandAlone)
+                || (old > ConnState::WFConnection && new.is_failure())
+            {
+                self.interrupt();
+            }
+            self.tell(|| format!("connection {old} -> {new}"));
+            let after = AfterConnection { old, new };
+            self.deferred.connection.borrow_mut().push_back(after);
+        }
+        self.sim.touch();
+        Ok(changed.success)
     }
 
     /// Wakes whoever waits for the peer: the sockets are shut down.

@@ -15,9 +15,9 @@ use drbd_engine::request::{
 use drbd_engine::state::{DiskState, State};
 use drbd_engine::transfer_log::{Index, Part};
 
+use super::device::Device;
 use super::disk::LocalRef;
 use super::request::{Master, Operation, Parts};
-use super::Node;
 use crate::canary::Canary;
 use crate::drive::Content;
 use crate::packet::Blocks;
@@ -89,7 +89,7 @@ pub struct Ended {
     pub acknowledged: bool,
 }
 
-impl Node {
+impl Device {
     /// Submits an application's bio and waits until the node takes it; its end is told by
     /// [`Master::ended`].
     pub async fn submit(
@@ -114,7 +114,7 @@ impl Node {
                 blocks.sectors()
             )
         });
-        self.oracle.borrow_mut().submitted(self.id, &master);
+        self.oracle.borrow_mut().submitted(self.node_id, &master);
         if let Err((bio, _)) = self.attempt(Bio::new(master.clone())) {
             self.delayed.borrow_mut().push_back(bio);
             self.retry_delayed();
@@ -138,7 +138,7 @@ impl Node {
     /// Tells the application how its bio ended.
     pub(crate) fn end(&self, master: &Rc<Master>, ended: Ended) {
         self.tell(|| format!("app #{} ends: {ended:?}", master.number));
-        self.oracle.borrow_mut().ended(self.id, master, ended);
+        self.oracle.borrow_mut().ended(self.node_id, master, ended);
         master.ended.set(Some(ended.ok));
         self.application_bios.set(self.application_bios.get() - 1);
         self.sim.touch();
@@ -249,14 +249,14 @@ impl Node {
         let master = bio.master.clone();
         let Blocks { sector, size_bytes } = master.blocks;
         let admitted =
-            self.log
+            self.node().log
                 .borrow_mut()
                 .admit(part_of(plan, master.operation), sector, size_bytes);
         let Some((index, _)) = admitted else {
             return Err((bio, Obstacle::Slot));
         };
         if master.operation == Operation::Flush && plan.remote {
-            self.log.borrow_mut().close_epoch();
+            self.node().log.borrow_mut().close_epoch();
         }
         let kind = match master.operation {
             Operation::Read => Kind::Read { read_ahead: false },
@@ -284,6 +284,7 @@ impl Node {
                 .set(self.application_pending.get() + 1);
         }
         let parts = Parts {
+            device: self.clone(),
             master: master.clone(),
             local: reference.filter(|_| plan.local),
             extents,
@@ -293,28 +294,28 @@ impl Node {
             remote: plan.remote,
             marks_later: false,
         };
-        self.request(index).begin(parts, start.state());
+        self.node().request(index).begin(parts, start.state());
         self.oracle
             .borrow_mut()
-            .routed(self.id, &master, plan.local, plan.remote);
+            .routed(self.node_id, &master, plan.local, plan.remote);
         if plan.local {
             self.start_local(index, &master);
         }
-        self.happens(index, Event::SubmitterDone);
+        self.node().happens(index, Event::SubmitterDone);
         Ok(())
     }
 
     fn start_local(self: &Rc<Self>, index: Index, master: &Rc<Master>) {
         let Blocks { sector, .. } = master.blocks;
         let count = master.blocks.sectors();
-        let node = self.clone();
+        let device = self.clone();
         let data = &self.hardware.data;
         match master.operation {
             Operation::Read => {
                 let master = master.clone();
                 data.read(self.owner, sector.0, count, move |sectors| {
                     let found = sectors.map(|sectors| master.read.replace(sectors));
-                    node.local_ended(index, &master, found.is_some());
+                    device.local_ended(index, &master, found.is_some());
                 });
             }
             Operation::Write(number) => {
@@ -322,13 +323,13 @@ impl Node {
                 let sectors = (sector.0..sector.0 + count).map(|at| (at, content.clone()));
                 let master = master.clone();
                 data.write(self.owner, sectors.collect(), false, move |ok| {
-                    node.local_ended(index, &master, ok);
+                    device.local_ended(index, &master, ok);
                 });
             }
             Operation::Flush => {
                 let master = master.clone();
                 data.flush(self.owner, move |ok| {
-                    node.local_ended(index, &master, ok);
+                    device.local_ended(index, &master, ok);
                 });
             }
         }
@@ -338,7 +339,7 @@ impl Node {
         if !ok {
             self.tell(|| format!("app #{} fails on the disk", master.number));
             if master.operation != Operation::Read {
-                let acked = self.request(index).state().has(RequestState::NET_OK);
+                let acked = self.node().request(index).state().has(RequestState::NET_OK);
                 self.note_lack(Writer::Own { acked });
             }
             self.note_disk_error(master.operation == Operation::Read, master.blocks);
@@ -348,7 +349,7 @@ impl Node {
         } else {
             Event::LocalFailed
         };
-        self.happens(index, event);
+        self.node().happens(index, event);
     }
 
     fn route(&self, bio: &Bio, state: State) -> Route<Plan> {
@@ -429,20 +430,20 @@ impl Node {
 }
 
 /// Serves the bios that wait: the device's work item.
-pub(crate) async fn serve(node: Rc<Node>) {
+pub(crate) async fn serve(device: Rc<Device>) {
     let mut waiting: Vec<Bio> = Vec::new();
     loop {
-        let kicks = node.kicks.get();
-        waiting.extend(node.delayed.take());
-        let committed = commit_extents(&node, &mut waiting).await;
-        let served = serve_once(&node, &mut waiting);
+        let kicks = device.kicks.get();
+        waiting.extend(device.delayed.take());
+        let committed = commit_extents(&device, &mut waiting).await;
+        let served = serve_once(&device, &mut waiting);
         if !committed && !served {
-            node.sim.until(|| node.kicks.get() != kicks).await;
+            device.sim.until(|| device.kicks.get() != kicks).await;
         }
     }
 }
 
-impl Node {
+impl Device {
     /// Lets bios that wait try again.
     pub(crate) fn retry_delayed(&self) {
         self.kicks.set(self.kicks.get() + 1);
@@ -450,8 +451,8 @@ impl Node {
     }
 }
 
-async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
-    let Some(local) = node.local() else {
+async fn commit_extents(device: &Rc<Device>, waiting: &mut [Bio]) -> bool {
+    let Some(local) = device.local() else {
         for bio in waiting.iter_mut() {
             bio.extents = None;
             bio.after_commit = false;
@@ -462,7 +463,7 @@ async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
         if bio.extents.is_some() || !bio.changes_data() {
             continue;
         }
-        let Some((reference, span)) = node.extents_of(bio) else {
+        let Some((reference, span)) = device.extents_of(bio) else {
             continue;
         };
         let answer = local.activity_log.borrow_mut().reserve(span);
@@ -474,7 +475,7 @@ async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
             Reserve::Wait(_) | Reserve::TooLarge => break,
         }
     }
-    let written = local.write_transaction(node).await;
+    let written = local.write_transaction(device).await;
     // Where there was nothing left to write somebody else has written it.
     if written.is_ok() {
         for bio in waiting.iter_mut() {
@@ -483,17 +484,17 @@ async fn commit_extents(node: &Rc<Node>, waiting: &mut [Bio]) -> bool {
     }
     if written.is_err() {
         // The worker needs the metadata too, to let the disk go.
-        node.sim.pause().await;
+        device.sim.pause().await;
     }
     written.unwrap_or(false)
 }
 
-fn serve_once(node: &Rc<Node>, waiting: &mut Vec<Bio>) -> bool {
+fn serve_once(device: &Rc<Device>, waiting: &mut Vec<Bio>) -> bool {
     let mut served = false;
     let mut index = 0;
     while index < waiting.len() {
         let bio = waiting.remove(index);
-        match node.attempt(bio) {
+        match device.attempt(bio) {
             Ok(()) => served = true,
             Err((bio, obstacle)) => {
                 waiting.insert(index, bio);
@@ -504,7 +505,7 @@ fn serve_once(node: &Rc<Node>, waiting: &mut Vec<Bio>) -> bool {
             }
         }
     }
-    node.waits.set(waiting.len());
+    device.waits.set(waiting.len());
     served
 }
 

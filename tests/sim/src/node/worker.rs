@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use super::device::Device;
 use super::disk::LocalDisk;
 use super::{after, disk_error, resync, sender, Node};
 use crate::sim::MS;
@@ -13,14 +14,28 @@ const IDLE_NS: u64 = 100 * MS;
 
 impl Node {
     fn has_chores(&self) -> bool {
-        let flags = &self.flags;
-        let queued = !self.deferred.volume.borrow().is_empty()
+        let queued = !self.deferred.volumes.borrow().is_empty()
             || !self.deferred.connection.borrow().is_empty()
             || !self.answers.borrow().is_empty();
-        let may_start = flags.start_source.get();
-        let chores =
-            self.has_disk_error() || self.may_go_diskless() || may_start || flags.resync_done.get();
-        queued || chores || self.log.borrow_mut().next_to_send().is_some() || self.epoch_is_closed()
+        let has_chores = |device: &Rc<Device>| device.has_chores();
+        queued
+            || self.devices.iter().any(has_chores)
+            || self.log.borrow_mut().next_to_send().is_some()
+            || self.epoch_is_closed()
+    }
+
+    /// Whether a barrier is due though nothing waits to be sent.
+    fn epoch_is_closed(&self) -> bool {
+        let log = self.log.borrow();
+        log.epoch() != self.seen_epoch.get()
+    }
+}
+
+impl Device {
+    fn has_chores(&self) -> bool {
+        let flags = &self.flags;
+        let resyncs = flags.start_source.get() || flags.resync_done.get();
+        self.has_disk_error() || self.may_go_diskless() || resyncs
     }
 
     fn may_go_diskless(&self) -> bool {
@@ -29,12 +44,6 @@ impl Node {
         let disk = attached.as_ref().or(retired.as_ref());
         let is_unused = |disk: &Rc<LocalDisk>| disk.references.get() == 0;
         self.flags.go_diskless.get() && (attached.is_some() || disk.is_none_or(is_unused))
-    }
-
-    /// Whether a barrier is due though nothing waits to be sent.
-    fn epoch_is_closed(&self) -> bool {
-        let log = self.log.borrow();
-        log.epoch() != self.seen_epoch.get()
     }
 }
 
@@ -71,12 +80,16 @@ async fn turn(node: &Rc<Node>) -> u64 {
     loop {
         let next = node.answers.borrow_mut().pop_front();
         let Some(request) = next else { break };
-        sender::answer(node, request).await;
+        sender::answer(request).await;
     }
     sender::drain(node).await;
-    disk_error::look_after(node);
-    if node.may_go_diskless() {
-        after::go_diskless(node).await;
+    let mut sleep_ns = u64::MAX;
+    for device in &node.devices {
+        disk_error::look_after(device);
+        if device.may_go_diskless() {
+            after::go_diskless(device).await;
+        }
+        sleep_ns = sleep_ns.min(resync::turn(device).await);
     }
-    resync::turn(node).await
+    sleep_ns
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing]
+//! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--volumes 1|2]
 //! [--without EVENTS]`: runs seeds and tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Disks, Options, Report};
+use drbd_sim::run::{run, Disks, Options, Report, Volumes};
 use drbd_sim::shrink::{happened, shrink};
 
 struct Arguments {
@@ -40,6 +40,8 @@ fn parse() -> Result<Arguments, String> {
             }
             ("--disks", _) if value == "well" => arguments.options.disks = Disks::Well,
             ("--disks", _) if value == "failing" => arguments.options.disks = Disks::Failing,
+            ("--volumes", Ok(1)) => arguments.options.volumes = Volumes::One,
+            ("--volumes", Ok(2)) => arguments.options.volumes = Volumes::Two,
             ("--without", _) => {
                 let events = u128::from_str_radix(&value, 16);
                 arguments.options.without = events.map_err(|error| format!("{value}: {error}"))?;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     for seed in arguments.first..arguments.first + arguments.seeds {
         let report = run(seed, arguments.options);
         sum.counts.add(report.counts);
+        sum.volumes += report.volumes;
         sum.crashes += report.crashes;
         sum.cuts += report.cuts;
         sum.disk_faults += report.disk_faults;
@@ -77,9 +80,10 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{} seeds, {:.2} simulated hours, {} writes, {} reads, {} flushes, {} crashes, {} cuts, {} disk faults \
+        "{} seeds, {} volumes, {:.2} simulated hours, {} writes, {} reads, {} flushes, {} crashes, {} cuts, {} disk faults \
          ({} errors), {} commands, {} human decisions, {:.1} s: {failed} failed",
         arguments.seeds,
+        sum.volumes,
         sum.time_ns as f64 / 3.6e12,
         sum.counts.writes,
         sum.counts.reads,

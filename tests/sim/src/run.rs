@@ -19,6 +19,7 @@ use crate::node::request::Operation;
 use crate::node::{Config, Hardware, Node, Parts};
 use crate::oracle::{Counts, Oracle};
 use crate::packet::Blocks;
+use crate::rng::Rng;
 use crate::sim::{Sim, Step, MS, S, US};
 use crate::story::Story;
 use crate::tools;
@@ -37,6 +38,8 @@ const APPLICATIONS: u64 = 4;
 pub struct Report {
     /// What the application did.
     pub counts: Counts,
+    /// Volumes of the resource.
+    pub volumes: usize,
     /// Power cuts.
     pub crashes: u64,
     /// Cuts, resets and stalls of the network.
@@ -72,6 +75,30 @@ pub enum Disks {
     Failing,
 }
 
+/// How many volumes the resource of a run has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Volumes {
+    /// Two in every third run or so, else one. Drawn apart from all else: what a seed with one
+    /// volume draws is the same whether others have two or not.
+    #[default]
+    BySeed,
+    /// One.
+    One,
+    /// Two.
+    Two,
+}
+
+impl Volumes {
+    fn count(self, seed: u64) -> usize {
+        let has_two = match self {
+            Self::BySeed => Rng::new(!seed).one_in(3),
+            Self::One => false,
+            Self::Two => true,
+        };
+        1 + usize::from(has_two)
+    }
+}
+
 /// How to make a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -79,6 +106,8 @@ pub struct Options {
     pub canary: Option<Canary>,
     /// Whether disks fail.
     pub disks: Disks,
+    /// How many volumes there are.
+    pub volumes: Volumes,
     /// What happens in the part in which things go wrong is numbered, faults and commands alike;
     /// those whose bits are set here do not. What is drawn after the first of them may be another
     /// thing than without.
@@ -119,7 +148,8 @@ struct World {
 /// Runs a seed.
 pub fn run(seed: u64, options: Options) -> Report {
     let story = Story::new(options.aloud, options.kept);
-    let mut world = World::new(seed, options.canary, story);
+    let volumes = options.volumes.count(seed);
+    let mut world = World::new(seed, volumes, options.canary, story);
     world.disks_fail = match options.disks {
         Disks::BySeed => seed % 2 == 0,
         Disks::Well => false,
@@ -141,6 +171,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         world.report.counts.add(oracle.counts);
         world.report.violations.extend_from_slice(&oracle.violations);
     }
+    world.report.volumes = volumes;
     world.report.time_ns = world.sim.now_ns();
     world.report.story = world.sim.story.last(60);
     for slot in &mut world.slots {
@@ -152,7 +183,7 @@ pub fn run(seed: u64, options: Options) -> Report {
 }
 
 impl World {
-    fn new(seed: u64, canary: Option<Canary>, story: Story) -> Self {
+    fn new(seed: u64, volumes: usize, canary: Option<Canary>, story: Story) -> Self {
         let sim = Sim::new(seed, story);
         let protocol = [Protocol::A, Protocol::B, Protocol::C, Protocol::C];
         let extents = [3, 6, 40][usize::try_from(sim.below(3)).unwrap_or(0)];
@@ -163,7 +194,7 @@ impl World {
             capacity_sectors: extents * 8192 - sim.below(7),
             max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
             on_io_error: [OnIoError::Detach, OnIoError::PassOn][usize::from(sim.one_in(3))],
-            volumes: 1,
+            volumes,
             canary,
         });
         sim.tell(|| format!("seed {seed}: {config:?}"));

@@ -14,6 +14,7 @@ use drbd_engine::types::{BlockId, VolumeNr};
 use super::device::Device;
 use super::peer_request::{Kind, PeerRequest};
 use super::receiver::{flush_early, Dropped};
+use super::sender::NotSent;
 use super::{resync, Node};
 use crate::canary::Canary;
 use crate::net::{Session, Socket};
@@ -67,6 +68,25 @@ impl Node {
             .as_ref()
             .is_some_and(|now| Rc::ptr_eq(now, session))
     }
+
+    async fn send_ping(&self) -> Result<(), NotSent> {
+        self.pings.set(self.pings.get() + 1);
+        self.send_meta(VolumeNr(0), Packet::Ping).await
+    }
+
+    /// Waits until the peer has answered a ping: what was sent to it on the meta socket before, it
+    /// has received by then. A ping that was under way does not count.
+    pub(crate) async fn ping_peer(&self) -> bool {
+        let wanted = self.pings.get() + 1;
+        if self.send_ping().await.is_err() {
+            return false;
+        }
+        let answered = || self.ping_acks.get() >= wanted;
+        self.sim
+            .until(|| answered() || self.is_interrupted())
+            .await;
+        answered()
+    }
 }
 
 async fn look_after_peer(node: &Rc<Node>) -> Result<(), Dropped> {
@@ -79,7 +99,7 @@ async fn look_after_peer(node: &Rc<Node>) -> Result<(), Dropped> {
     match action {
         None => Ok(()),
         Some(LivenessAction::SendPing) => {
-            node.send_meta(VolumeNr(0), Packet::Ping).await.ok();
+            node.send_ping().await.ok();
             Ok(())
         }
         Some(LivenessAction::PeerDead) => {
@@ -105,7 +125,7 @@ async fn receive(node: &Rc<Node>, volume: VolumeNr, packet: Packet) -> Result<()
             Ok(())
         }
         Packet::PingAck => {
-            node.flags.got_ping_ack.set(true);
+            node.ping_acks.set(node.ping_acks.get() + 1);
             Ok(())
         }
         Packet::ChangeReply(code) => {

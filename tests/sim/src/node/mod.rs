@@ -88,8 +88,6 @@ pub struct Hardware {
 pub struct NodeFlags {
     /// The sockets were shut down: nobody may wait for the peer.
     pub interrupted: Cell<bool>,
-    /// A ping was answered.
-    pub got_ping_ack: Cell<bool>,
     /// A cluster-wide change is under way.
     pub agreement: Cell<bool>,
     /// The peer's answer to it.
@@ -165,6 +163,10 @@ pub struct Node {
     pub(crate) answers: RefCell<VecDeque<peer_request::PeerRequest>>,
     pub(crate) done: RefCell<VecDeque<peer_request::PeerRequest>>,
     pub(crate) liveness: RefCell<Option<Liveness>>,
+    /// Pings that were sent in this session.
+    pub(crate) pings: Cell<u64>,
+    /// Those of them that were answered.
+    pub(crate) ping_acks: Cell<u64>,
     /// Whether the admin wants a connection.
     pub(crate) configured: Cell<bool>,
     /// How often the worker looked at everything.
@@ -228,6 +230,8 @@ impl Node {
             answers: RefCell::default(),
             done: RefCell::default(),
             liveness: RefCell::new(None),
+            pings: Cell::new(0),
+            ping_acks: Cell::new(0),
             configured: Cell::new(false),
             worker_turns: Cell::new(0),
             worker_called: Cell::new(false),

@@ -89,6 +89,8 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
     )));
     node.flags.flush_failed.set(false);
     node.flags.epoch_ended.set(false);
+    node.pings.set(0);
+    node.ping_acks.set(0);
     let change = Request::conn(ConnState::WFReportParams);
     if node.change_connection(change, Node::SOFT).is_err() {
         return;

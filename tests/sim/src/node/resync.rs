@@ -15,7 +15,7 @@ use drbd_engine::state::resync::{
     takes_sync_uuid, FinishUuids, Side,
 };
 use drbd_engine::state::{Change as Request, ConnState};
-use drbd_engine::types::{BitNr, BlockId, Sector, VolumeNr, BIT_SIZE};
+use drbd_engine::types::{BitNr, BlockId, Sector, BIT_SIZE};
 
 use super::device::Device;
 use super::disk::{uuid_set, uuids_of, Which};
@@ -174,24 +174,12 @@ async fn finish_if_done(device: &Rc<Device>) {
     }
 }
 
-/// Waits until the peer has answered a ping.
-async fn ping_peer(node: &Node) -> bool {
-    node.flags.got_ping_ack.set(false);
-    if node.send_meta(VolumeNr(0), Packet::Ping).await.is_err() {
-        return false;
-    }
-    node.sim
-        .until(|| node.flags.got_ping_ack.get() || node.is_interrupted())
-        .await;
-    node.flags.got_ping_ack.get()
-}
-
 /// Ends a resync.
 pub(crate) async fn finish(device: &Rc<Device>) {
     if std::mem::replace(&mut device.resync.borrow_mut().done, true) {
         return;
     }
-    if !ping_peer(&device.node()).await {
+    if !device.node().ping_peer().await {
         return;
     }
     let old = device.state();

@@ -138,6 +138,10 @@ struct World {
     peace: Rc<Cell<bool>>,
     /// Disks may be in trouble.
     disks_fail: bool,
+    /// What is drawn apart from all else.
+    aside: Rng,
+    /// Options change.
+    changes_options: bool,
     /// Events that do not happen, see [`Options`].
     without: u128,
     /// Whose data the operator gave up where the disks have nothing in common.
@@ -185,6 +189,7 @@ pub fn run(seed: u64, options: Options) -> Report {
 impl World {
     fn new(seed: u64, volumes: usize, canary: Option<Canary>, story: Story) -> Self {
         let sim = Sim::new(seed, story);
+        let mut aside = Rng::new(!seed.rotate_left(32));
         let protocol = [Protocol::A, Protocol::B, Protocol::C, Protocol::C];
         let extents = [3, 6, 40][usize::try_from(sim.below(3)).unwrap_or(0)];
         let config = Rc::new(Config {
@@ -226,6 +231,8 @@ impl World {
             places: Rc::new(places),
             peace: Rc::default(),
             disks_fail: false,
+            changes_options: aside.one_in(3),
+            aside,
             without: 0,
             starts_over: None,
             report: Report::default(),
@@ -345,6 +352,9 @@ impl World {
             if self.sim.one_in(2000) {
                 self.check_coverage("on the way");
             }
+            if self.changes_options && self.aside.one_in(2000) && self.happens() {
+                self.change_option();
+            }
         }
     }
 
@@ -459,6 +469,37 @@ impl World {
         self.sim.spawn(node.owner, async move {
             node.sim.until(|| !busy.replace(true)).await;
             obey(&node, what, target, split).await;
+            busy.set(false);
+            node.sim.touch();
+        });
+    }
+
+    /// The admin changes an option, unless a command is running on that node.
+    fn change_option(&mut self) {
+        let id = choose_aside(&mut self.aside, 2);
+        let volume = choose_aside(&mut self.aside, self.config.volumes);
+        let option = match self.aside.below(5) {
+            0 => Setting::OnIoError(OnIoError::Detach),
+            1 => Setting::OnIoError(OnIoError::PassOn),
+            2 => Setting::MaxEpochSize([1, 4, 64][choose_aside(&mut self.aside, 3)]),
+            _ => Setting::AlExtents(2 + choose_aside(&mut self.aside, 5)),
+        };
+        let slot = &self.slots[id];
+        let Some(node) = slot.node.clone().filter(|_| !slot.busy.get()) else {
+            return;
+        };
+        self.report.commands += 1;
+        let busy = slot.busy.clone();
+        busy.set(true);
+        self.sim.spawn(node.owner, async move {
+            let device = &node.devices[volume];
+            device.tell(|| format!("{option:?}"));
+            let result = match option {
+                Setting::OnIoError(policy) => device.change_on_io_error(policy),
+                Setting::MaxEpochSize(writes) => node.change_max_epoch_size(writes),
+                Setting::AlExtents(extents) => device.change_al_extents(extents).await,
+            };
+            device.tell(|| format!("{option:?}: {result:?}"));
             busy.set(false);
             node.sim.touch();
         });
@@ -613,7 +654,8 @@ impl World {
         let forces = hopeless && node.id != loser && (together || round > 10);
         let unrelated = device.flags.unrelated.get() && stand_alone;
         // Blocks could not be read or written; who had such errors passed on tries again.
-        let tries_again = self.config.on_io_error == OnIoError::PassOn
+        let passes_on = device.on_io_error.get() == OnIoError::PassOn;
+        let tries_again = (passes_on || self.changes_options)
             && together
             && state.disk == DiskState::UpToDate
             && state.pdsk == DiskState::Inconsistent;
@@ -691,6 +733,19 @@ fn choose(sim: &Sim, count: usize) -> usize {
         return 0;
     }
     usize::try_from(sim.below(count as u64)).unwrap_or(0)
+}
+
+/// One of so many.
+fn choose_aside(rng: &mut Rng, count: usize) -> usize {
+    usize::try_from(rng.below(count as u64)).unwrap_or(0)
+}
+
+/// An option that changes while the module runs.
+#[derive(Clone, Copy, Debug)]
+enum Setting {
+    OnIoError(OnIoError),
+    AlExtents(usize),
+    MaxEpochSize(u32),
 }
 
 /// Which volumes a command is about.

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use drbd_engine::config::OnIoError;
 use drbd_engine::state::promote::{self, Attempt, PromoteStep};
 use drbd_engine::state::{
     self, change, needs_peer, Change as Request, ConnState, DiskState, Flags, Role, StateError,
@@ -21,6 +22,8 @@ use crate::sim::MS;
 const CROSSING_WAIT_MS: u64 = 1000;
 /// Pause before a change that the peer consented to is tried again.
 const RETRY_MS: u64 = 100;
+/// How long application I/O has to end.
+const HOLD_IO_MS: u64 = 10_000;
 /// How often it is tried.
 const ATTEMPTS_MAX: u32 = 300;
 
@@ -257,6 +260,32 @@ impl Device {
         self.oracle.borrow_mut().declared_worthless(loser);
         Ok(())
     }
+
+    /// `drbdsetup disk-options --on-io-error`.
+    pub fn change_on_io_error(&self, policy: OnIoError) -> Result<(), StateError> {
+        self.local().ok_or(StateError::IsDiskless)?;
+        self.on_io_error.set(policy);
+        Ok(())
+    }
+
+    /// `drbdsetup disk-options --al-extents`.
+    pub async fn change_al_extents(&self, slots: usize) -> Result<(), StateError> {
+        let local = self.local().ok_or(StateError::IsDiskless)?;
+        self.gate.set(self.gate.get() + 1);
+        let held = self.sim.until_timeout(self.owner, HOLD_IO_MS * MS, || {
+            self.application_bios.get() == 0
+        });
+        let changed = if held.await {
+            local.change_log(self, slots).await
+        } else {
+            Err(StateError::DeviceInUse)
+        };
+        self.gate.set(self.gate.get() - 1);
+        self.sim.touch();
+        changed?;
+        self.al_slots.set(slots);
+        Ok(())
+    }
 }
 
 impl Node {
@@ -301,6 +330,12 @@ impl Node {
         self.sim
             .until(|| self.conn() == ConnState::StandAlone)
             .await;
+        Ok(())
+    }
+
+    /// `drbdsetup net-options --max-epoch-size`.
+    pub fn change_max_epoch_size(&self, writes: u32) -> Result<(), StateError> {
+        self.log.borrow_mut().set_max_epoch_size(writes);
         Ok(())
     }
 

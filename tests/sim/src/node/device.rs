@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
+use drbd_engine::config::OnIoError;
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::range::{Node as RangeNode, RangeTable};
 use drbd_engine::state::{DiskState, Role, State};
@@ -81,6 +82,10 @@ pub struct Device {
     pub sim: Rc<Sim>,
     /// The options.
     pub config: Rc<Config>,
+    /// What an error of the disk does.
+    pub on_io_error: Cell<OnIoError>,
+    /// Slots of the activity log of a disk that is attached from now on.
+    pub(crate) al_slots: Cell<usize>,
     /// The disks.
     pub hardware: Hardware,
     /// Who is told what the application is told.
@@ -135,6 +140,8 @@ impl Device {
             owner: parts.owner(),
             sim: parts.sim.clone(),
             config: parts.config.clone(),
+            on_io_error: Cell::new(parts.config.on_io_error),
+            al_slots: Cell::new(parts.config.al_slots),
             hardware,
             oracle,
             state: Cell::new(State::NEW),

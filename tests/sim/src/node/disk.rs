@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
+use drbd_engine::activity_log::block::initialize;
 use drbd_engine::activity_log::{ActivityLog, Slot, Span, Transaction, BLOCK_SIZE};
 use drbd_engine::bitmap::page::pages_for;
 use drbd_engine::bitmap::{bits_for, words_for, Bitmap};
@@ -13,13 +14,16 @@ use drbd_engine::cache::Cache;
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::meta::flags::FlagInputs;
 use drbd_engine::meta::{Layout, Superblock, Uuids, SUPERBLOCK_SIZE};
-use drbd_engine::state::{ConnState, DiskState, State};
+use drbd_engine::state::{ConnState, DiskState, State, StateError};
 use drbd_engine::types::{BitNr, Sector};
 
 use super::device::Device;
 use crate::canary::Canary;
 use crate::drive::{Content, Drive, Sectors};
 use crate::tools::crc32c;
+
+/// How often the bitmap is written before the activity log counts as busy.
+const ATTEMPTS: u32 = 5;
 
 /// Which pages to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +147,7 @@ impl LocalDisk {
     pub(crate) fn new(device: &Device, layout: Layout, superblock: Superblock) -> Rc<Self> {
         let capacity = Sector(device.config.capacity_sectors);
         let bits = bits_for(capacity);
-        let slots = vec![Slot::default(); device.config.al_slots];
+        let slots = vec![Slot::default(); device.al_slots.get()];
         Rc::new(Self {
             id: device.sim.random(),
             data: device.hardware.data.clone(),
@@ -326,6 +330,70 @@ impl LocalDisk {
         };
         self.write_meta(device, meta_sectors(sector, block), true)
             .await
+    }
+
+    /// Replaces the log by an empty one. The caller holds back application I/O.
+    ///
+    /// What the log stands for is in the bitmap on disk by then, and no extent is in use.
+    pub(crate) async fn change_log(&self, device: &Device, slots: usize) -> Result<(), StateError> {
+        self.lock_metadata(device).await;
+        self.lock_bitmap(device).await;
+        let emptied = self.empty_log(device, slots).await;
+        let written = match emptied {
+            Ok(true) => self.initialize_log(device).await,
+            Ok(false) => true,
+            Err(MetaFailed) => false,
+        };
+        self.bitmap_busy.set(false);
+        self.unlock_metadata();
+        device.retry_delayed();
+        let is_well = self.judge_metadata(device, written) && matches!(emptied, Ok(true));
+        is_well.then_some(()).ok_or(StateError::Unknown)
+    }
+
+    /// Puts an empty log in the place of the one that is there, if it is idle.
+    async fn empty_log(&self, device: &Device, slots: usize) -> Result<bool, MetaFailed> {
+        let ring = self.superblock.borrow().ring;
+        let is_internal = Rc::ptr_eq(&self.data, &self.meta);
+        for _ in 0..ATTEMPTS {
+            // The flush of the metadata does it where both are on one disk.
+            if !is_internal && !self.flush_data(device).await {
+                return Err(MetaFailed);
+            }
+            for page in (0..).take(self.dirty_pages.len()) {
+                if !self.write_page_if_dirty(device, page).await {
+                    return Err(MetaFailed);
+                }
+            }
+            if !self.flush(device, &self.meta).await {
+                return Err(MetaFailed);
+            }
+            let mut present = self.activity_log.borrow_mut();
+            // A bit that was set meanwhile is of an extent that was in use.
+            if present.statistics().used == 0 && !self.dirty_pages.iter().any(Cell::get) {
+                *present = ActivityLog::new(vec![Slot::default(); slots], ring);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes every block of the ring anew; whether that worked.
+    async fn initialize_log(&self, device: &Device) -> bool {
+        let blocks = self.layout.ring().blocks();
+        let mut block = [0; BLOCK_SIZE];
+        initialize(&mut block, crc32c);
+        for position in 0..blocks {
+            let Some(sector) = self.layout.activity_log_block(position) else {
+                return false;
+            };
+            let is_last = position + 1 == blocks;
+            let sectors = meta_sectors(sector, &block);
+            if !self.write_meta(device, sectors, is_last).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Gives back the references that a request holds.

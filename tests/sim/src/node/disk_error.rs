@@ -90,7 +90,7 @@ pub(crate) fn look_after(device: &Rc<Device>) {
 fn judge(device: &Rc<Device>, error: DiskError) {
     if device.local.borrow().is_some() {
         let state = device.state();
-        let policy = device.config.on_io_error;
+        let policy = device.on_io_error.get();
         let lacks_data = device.flags.lacks_data.get();
         let actions = on_disk_error(policy, error, state.disk, state.pdsk, lacks_data);
         if let Some(disk) = actions.new_disk {

@@ -53,13 +53,13 @@ pub struct Config {
     pub protocol: Protocol,
     /// Whether the metadata share the disk with the data.
     pub internal_metadata: bool,
-    /// Slots of the activity log.
+    /// Slots of the activity log at first.
     pub al_slots: usize,
     /// Sectors of a volume.
     pub capacity_sectors: u64,
-    /// The largest epoch.
+    /// The largest epoch at first.
     pub max_epoch_size: u32,
-    /// What an error of the disk does.
+    /// What an error of the disk does at first.
     pub on_io_error: OnIoError,
     /// Volumes of the resource.
     pub volumes: usize,

@@ -12,7 +12,7 @@ use drbd_engine::state::{effects_after, Change as Request, ConnState, Deferred, 
 
 use super::device::Device;
 use super::disk::Which;
-use super::{bitmap_exchange, resync, Node};
+use super::{bitmap_exchange, resync, sender, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
 
@@ -113,6 +113,8 @@ fn clear_crashed_primary(device: &Rc<Device>) {
 
 async fn send_sync_uuid(device: &Rc<Device>) {
     let Some(local) = device.local() else { return };
+    // What was only announced as out of sync belongs before the resync begins.
+    sender::drain(&device.node()).await;
     let random = device.sim.random();
     let uuid = local.change(|superblock| superblock.uuids.start_as_sync_source(random));
     if local.sync(device).await {

@@ -61,11 +61,17 @@ pub enum Canary {
     NegativeAckBelieved,
     /// What the peer wrote counts as flushed, whatever became of it since.
     WriteNotCounted,
+    /// A barrier flushes the disk of the first volume alone.
+    OneVolumeFlushed,
+    /// An activity log is replaced while what its extents stand for is in the disk's cache.
+    LogEmptiedUnflushed,
+    /// An activity log is replaced while a page of the bitmap is on its way to the disk.
+    LogEmptiedBesideWriter,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -94,6 +100,9 @@ impl Canary {
         Self::ActivityLogIgnored,
         Self::NegativeAckBelieved,
         Self::WriteNotCounted,
+        Self::OneVolumeFlushed,
+        Self::LogEmptiedUnflushed,
+        Self::LogEmptiedBesideWriter,
     ];
 
     /// The canary with this name.

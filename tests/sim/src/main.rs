@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--volumes 1|2]
-//! [--without EVENTS]`: runs seeds and tells what they found.
+//! [--settings kept|changed] [--without EVENTS]`: runs seeds and tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Disks, Options, Report, Volumes};
+use drbd_sim::run::{run, Disks, Options, Report, Settings, Volumes};
 use drbd_sim::shrink::{happened, shrink};
 
 struct Arguments {
@@ -42,6 +42,10 @@ fn parse() -> Result<Arguments, String> {
             ("--disks", _) if value == "failing" => arguments.options.disks = Disks::Failing,
             ("--volumes", Ok(1)) => arguments.options.volumes = Volumes::One,
             ("--volumes", Ok(2)) => arguments.options.volumes = Volumes::Two,
+            ("--settings", _) if value == "kept" => arguments.options.settings = Settings::Kept,
+            ("--settings", _) if value == "changed" => {
+                arguments.options.settings = Settings::Changed;
+            }
             ("--without", _) => {
                 let events = u128::from_str_radix(&value, 16);
                 arguments.options.without = events.map_err(|error| format!("{value}: {error}"))?;

@@ -99,6 +99,18 @@ impl Volumes {
     }
 }
 
+/// Whether the admin changes options in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Settings {
+    /// In every third run or so. What they are and when is drawn apart from all else, too.
+    #[default]
+    BySeed,
+    /// They stay as they are.
+    Kept,
+    /// They change.
+    Changed,
+}
+
 /// How to make a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -108,6 +120,8 @@ pub struct Options {
     pub disks: Disks,
     /// How many volumes there are.
     pub volumes: Volumes,
+    /// Whether options change.
+    pub settings: Settings,
     /// What happens in the part in which things go wrong is numbered, faults and commands alike;
     /// those whose bits are set here do not. What is drawn after the first of them may be another
     /// thing than without.
@@ -159,6 +173,11 @@ pub fn run(seed: u64, options: Options) -> Report {
         Disks::Well => false,
         Disks::Failing => true,
     };
+    world.changes_options = match options.settings {
+        Settings::BySeed => world.aside.one_in(3),
+        Settings::Kept => false,
+        Settings::Changed => true,
+    };
     world.without = options.without;
     world.faults();
     if !world.broken() {
@@ -173,7 +192,10 @@ pub fn run(seed: u64, options: Options) -> Report {
     for oracle in &world.oracles {
         let oracle = oracle.borrow();
         world.report.counts.add(oracle.counts);
-        world.report.violations.extend_from_slice(&oracle.violations);
+        world
+            .report
+            .violations
+            .extend_from_slice(&oracle.violations);
     }
     world.report.volumes = volumes;
     world.report.time_ns = world.sim.now_ns();
@@ -189,7 +211,6 @@ pub fn run(seed: u64, options: Options) -> Report {
 impl World {
     fn new(seed: u64, volumes: usize, canary: Option<Canary>, story: Story) -> Self {
         let sim = Sim::new(seed, story);
-        let mut aside = Rng::new(!seed.rotate_left(32));
         let protocol = [Protocol::A, Protocol::B, Protocol::C, Protocol::C];
         let extents = [3, 6, 40][usize::try_from(sim.below(3)).unwrap_or(0)];
         let config = Rc::new(Config {
@@ -231,8 +252,8 @@ impl World {
             places: Rc::new(places),
             peace: Rc::default(),
             disks_fail: false,
-            changes_options: aside.one_in(3),
-            aside,
+            aside: Rng::new(!seed.rotate_left(32)),
+            changes_options: false,
             without: 0,
             starts_over: None,
             report: Report::default(),
@@ -450,7 +471,6 @@ impl World {
         }
     }
 
-
     /// The admin says something, unless a command is still running on that node.
     fn command(&mut self, id: usize, what: u64, target: Target) {
         let slot = &self.slots[id];
@@ -664,8 +684,7 @@ impl World {
         let refused_disk = device.flags.unrelated.get() && together && diskless;
         let refused_alone = refused_disk && state.pdsk >= DiskState::Inconsistent;
         let starts_over = refused_alone
-            || ((refused_disk || unrelated)
-                && node.id == *self.starts_over.get_or_insert(loser));
+            || ((refused_disk || unrelated) && node.id == *self.starts_over.get_or_insert(loser));
         self.report.decisions += u64::from(forces) + u64::from(tries_again);
         Remedy {
             demotes: (split || refused || clings) && device.is_primary(),

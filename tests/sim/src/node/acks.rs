@@ -82,9 +82,7 @@ impl Node {
             return false;
         }
         let answered = || self.ping_acks.get() >= wanted;
-        self.sim
-            .until(|| answered() || self.is_interrupted())
-            .await;
+        self.sim.until(|| answered() || self.is_interrupted()).await;
         answered()
     }
 }

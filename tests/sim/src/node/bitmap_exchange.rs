@@ -40,7 +40,8 @@ async fn send(device: &Rc<Device>) -> Result<(), Dropped> {
             Filled::Compressed(length) => (true, length),
         };
         let content = payload[..length].to_vec();
-        device.send_data(Packet::Bitmap(compressed, content))
+        device
+            .send_data(Packet::Bitmap(compressed, content))
             .await
             .map_err(|_| Dropped)?;
     }
@@ -76,7 +77,8 @@ pub(crate) async fn receive(
         ConnState::WFBitMapT => {
             send(device).await?;
             let change = Request::conn(ConnState::WFSyncUUID);
-            device.change_state(change, Node::SOFT)
+            device
+                .change_state(change, Node::SOFT)
                 .map(|_| ())
                 .map_err(|_| Dropped)
         }

@@ -65,8 +65,11 @@ pub(crate) async fn receive_uuids(
     let state = device.state();
     match peer_state::receive_uuids(state, own, exposed, set.current, flags, APV) {
         UuidsDecision::Refuse { exposed_uuid } => {
-            device.tell(|| format!("Can only connect to data with current UUID={exposed_uuid:016X}"));
-            let _ = device.node().change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
+            device
+                .tell(|| format!("Can only connect to data with current UUID={exposed_uuid:016X}"));
+            let _ = device
+                .node()
+                .change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
             return Err(Dropped);
         }
         UuidsDecision::ExposePeerCurrent => device.exposed_uuid.set(set.current),
@@ -128,7 +131,9 @@ async fn apply(device: &Rc<Device>, conclusion: Conclusion) -> Result<(), Droppe
     };
     let changed = device.make_change(conclusion.change, flags, conclusion.resend);
     if changed.is_err() {
-        let _ = device.node().change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
+        let _ = device
+            .node()
+            .change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
         return Err(Dropped);
     }
     device.flags.consider_resync.set(false);
@@ -147,7 +152,9 @@ fn fail_handshake(device: &Rc<Device>, proposal: Proposal) -> Result<Proposal, D
         }
         Failure::PeerIsDiskless(proposal) => Ok(proposal),
         Failure::CloseDryRun | Failure::Disconnect => {
-            let _ = device.node().change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
+            let _ = device
+                .node()
+                .change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
             Err(Dropped)
         }
     }
@@ -206,7 +213,10 @@ async fn shake_hands(device: &Rc<Device>, proposal: Proposal) -> Result<ConnStat
         return Err(());
     };
     let verdict = compared.verdict.code();
-    device.oracle.borrow_mut().decided(device.node_id, conn, verdict);
+    device
+        .oracle
+        .borrow_mut()
+        .decided(device.node_id, conn, verdict);
     if set_all_bits && !resync::set_all_and_write(device).await {
         return Err(());
     }

@@ -11,7 +11,7 @@ use drbd_engine::range::{Kind as RangeKind, Refusal};
 use drbd_engine::request::{Event, Writer};
 use drbd_engine::state::{Change as Request, ConnState, DiskState};
 use drbd_engine::timer::Liveness;
-use drbd_engine::types::{BlockId, VolumeNr};
+use drbd_engine::types::BlockId;
 
 use super::device::Device;
 use super::disk::{LocalRef, MetaFailed, Which};
@@ -239,12 +239,14 @@ async fn join(device: &Rc<Device>, request: &mut PeerRequest) {
     request.epoch = Some(device.node().epochs.borrow_mut().write_received());
     let (id, blocks, flags) = (request.block_id, request.blocks, request.flags);
     if device.config.protocol == Protocol::B && flags.receive_ack {
-        device.send_meta(Packet::Ack(Ack::Receive, id, blocks))
+        device
+            .send_meta(Packet::Ack(Ack::Receive, id, blocks))
             .await
             .ok();
     }
     if device.config.has(Canary::AckBeforeWrite) && flags.write_ack {
-        device.send_meta(Packet::Ack(Ack::Write, id, blocks))
+        device
+            .send_meta(Packet::Ack(Ack::Write, id, blocks))
             .await
             .ok();
         request.flags.write_ack = false;
@@ -256,12 +258,14 @@ async fn join(device: &Rc<Device>, request: &mut PeerRequest) {
 async fn receive_out_of_sync(device: &Rc<Device>, blocks: Blocks) {
     let Blocks { sector, size_bytes } = blocks;
     let mut claimed = Err(Refusal::Full);
-    device.sim
+    device
+        .sim
         .until(|| {
-            claimed = device
-                .ranges
-                .borrow_mut()
-                .try_insert(RangeKind::PeerWrite, sector, size_bytes);
+            claimed =
+                device
+                    .ranges
+                    .borrow_mut()
+                    .try_insert(RangeKind::PeerWrite, sector, size_bytes);
             matches!(claimed, Ok(_) | Err(Refusal::Malformed)) || device.node().is_interrupted()
         })
         .await;
@@ -275,11 +279,16 @@ async fn receive_out_of_sync(device: &Rc<Device>, blocks: Blocks) {
 }
 
 /// Waits until nothing in the way of a range is left, and claims it.
-async fn claim(device: &Rc<Device>, request: &mut PeerRequest, kind: RangeKind) -> Result<(), Dropped> {
+async fn claim(
+    device: &Rc<Device>,
+    request: &mut PeerRequest,
+    kind: RangeKind,
+) -> Result<(), Dropped> {
     let Blocks { sector, size_bytes } = request.blocks;
     let careless = device.config.has(Canary::ResyncOvertakesWrite);
     let mut claimed = None;
-    device.sim
+    device
+        .sim
         .until(|| {
             let answer = device
                 .ranges
@@ -304,7 +313,8 @@ async fn remember_for_diskless_peer(device: &Rc<Device>, request: &mut PeerReque
     let Blocks { sector, size_bytes } = request.blocks;
     request.flags.may_set_in_sync = false;
     if !device.config.has(Canary::PeerWritesBeforeGeneration) {
-        device.sim
+        device
+            .sim
             .until(|| device.flags.generations_due.get() == 0 || device.node().is_interrupted())
             .await;
         let vouches =
@@ -337,7 +347,8 @@ async fn hold_extents(device: &Rc<Device>, local: &LocalRef, span: Span) -> bool
                 // connection does.
                 Ok(false) if device.node().is_interrupted() => return false,
                 Ok(false) => {
-                    device.sim
+                    device
+                        .sim
                         .until(|| device.kicks.get() != kicks || device.node().is_interrupted())
                         .await;
                 }
@@ -438,13 +449,21 @@ async fn wait(node: &Rc<Node>, mut condition: impl FnMut() -> bool) -> Result<()
     }
 }
 
+fn flushed_devices(node: &Node) -> &[Rc<Device>] {
+    if node.config.has(Canary::OneVolumeFlushed) {
+        &node.devices[..1]
+    } else {
+        &node.devices
+    }
+}
+
 /// Flushes the caches of all disks, side by side.
 ///
 /// A disk that fails to costs the connection, also when that was as it was let go.
 async fn flush_all(node: &Rc<Node>) -> Result<(), Dropped> {
     // One that began early may be all that is needed.
     wait(node, || node.flushes.get() == 0).await?;
-    for device in &node.devices {
+    for device in flushed_devices(node) {
         match device.local() {
             Some(local) => start_flush(device, local),
             // Whoever lets a disk go flushes it.
@@ -466,7 +485,7 @@ pub(crate) fn flush_early(node: &Rc<Node>) {
     if is_busy || !node.epochs.borrow_mut().may_flush_early() {
         return;
     }
-    for device in &node.devices {
+    for device in flushed_devices(node) {
         if let Some(local) = device.local() {
             start_flush(device, local);
         }

@@ -132,10 +132,11 @@ async fn ask_for(device: &Rc<Device>, planner: &mut Plan, request: &Ask) -> bool
         sector: request.sector,
         size_bytes: request.size,
     };
-    let claimed =
-        device.ranges
-            .borrow_mut()
-            .try_insert(RangeKind::ResyncRequest, request.sector, request.size);
+    let claimed = device.ranges.borrow_mut().try_insert(
+        RangeKind::ResyncRequest,
+        request.sector,
+        request.size,
+    );
     let range = match claimed {
         Ok(range) => range,
         Err(Refusal::Conflict(_) | Refusal::Full) => return planner.defer(request),
@@ -194,7 +195,9 @@ pub(crate) async fn finish(device: &Rc<Device>) {
         if !careless && !local.flush_data(device).await {
             device.resync.borrow_mut().done = false;
             device.flags.disk_failed.set(true);
-            let _ = device.node().change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
+            let _ = device
+                .node()
+                .change_connection(Request::conn(ConnState::NetworkFailure), Node::HARD);
             return;
         }
     }
@@ -296,7 +299,8 @@ fn prepare(device: &Rc<Device>, side: Side, set_bits: u64) {
 /// The source told which generation the target gets: takes it over and starts. On the receiver.
 pub(crate) async fn receive_sync_uuid(device: &Rc<Device>, uuid: u64) -> Result<(), Dropped> {
     // Our own bitmap, or our own change, may still be on its way.
-    device.sim
+    device
+        .sim
         .until(|| {
             let changes = device.node().flags.agreement.get();
             !awaits_sync_uuid(device.state().conn, changes) || device.node().is_interrupted()
@@ -331,7 +335,8 @@ pub(crate) async fn receive_request(device: &Rc<Device>, blocks: Blocks) -> Resu
     }
     let careless = device.config.has(Canary::ResyncOvertakesWrite);
     let mut range = None;
-    device.sim
+    device
+        .sim
         .until(|| {
             let answer = device.ranges.borrow_mut().try_insert(
                 RangeKind::ResyncRead,
@@ -364,13 +369,15 @@ pub(crate) async fn receive_reply(
     sectors: Sectors,
 ) -> Result<(), Dropped> {
     let found =
-        device.ranges
+        device
+            .ranges
             .borrow()
             .find(RangeKind::ResyncRequest, blocks.sector, blocks.size_bytes);
     let range = found.ok_or(Dropped)?;
     let careless = device.config.has(Canary::ResyncOvertakesWrite);
     let mut promoted = false;
-    device.sim
+    device
+        .sim
         .until(|| {
             promoted = device.ranges.borrow_mut().promote(range).is_ok();
             promoted || careless || device.node().is_interrupted()
@@ -387,7 +394,10 @@ pub(crate) async fn receive_reply(
         forget_asked(device, blocks);
         return Ok(());
     }
-    if let (true, Some(local)) = (device.config.has(Canary::BitClearedTooEarly), &request.local) {
+    if let (true, Some(local)) = (
+        device.config.has(Canary::BitClearedTooEarly),
+        &request.local,
+    ) {
         local.set_in_sync(device, blocks.sector, blocks.size_bytes);
     }
     device.start_peer_write(request, whole(blocks, sectors));
@@ -465,7 +475,8 @@ pub(crate) fn receive_ack(device: &Rc<Device>, ack: Ack, blocks: Blocks) {
 /// The connection is gone: what was asked for will not come.
 pub(crate) fn connection_lost(device: &Rc<Device>) {
     device.plan.replace(None);
-    device.ranges
+    device
+        .ranges
         .borrow_mut()
         .remove_kind(RangeKind::ResyncRequest);
     device.retry_delayed();

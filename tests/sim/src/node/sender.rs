@@ -42,20 +42,12 @@ impl Node {
     }
 
     /// Sends on the data socket.
-    pub(crate) async fn send_data(
-        &self,
-        volume: VolumeNr,
-        packet: Packet,
-    ) -> Result<(), NotSent> {
+    pub(crate) async fn send_data(&self, volume: VolumeNr, packet: Packet) -> Result<(), NotSent> {
         self.send_on(Socket::Data, volume, packet).await
     }
 
     /// Sends on the meta socket.
-    pub(crate) async fn send_meta(
-        &self,
-        volume: VolumeNr,
-        packet: Packet,
-    ) -> Result<(), NotSent> {
+    pub(crate) async fn send_meta(&self, volume: VolumeNr, packet: Packet) -> Result<(), NotSent> {
         self.send_on(Socket::Meta, volume, packet).await
     }
 }
@@ -164,7 +156,8 @@ pub(crate) async fn answer(request: PeerRequest) {
         let packet = Packet::DataReply(request.block_id, blocks, sectors);
         device.send_data(packet).await.ok();
     } else {
-        device.send_data(Packet::ResyncReply(blocks, sectors))
+        device
+            .send_data(Packet::ResyncReply(blocks, sectors))
             .await
             .ok();
         if device.config.has(Canary::BitClearedTooEarly) {

@@ -94,7 +94,9 @@ impl Device {
         for effect in effects_now(old, new, another_reports).iter() {
             self.carry_out_now(effect, old, new, resends);
         }
-        self.oracle.borrow_mut().state_changed(self.node_id, old, new);
+        self.oracle
+            .borrow_mut()
+            .state_changed(self.node_id, old, new);
     }
 
     fn carry_out_now(self: &Rc<Self>, effect: Immediate, old: State, new: State, resends: bool) {

@@ -249,7 +249,8 @@ impl Device {
         let master = bio.master.clone();
         let Blocks { sector, size_bytes } = master.blocks;
         let admitted =
-            self.node().log
+            self.node()
+                .log
                 .borrow_mut()
                 .admit(part_of(plan, master.operation), sector, size_bytes);
         let Some((index, _)) = admitted else {

@@ -141,15 +141,18 @@ vm-test: ko peer
 um-test debug-test umdebug-test: %-test: ko-% peer
 	DRBD_LANE=$* $(PYTEST)
 
-# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|engine]   side by side with the C driver: table, JSON,
-# help:                  plot in build/bench/; engine: instructions of the engine's hot functions
+# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|um|engine]   side by side with the C driver: table,
+# help:                  JSON, plot in build/bench/; um: on User Mode Linux, at native speed;
+# help:                  engine: instructions of the engine's hot functions
 ROWS ?=
 RUNS ?= 5
 LANE ?= qemu
-.PHONY: bench bench-qemu bench-engine
+.PHONY: bench bench-qemu bench-um bench-engine
 bench: bench-$(LANE)
 bench-qemu: prepare ko
 	@$(PYTHON) scripts/bench --rows "$(ROWS)" --runs $(RUNS)
+bench-um: ko-um
+	@$(PYTHON) scripts/bench --lane um --rows "$(ROWS)" --runs $(RUNS)
 bench-engine:
 	@$(PYTHON) scripts/bench/engine.py
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The machines a benchmark runs on: two pairs, alike in all but the driver.
 
-Both pairs live at the same time, and the one that is not measured is stopped (its clock, too), so
-that runs of the two drivers alternate within seconds and see the same load of the host.
+Both pairs live at the same time, and the one that is not measured is stopped (under QEMU its clock,
+too), so that runs of the two drivers alternate within seconds and see the same load of the host.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,7 @@ sys.path.insert(0, str(CHECKOUT / "tests" / "vm"))
 
 from config import resource  # noqa: E402
 from drbdvm import Guest, Lab  # noqa: E402
+from drbdvm.uml import MEMORY_DIRECTORY  # noqa: E402
 
 DEVICE = "/dev/drbd0"
 BARE = "/dev/vdb"
@@ -32,18 +34,47 @@ _STAMP = re.compile(r"^\[\s*(\d+\.\d+)\]")
 _QUIET_S = 120
 
 
+@dataclass(frozen=True)
+class Lane:
+    """What the guests run on, and what is peculiar to it."""
+
+    # Its name in drbdvm, and what is appended to the names of files about it.
+    guests: str
+    suffix: str = ""
+    # Where the disks' files are, if not where the system has temporary files.
+    below: str | None = None
+    # None: as many as tests have.
+    processors: int | None = None
+    kernel_options: tuple[str, ...] = ()
+    # How long after a stop the nodes may take to notice what has expired meanwhile.
+    settles_s: float = 0
+
+
+LANES = {
+    "qemu": Lane("stock"),
+    # A flush goes through to the host's disk, if it is one. The clock goes on while a guest is
+    # stopped: an RCU grace period seems to take as long, and a ping may be answered too late.
+    "um": Lane("um", "-um", MEMORY_DIRECTORY, processors=1, settles_s=1,
+               kernel_options=("rcupdate.rcu_cpu_stall_suppress=1",)),
+}
+
+
 class Pair:
     """Two connected guests with one driver: `primary` and `secondary`."""
 
-    def __init__(self, driver: str, plugin: Path | None = None) -> None:
+    def __init__(self, driver: str, lane: Lane = LANES["qemu"],
+                 plugin: Path | None = None) -> None:
         self.driver = driver
+        self._lane = lane
         self._protocol = "C"
         config = {"etc/drbd.conf": resource(), "etc/drbd-huge.conf": _huge_resource(),
                   "etc/drbd-cold.conf": _cold_resource()}
         with contextlib.ExitStack() as stack:
-            self._lab = stack.enter_context(Lab(keep=f"bench-{driver}"))
+            self._lab = stack.enter_context(Lab(
+                f"bench{lane.suffix}-{driver}", lane.guests, lane.below))
             self.primary, self.secondary = self._lab.pair(
                 module=driver, tools="stock", bench=True, files=config, plugin=plugin,
+                processors=lane.processors, options=list(lane.kernel_options),
                 disks=[f"{DISK_MIB}M", f"{DISK_MIB}M", "1024G", f"{_COLD_MIB}M"])
             self._set_up()
             self.pause()
@@ -95,10 +126,11 @@ class Pair:
 
     @contextlib.contextmanager
     def running(self):
-        """The pair's clock runs only in here."""
+        """The pair runs only in here."""
         for guest in self.guests:
             guest.cont()
         try:
+            time.sleep(self._lane.settles_s)
             self.wait_idle()
             yield self
         finally:

@@ -59,9 +59,11 @@ def middle(values: list[float]) -> str:
     return f"{number(statistics.median(values))} ({number(min(values))}–{number(max(values))})"
 
 
-def table(results: list[Measured]) -> str:
-    """A table in Markdown."""
-    lines = ["| row | unit | ours | C | ours / C | target | verdict | bare |",
+def table(results: list[Measured], facts: dict) -> str:
+    """A table in Markdown, below a line that says what it is of."""
+    lines = [f"Lane {facts['lane']}, kernel {facts['kernel']}, {facts['date']}; host: "
+             f"{facts['processors']} × {facts['processor']}, load {facts['load']:.1f}", "",
+             "| row | unit | ours | C | ours / C | target | verdict | bare |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for result in results:
         row = result.row
@@ -83,11 +85,13 @@ def _x(ratio: float) -> float:
     return _LEFT + (math.log2(min(max(ratio, 1 / 8), 8)) + 3) / 6 * (_WIDTH - _LEFT - 20)
 
 
-def plot(results: list[Measured]) -> str:
+def plot(results: list[Measured], facts: dict) -> str:
     """The gain of each row (so that right is better for all of them), with its spread, as SVG."""
     height = _TOP + _STEP * (len(results) + 1)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
            'font-family="sans-serif" font-size="12">',
+           f'<text x="6" y="16">lane {facts["lane"]}, '
+           f'{html.escape(facts["kernel"].split()[0])}, {facts["date"]}</text>',
            f'<text x="{_LEFT}" y="16">times as good as the C driver: median, min–max; '
            'a bar marks the target</text>']
     for ratio in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8):

@@ -69,10 +69,12 @@ class Lab:
 
     `keep` names a directory under build/vm/ where consoles are kept when the lab ends. `lane` is
     what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode Linux), "debug" or
-    "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test does.
+    "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test does. The lab's
+    directory is made in `below`, by default where the system has temporary files.
     """
 
-    def __init__(self, keep: str | None = None, lane: str | None = None) -> None:
+    def __init__(self, keep: str | None = None, lane: str | None = None,
+                 below: str | None = None) -> None:
         self.lane = lane or os.environ.get("DRBD_LANE") or "stock"
         if self.lane not in LANES:
             raise ValueError(f"no lane {self.lane!r}: DRBD_LANE= is one of {', '.join(LANES)}")
@@ -80,7 +82,7 @@ class Lab:
         self._accelerator = "um" if self.lane in UML_LANES else accelerator.choose(self._ground)
         self._wires: list[uml.Wire] = []
         self._keep = CHECKOUT / "build" / "vm" / keep if keep else None
-        self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-", dir=below))
         self.guests: list[Guest] = []
         # A process has one place, however many labs it has at a time; without emulation guests are
         # no burden.

@@ -118,6 +118,8 @@ def beside(value: str):
             pair.disk_options(FAST_RESYNC)
             pair.wait_idle()
             pair.disk_options("")
+        if not after:
+            raise ValueError("the resync was through before the writes were")
         if value == "latency":
             return latency_us(job)
         return (before - after) * 1.024 / 1000 / WRITE_S

@@ -21,6 +21,8 @@ use std::thread;
 
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
+/// How many blocks are checked at a time.
+const CHUNK_BLOCKS: u64 = 64;
 const LANES: u64 = 8;
 const MAGIC: u64 = 0x6c65_6467_6572_0001;
 const O_DIRECT: i32 = 0o40000;
@@ -28,6 +30,10 @@ const O_DIRECT: i32 = 0o40000;
 /// A block in memory that may be written and read past the page cache.
 #[repr(C, align(4096))]
 struct Block([u8; BLOCK]);
+
+/// Blocks in a row, likewise.
+#[repr(C, align(4096))]
+struct Chunk([u8; CHUNK_BLOCKS as usize * BLOCK]);
 
 impl Block {
     fn new() -> Box<Self> {
@@ -47,35 +53,35 @@ impl Block {
             sector[16..24].copy_from_slice(&version.to_le_bytes());
         }
     }
+}
 
-    /// The oldest version among the sectors, 0 for a block never written; or what is wrong.
-    fn oldest(&self, block: u64) -> Result<u64, String> {
-        let mut wanted = Self::new();
-        let mut oldest = u64::MAX;
-        for (number, sector) in self.0.chunks_exact(SECTOR).enumerate() {
-            let word = |at: usize| {
-                let mut bytes = [0; 8];
-                bytes.copy_from_slice(&sector[at..at + 8]);
-                u64::from_le_bytes(bytes)
-            };
-            let version = if sector.iter().all(|&byte| byte == 0) {
-                0
-            } else {
-                word(16)
-            };
-            if version != 0 {
-                wanted.fill(block, version);
-                if sector != &wanted.0[number * SECTOR..(number + 1) * SECTOR] {
-                    return Err(format!(
-                        "sector {number} is torn or foreign: it says block {} version {version:#x}",
-                        word(8)
-                    ));
-                }
+/// The oldest version among the sectors of a block, 0 for one never written; or what is wrong.
+fn oldest(data: &[u8], block: u64) -> Result<u64, String> {
+    let mut wanted = Block::new();
+    let mut oldest = u64::MAX;
+    for (number, sector) in data.chunks_exact(SECTOR).enumerate() {
+        let word = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&sector[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let version = if sector.iter().all(|&byte| byte == 0) {
+            0
+        } else {
+            word(16)
+        };
+        if version != 0 {
+            wanted.fill(block, version);
+            if sector != &wanted.0[number * SECTOR..(number + 1) * SECTOR] {
+                return Err(format!(
+                    "sector {number} is torn or foreign: it says block {} version {version:#x}",
+                    word(8)
+                ));
             }
-            oldest = oldest.min(version);
         }
-        Ok(oldest)
+        oldest = oldest.min(version);
     }
+    Ok(oldest)
 }
 
 fn next(mut word: u64) -> u64 {
@@ -112,8 +118,8 @@ fn lane(device: &File, lane: u64, blocks: u64, round: u64, end: &AtomicBool) -> 
         if random >> 40 & 7 == 0 {
             let (block, version) = written[(random >> 43) as usize % written.len()];
             device.read_exact_at(&mut data.0, block * BLOCK as u64)?;
-            if data.oldest(block) != Ok(version) {
-                let found = data.oldest(block);
+            let found = oldest(&data.0, block);
+            if found != Ok(version) {
                 return Err(io::Error::other(format!(
                     "block {block}: {version:#x} was acknowledged, {found:x?} is read"
                 )));
@@ -152,18 +158,22 @@ fn check(device: &str, blocks: u64) -> io::Result<bool> {
         acknowledged.insert(block, version);
     }
     let mut device = open(device, false)?;
-    let mut data = Block::new();
+    let mut chunk = Box::new(Chunk([0; CHUNK_BLOCKS as usize * BLOCK]));
     let mut good = true;
-    for block in 0..blocks {
-        device.read_exact(&mut data.0)?;
-        let wanted = acknowledged.get(&block).copied().unwrap_or(0);
-        let trouble = match data.oldest(block) {
-            Ok(found) if found >= wanted => continue,
-            Ok(found) => format!("{wanted:#x} was acknowledged, {found:#x} is there"),
-            Err(trouble) => trouble,
-        };
-        println!("block {block}: {trouble}");
-        good = false;
+    for first in (0..blocks).step_by(CHUNK_BLOCKS as usize) {
+        let count = CHUNK_BLOCKS.min(blocks - first) as usize;
+        let part = &mut chunk.0[..count * BLOCK];
+        device.read_exact(part)?;
+        for (block, data) in (first..).zip(part.chunks_exact(BLOCK)) {
+            let wanted = acknowledged.get(&block).copied().unwrap_or(0);
+            let trouble = match oldest(data, block) {
+                Ok(found) if found >= wanted => continue,
+                Ok(found) => format!("{wanted:#x} was acknowledged, {found:#x} is there"),
+                Err(trouble) => trouble,
+            };
+            println!("block {block}: {trouble}");
+            good = false;
+        }
     }
     println!("{} blocks were acknowledged", acknowledged.len());
     Ok(good)

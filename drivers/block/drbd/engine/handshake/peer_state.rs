@@ -347,8 +347,13 @@ pub fn conclude(
     if frozen {
         return Verdict::AbortFrozen;
     }
+    // Without a disk on either side the resync ends, and there is no decision to come to. A Primary
+    // that has lost its disk would take our generation, told now, for the one that its users have
+    // seen, and the C driver then refuses it its own disk.
+    let goes_on = new.disk.min(new.pdsk) > DiskState::Failed;
     let is_ahead = old.conn > ConnState::WFReportParams
         && conn > ConnState::Connected
+        && goes_on
         && peer.conn <= ConnState::Connected
         && peer.disk != DiskState::Negotiating;
     let resend = is_ahead || refuses_peer_disk;

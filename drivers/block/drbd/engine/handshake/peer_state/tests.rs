@@ -416,3 +416,26 @@ fn a_peer_that_has_not_decided_is_told_again() {
         ..PAIR
     }));
 }
+
+#[test]
+fn a_source_that_lost_its_disk_is_not_told_the_generation_of_its_target() {
+    let target = State {
+        conn: C::SyncTarget,
+        disk: D::Inconsistent,
+        ..PAIR
+    };
+    for disk in [D::Failed, D::Diskless] {
+        let peer = State {
+            role: Role::Primary,
+            disk,
+            pdsk: D::Inconsistent,
+            ..PAIR
+        };
+        let Verdict::Apply(conclusion) =
+            conclude(&proposal(target, peer, &FACTS), D::Diskless, false)
+        else {
+            panic!()
+        };
+        assert!(!conclusion.resend, "{disk:?}");
+    }
+}

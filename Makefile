@@ -141,6 +141,18 @@ vm-test: ko peer
 um-test debug-test umdebug-test: %-test: ko-% peer
 	DRBD_LANE=$* $(PYTEST)
 
+# help: make fault-matrix [CELLS=] [LABS=4]   the fault matrix on User Mode Linux, LABS columns at a
+# help:                  time; CELLS= columns, or parts of cells' names
+CELLS ?= $(foreach drivers,ours-ours ours-C C-ours C-C,$(foreach protocol,C B A,\
+	$(foreach when,writes resync,$(when)_$(protocol)_$(drivers))))
+LABS ?= 4
+.PHONY: fault-matrix
+fault-matrix: ko-um
+	@printf '%s\n' $(CELLS) | DRBD_LANE=um xargs -P $(LABS) -I{} \
+		$(PYTHON) -m pytest --rootdir tests/vm -c tests/vm/pytest.ini -q --long -k {} \
+		tests/vm/test_faults.py
+	@echo "the matrix: build/fault-matrix.md"
+
 # help: make bench [ROWS=] [RUNS=5] [LANE=qemu|um|engine]   side by side with the C driver: table,
 # help:                  JSON, plot in build/bench/; um: on User Mode Linux, at native speed;
 # help:                  engine: instructions of the engine's hot functions

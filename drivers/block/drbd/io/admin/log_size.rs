@@ -36,10 +36,12 @@ const ATTEMPTS: u32 = 5;
 pub(super) fn change(device: &Device, local: &LocalRef, extents: u32) -> Result {
     let slots = attach::slots(extents).map_err(|_| ENOMEM)?;
     let log = ActivityLog::new(slots, local.layout.ring());
-    // No transaction is written while this is held.
+    // No transaction is written while this is held, and no page of the bitmap by anybody else.
     let mut meta = local.meta.lock();
+    let one_writer = local.bitmap_writer.lock();
     let emptied = empty(device, local, &mut meta.page, log)
         .and_then(|()| initialize(local, &mut meta.activity_log));
+    drop(one_writer);
     drop(meta);
     match emptied {
         Err(error) if error == EBUSY => return Err(error),
@@ -49,7 +51,9 @@ pub(super) fn change(device: &Device, local: &LocalRef, extents: u32) -> Result 
     local.sync(device)
 }
 
-/// Brings the bitmap to disk and puts `log` in the place of the old one, whose extents are idle.
+/// Brings data and bitmap to disk and puts `log` in the place of the old one, whose extents are
+/// idle: after a power cut nothing would name what was in a cache only. The caller holds
+/// `LocalDisk::bitmap_writer`.
 fn empty(
     device: &Device,
     local: &LocalRef,
@@ -66,9 +70,15 @@ fn empty(
         if local.flushes_metadata() {
             local.flush(page_io.device())?;
         }
+        let since = local.cache.lock().flush_begins();
+        if local.backing.has_write_cache() {
+            local.backing.flush_sync()?;
+        }
+        local.cache.lock().flushed(since);
         let mut present = local.activity_log.lock();
+        let is_idle = present.statistics().used == 0 && local.cache.lock().is_stable();
         // A bit that was set meanwhile is of an extent that was in use.
-        if present.statistics().used == 0 && !local.bitmap.is_dirty() {
+        if is_idle && !local.bitmap.is_dirty() {
             let old = core::mem::replace(&mut *present, log);
             drop(present);
             drop(old);

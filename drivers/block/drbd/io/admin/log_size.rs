@@ -72,7 +72,7 @@ fn empty(
         }
         let since = local.cache.lock().flush_begins();
         if local.backing.has_write_cache() {
-            local.backing.flush_sync()?;
+            local.flush(&local.backing)?;
         }
         local.cache.lock().flushed(since);
         let mut present = local.activity_log.lock();

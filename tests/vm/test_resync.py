@@ -180,6 +180,18 @@ def test_a_peer_without_power_comes_back_for_what_it_missed(nodes):
     check_disks(nodes)
 
 
+def test_the_activity_log_changes_its_size_online(nodes):
+    t, _ = nodes
+    for extents in (67, 257, 1237):
+        t.write(f"before {extents}", 1024, 512)
+        for node in nodes:
+            node.run(f"drbdsetup disk-options 0 --al-extents={extents}")
+            shown = node.run("drbdsetup show --show-defaults r0").out
+            assert re.search(rf"al-extents\s+{extents}\b", shown)
+        t.write(f"after {extents}", 2048, 512)
+    check_disks(nodes)
+
+
 def test_a_primary_without_power_resyncs_what_its_activity_log_names(nodes):
     t, shentar = nodes
     life.crash_of_primary(t, shentar, "acked")

@@ -52,9 +52,9 @@ class QemuGuest(Guest):
         machine = self.machine
         # The check of the timer gives up after ten ticks, which a busy host may withhold.
         kernel_options = [
-            "console=ttyS0", "quiet", "rdinit=/init", "panic=-1", "mitigations=off",
-            "tsc=reliable", "no_timer_check", "net.ifnames=0", "random.trust_cpu=on",
-            "lsm=capability", "audit=0",
+            "console=ttyS0", "quiet", "printk.time=1", "rdinit=/init", "panic=-1",
+            "mitigations=off", "tsc=reliable", "no_timer_check", "net.ifnames=0",
+            "random.trust_cpu=on", "lsm=capability", "audit=0",
             f"guest.name={self.name}", f"guest.address={self.address}/24",
             "guest.agent=drbd.agent",
         ]

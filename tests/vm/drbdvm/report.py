@@ -20,14 +20,28 @@ _TROUBLE = re.compile(
 # Before its clock runs a kernel tells of its own start; no module is there yet.
 _EARLY = re.compile(r"\[ *0\.000000\]")
 
+# A warning, to its end.
+_WARNING = re.compile(r"(?ms)^\[ *\d+\.\d+\] WARNING: .*?---\[ end trace \w+ \]---")
+# Warnings that are the C driver's alone. `wait_for_work` of its worker takes a mutex between
+# `prepare_to_wait` and `schedule`, which DEBUG_ATOMIC_SLEEP tells once in each boot.
+_OF_C = (re.compile(r"(?s)\A[^\n]* at __might_sleep\+[^\n]*: drbd_w_\w+/\d+\n"
+                    r"[^\n]*do not call blocking ops when !TASK_RUNNING;.* prepare_to_wait\+"
+                    r".*__mutex_lock\+.* wait_for_work\+\S+ \[drbd\].* drbd_worker\+\S+ \[drbd\]"),)
+
 
 class KernelReport(AssertionError):
     """A guest's kernel reported a bug, a warning, an oops, a lock problem or a hung task."""
 
 
+def _unless_of_c(warning: re.Match[str]) -> str:
+    return "" if any(known.search(warning[0]) for known in _OF_C) else warning[0]
+
+
 def find_trouble(text: str, allowed: list[re.Pattern[str]]) -> str | None:
-    """The first report in `text` with the lines around it, unless its line is `allowed`."""
-    lines = text.splitlines()
+    """The first report in `text` with the lines around it, unless its line is `allowed`, or all
+    of it is known of the C driver.
+    """
+    lines = _WARNING.sub(_unless_of_c, text).splitlines()
     for number, line in enumerate(lines):
         if _EARLY.match(line):
             continue

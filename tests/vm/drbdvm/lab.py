@@ -67,10 +67,10 @@ def _bytes(size: str) -> int:
 class Lab:
     """Makes guests; everything they leave is in `directory`, which ends with the lab.
 
-    `keep` names a directory under build/vm/ where consoles are kept when the lab ends. `lane` is
-    what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode Linux), "debug" or
-    "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test does. The lab's
-    directory is made in `below`, by default where the system has temporary files.
+    `keep` names a directory under build/vm/, or build/vm/LANE/, where consoles are kept when the
+    lab ends. `lane` is what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode
+    Linux), "debug" or "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test
+    does. The lab's directory is made in `below`, by default where the system has temporary files.
     """
 
     def __init__(self, keep: str | None = None, lane: str | None = None,
@@ -81,7 +81,8 @@ class Lab:
         self._ground = Ground.get(self.lane)
         self._accelerator = "um" if self.lane in UML_LANES else accelerator.choose(self._ground)
         self._wires: list[uml.Wire] = []
-        self._keep = CHECKOUT / "build" / "vm" / keep if keep else None
+        kept_in = CHECKOUT / "build" / "vm" / ("" if self.lane == "stock" else self.lane)
+        self._keep = kept_in / keep if keep else None
         self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-", dir=below))
         self.guests: list[Guest] = []
         # A process has one place, however many labs it has at a time; without emulation guests are
@@ -125,8 +126,11 @@ class Lab:
             paths.append(path)
         names = {"localhost": "127.0.0.1", **(hosts or {name: address})}
         table = "".join(f"{where} {who}\n" for who, where in names.items())
+        files = {"etc/hosts": table, **(files or {})}
+        if self.lane in DEBUG_LANES:
+            files["etc/slow.sh"] = CHECKOUT / "tests" / "vm" / "guest" / "slow.sh"
         write_image(directory / "initrd", self._ground, module=module, tools=tools,
-                    bench=bench, system=system, files={"etc/hosts": table, **(files or {})})
+                    bench=bench, system=system, files=files)
         guest = self._machine(name, address, directory, memory_mib, processors, paths, wire,
                               capture, list(options), plugin)
         self.guests.append(guest)
@@ -146,6 +150,9 @@ class Lab:
                 kernel, self._ground.loader, self._ground.libraries, initrd, memory_mib,
                 processors, disks, *(wire or (None, 0)), options,
                 has_seccomp=self.lane == "um")
+            if self.lane == "umdebug":
+                # What watches takes a millisecond for each frame.
+                machine.mtu = 60000
             guest = uml.UmlGuest(name, address, directory, machine)
         else:
             if self.lane == "debug":

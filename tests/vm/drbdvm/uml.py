@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,13 +72,17 @@ class Machine:
     options: list[str] = field(default_factory=list)
     # Guests' programs are caught by seccomp, else by ptrace: slower, and on one processor only.
     has_seccomp: bool = True
+    # The largest packet of its network card, in bytes.
+    mtu: int = 1500
 
 
 class UmlGuest(Guest):
     """A guest in the processes of a User Mode Linux kernel."""
 
-    # Each major counts as leaked there, that of the kernel's own disks as well.
-    holds_unseen = "__register_blkdev"
+    # Static data are not searched there: each major counts as leaked, that of the kernel's own
+    # disks as well, and so do the nodes of the tree in which a group of tasks finds its disks, and
+    # the stacks that are kept for the next process.
+    holds_unseen = r"__register_blkdev\+|radix_tree_insert\+\S+\s+blkg_create\+|dup_task_struct\+"
 
     def __init__(self, name: str, address: str, directory: Path, machine: Machine) -> None:
         super().__init__(name, address, directory)
@@ -104,7 +109,7 @@ class UmlGuest(Guest):
         command += [f"ubd{number}={disk}" for number, disk in enumerate(machine.disks)]
         if machine.wire:
             fd = machine.wire.ends[machine.end].fileno()
-            command.append(f"vec0:transport=fd,fd={fd},depth=128")
+            command.append(f"vec0:transport=fd,fd={fd},depth=128,mtu={machine.mtu}")
         return command
 
     def power_on(self) -> None:
@@ -147,10 +152,17 @@ class UmlGuest(Guest):
                 self._console.join(5)
 
     def stop(self) -> None:
-        self._signal(signal.SIGSTOP)
+        self._stall(signal.SIGSTOP)
 
     def cont(self) -> None:
-        self._signal(signal.SIGCONT)
+        self._stall(signal.SIGCONT)
+
+    def _stall(self, number: int) -> None:
+        """A kernel that traces its programs takes such a signal to one of them for its end."""
+        if self.machine.has_seccomp:
+            self._signal(number)
+        elif self._process:
+            self._process.send_signal(number)
 
     def set_link(self, up: bool) -> None:
         if not self.machine.wire:
@@ -169,7 +181,15 @@ class UmlGuest(Guest):
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def tell_tasks(self) -> None:
-        """Asks the management console, which needs neither the agent nor any program."""
+        """Asks the management console, which needs neither the agent nor any program. What it
+        answers goes to the console as well, and is no report.
+        """
+        self.check()
+        self._ask_for_tasks()
+        time.sleep(0.5 * self.slowness)
+        self._checked = self.console.stat().st_size
+
+    def _ask_for_tasks(self) -> None:
         for request in (b"sysrq w", b"sysrq t"):
             message = struct.pack("=III512s", MCONSOLE_MAGIC, 2, len(request), request)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked:

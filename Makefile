@@ -141,6 +141,12 @@ vm-test: ko peer
 um-test debug-test umdebug-test: %-test: ko-% peer
 	DRBD_LANE=$* $(PYTEST)
 
+# help: make um-suite, debug-suite, umdebug-suite [LABS=4] [TESTS=]   all files on a lane, or those,
+# help:                  LABS at a time; what became of them on each lane: build/suite.md
+.PHONY: um-suite debug-suite umdebug-suite
+um-suite debug-suite umdebug-suite: %-suite: ko-% peer tools
+	@$(PYTHON) scripts/suite.py --lane $* --labs $(LABS) $(TESTS)
+
 # help: make fault-matrix [CELLS=] [LABS=4]   the fault matrix on User Mode Linux, LABS columns at a
 # help:                  time; CELLS= columns, or parts of cells' names
 CELLS ?= $(foreach drivers,ours-ours ours-C C-ours C-C,$(foreach protocol,C B A,\

@@ -11,25 +11,13 @@ import re
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+import suite
+from suite import Count
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.M)
-
-
-@dataclass
-class Count:
-    """How many checks passed and failed."""
-
-    passed: int = 0
-    failed: int = 0
-
-    def add(self, other: "Count") -> None:
-        self.passed += other.passed
-        self.failed += other.failed
 
 
 def run(command: list[str]) -> tuple[int, str]:
@@ -63,46 +51,9 @@ def cargo(command: list[str]) -> Count:
 
 
 def pytest(_: list[str]) -> Count:
-    """Tests on booted kernels, a few files at a time; the output of each file comes in one piece."""
-    files = sorted((CHECKOUT / "tests/vm").glob("test_*.py"), key=_longest_first)
-    total = Count()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
-        for output, count in workers.map(_pytest_file, files):
-            print(output, end="", flush=True)
-            total.add(count)
-    return total
+    """Tests on booted kernels, a few files at a time."""
+    return suite.play("stock", os.cpu_count() or 1)
 
-
-def _longest_first(file: Path) -> tuple[int, str]:
-    """What takes minutes must not begin last."""
-    name = file.stem.removeprefix("test_")
-    return (LONGEST.index(name) if name in LONGEST else len(LONGEST), name)
-
-
-def _pytest_file(file: Path) -> tuple[str, Count]:
-    """One file of tests; an error in a fixture is a failure."""
-    results = CHECKOUT / "build" / "vm-results" / f"{file.stem}.xml"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.unlink(missing_ok=True)
-    done = subprocess.run([*PYTEST, f"--junit-xml={results}", str(file)], cwd=CHECKOUT, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, errors="replace")
-    count = Count()
-    try:
-        for suite in ElementTree.parse(results).iter("testsuite"):
-            failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-            skipped = int(suite.get("skipped", 0))
-            count.add(Count(max(int(suite.get("tests", 0)) - failed - skipped, 0), failed))
-    except (OSError, ElementTree.ParseError):
-        pass
-    if done.returncode != 0 and count.failed == 0:
-        count.failed = 1
-    return done.stdout, count
-
-
-PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/vm/pytest.ini"]
-LONGEST = ("pairs", "differential", "verify", "walkthrough", "power_cuts", "lifecycle", "resync",
-           "rolling_swap", "faults", "system")
 
 STEPS = {
     "environment": (as_one, ["make", "--no-print-directory", "prepare"]),

@@ -24,9 +24,10 @@ _EARLY = re.compile(r"\[ *0\.000000\]")
 _WARNING = re.compile(r"(?ms)^\[ *\d+\.\d+\] WARNING: .*?---\[ end trace \w+ \]---")
 # Warnings that are the C driver's alone. `wait_for_work` of its worker takes a mutex between
 # `prepare_to_wait` and `schedule`, which DEBUG_ATOMIC_SLEEP tells once in each boot.
-_OF_C = (re.compile(r"(?s)\A[^\n]* at __might_sleep\+[^\n]*: drbd_w_\w+/\d+\n"
-                    r"[^\n]*do not call blocking ops when !TASK_RUNNING;.* prepare_to_wait\+"
-                    r".*__mutex_lock\+.* wait_for_work\+\S+ \[drbd\].* drbd_worker\+\S+ \[drbd\]"),)
+_OF_C = (re.compile(
+    r"(?s)\A[^\n]* at __might_sleep\+[^\n]*: drbd_w_\w+/\d+\n.* __mutex_lock\+"
+    r".* conn_prepare_command\+\S+ \[drbd\].* wait_for_work\+\S+ \[drbd\]"
+    r".* drbd_worker\+\S+ \[drbd\]"),)
 
 
 class KernelReport(AssertionError):

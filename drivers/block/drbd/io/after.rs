@@ -361,7 +361,7 @@ fn go_diskless(device: &Arc<Device>) {
 fn part_with(device: &Arc<Device>, disk: &Arc<LocalDisk>) {
     // The peer is told that what it wrote here before is on stable storage, see `flush_all`.
     if disk.backing.has_write_cache() {
-        if let Err(error) = disk.backing.flush_sync() {
+        if let Err(error) = disk.flush(&disk.backing) {
             if error != EOPNOTSUPP {
                 let connection = &device.resource.connection;
                 connection.flags.set(connection_flag::FLUSH_FAILED);

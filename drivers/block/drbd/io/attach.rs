@@ -327,7 +327,7 @@ fn read_superblock(
     let mut io = SyncIo::new(meta).map_err(|_| MetaError::Io)?;
     let read = match fault::strikes(device, Fault::MetaRead) {
         true => Err(EIO),
-        false => io.read(sector.0, Some(READ_MS)),
+        false => io.read(sector.0, READ_MS),
     };
     let page = read.map_err(|error| {
         log!(

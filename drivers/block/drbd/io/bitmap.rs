@@ -255,7 +255,7 @@ impl Bitmap {
         let cleared = self.cleared.clear(1) != 0;
         view.export_page(page, content);
         if cleared && disk.backing.has_write_cache() {
-            if let Err(error) = disk.backing.flush_sync() {
+            if let Err(error) = disk.flush(&disk.backing) {
                 self.cleared.set(1);
                 return Err(error);
             }

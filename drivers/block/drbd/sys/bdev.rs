@@ -4,15 +4,9 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use crate::{
-    bio::{
-        BioSet,
-        BioSetInner, //
-    },
-    sync_io::{
-        MetaPage,
-        SyncIo, //
-    },
+use crate::bio::{
+    BioSet,
+    BioSetInner, //
 };
 use core::ptr;
 use drbd_bindings as raw;
@@ -242,31 +236,6 @@ impl BlockDevice {
             raw::drbd_shim_bdev_name(self.0.device, name.as_mut_ptr().cast(), name.len());
         }
         CStr::from_bytes_until_nul(name).unwrap_or(c"")
-    }
-
-    /// Reads a page of metadata.
-    ///
-    /// Errors: of the device; `EDEADLK` when called inside a disk's `submit`; `ENOMEM`. Context:
-    /// may sleep. It allocates memory and has no deadline; [`SyncIo`] does better.
-    pub fn read_sync(&self, sector: u64, page: &mut MetaPage) -> Result {
-        let mut io = SyncIo::new(self)?;
-        page.copy_from_slice(io.read(sector, None)?);
-        Ok(())
-    }
-
-    /// Writes a page of metadata; with `flush` what was written before and the page are on stable
-    /// storage when it returns.
-    ///
-    /// Errors and context as for [`BlockDevice::read_sync`].
-    pub fn write_sync(&self, sector: u64, page: &MetaPage, flush: bool) -> Result {
-        let mut io = SyncIo::new(self)?;
-        io.page()?.copy_from_slice(page);
-        io.write(sector, flush, None)
-    }
-
-    /// Flushes the volatile write cache. Errors and context as for [`BlockDevice::read_sync`].
-    pub fn flush_sync(&self) -> Result {
-        SyncIo::new(self)?.flush(None)
     }
 
     /// Discards a range. Errors: of the device. Context: may sleep.

@@ -142,23 +142,10 @@ impl SyncIo {
     }
 
     /// Reads the page at `sector`.
-    pub fn read(&mut self, sector: u64, timeout_ms: Option<u32>) -> Result<&MetaPage> {
+    pub fn read(&mut self, sector: u64, timeout_ms: u32) -> Result<&MetaPage> {
         self.start_read(sector)?;
         self.finish(timeout_ms)?;
         Ok(self.page()?)
-    }
-
-    /// Writes [`SyncIo::page`] to `sector`; with `flush`, what was written before and the page are
-    /// on stable storage when it returns.
-    pub fn write(&mut self, sector: u64, flush: bool, timeout_ms: Option<u32>) -> Result {
-        self.start_write(sector, flush)?;
-        self.finish(timeout_ms)
-    }
-
-    /// Flushes the device's volatile write cache.
-    pub fn flush(&mut self, timeout_ms: Option<u32>) -> Result {
-        self.start_flush()?;
-        self.finish(timeout_ms)
     }
 
     /// Starts to flush the device's volatile write cache.
@@ -177,7 +164,8 @@ impl SyncIo {
         Ok(())
     }
 
-    /// Starts writing; [`SyncIo::finish`] waits for the end.
+    /// Starts writing [`SyncIo::page`] to `sector`; [`SyncIo::finish`] waits for the end. With
+    /// `flush`, what was written before and the page are on stable storage then.
     pub fn start_write(&mut self, sector: u64, flush: bool) -> Result {
         let token = self.token()?;
         let mut flags = Flags::SYNC | Flags::META | Flags::PRIO;
@@ -190,7 +178,7 @@ impl SyncIo {
     }
 
     /// Waits for what was started and returns its result; `Ok` when nothing was.
-    pub fn finish(&mut self, timeout_ms: Option<u32>) -> Result {
+    pub fn finish(&mut self, timeout_ms: u32) -> Result {
         if !self.outstanding {
             return Ok(());
         }
@@ -209,7 +197,7 @@ impl SyncIo {
     pub fn finish_while(&mut self, goes_on: &dyn Fn(u64) -> bool) -> Result {
         let mut waited_ms = 0u64;
         loop {
-            match self.finish(Some(LOOK_MS)) {
+            match self.finish(LOOK_MS) {
                 // Not the device's own time-out, which is an answer.
                 Err(_) if self.outstanding => {}
                 result => return result,
@@ -230,7 +218,7 @@ impl SyncIo {
         if bio::inside_submit() {
             return Err(EDEADLK);
         }
-        if self.outstanding && !self.slot.wait(Some(0)) {
+        if self.outstanding && !self.slot.wait(0) {
             return Err(EBUSY);
         }
         self.outstanding = true;
@@ -240,11 +228,8 @@ impl SyncIo {
 
 impl Slot {
     /// Waits for the completion; whether it came in time.
-    fn wait(&self, timeout_ms: Option<u32>) -> bool {
-        let Some(mut rest_ms) = timeout_ms else {
-            while !self.wait_ms(NAP_MS) {}
-            return true;
-        };
+    fn wait(&self, timeout_ms: u32) -> bool {
+        let mut rest_ms = timeout_ms;
         loop {
             let nap_ms = rest_ms.min(NAP_MS);
             if self.wait_ms(nap_ms) {
@@ -331,7 +316,7 @@ impl BulkIo {
     /// Writes one page to each of `sectors`; `fill` makes the content, given the position in
     /// `sectors`.
     ///
-    /// Not flushed: follow with [`BlockDevice::flush_sync`] or a flushed write. `goes_on` and
+    /// Not flushed: follow with [`SyncIo::start_flush`] or a flushed write. `goes_on` and
     /// errors as for [`BulkIo::read`].
     pub fn write(
         &mut self,

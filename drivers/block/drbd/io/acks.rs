@@ -121,8 +121,6 @@ struct Asender {
     socket: Arc<TcpSocket>,
     events: Hook<MetaEvents>,
     liveness: Liveness,
-    /// A ping was asked for that is not sent yet: the ack that comes next answers an earlier one.
-    ping_is_asked_for: bool,
     watch: RequestWatch,
     inbox: KVec<u8>,
     /// Bytes at the front of the inbox that are not looked at.
@@ -147,7 +145,6 @@ pub(super) fn start(
         events: Hook::new(socket.clone(), Arc::new(events, GFP_KERNEL)?)?,
         socket,
         liveness: Liveness::new(interval_ns, timeout_ns, monotonic_ns()),
-        ping_is_asked_for: false,
         watch: RequestWatch::new(net),
         inbox: KVec::from_elem(0, INBOX_BYTES, GFP_KERNEL)?,
         held: 0,
@@ -247,7 +244,6 @@ impl Asender {
     fn keep_alive(&mut self) -> Result<(), ConnectionError> {
         let connection = &self.resource.connection;
         if connection.flags.clear(flag::SEND_PING) & flag::SEND_PING != 0 {
-            self.ping_is_asked_for = true;
             self.liveness.request_ping();
         }
         self.liveness
@@ -255,7 +251,8 @@ impl Asender {
         match self.liveness.poll(monotonic_ns()) {
             None => Ok(()),
             Some(LivenessAction::SendPing) => {
-                self.ping_is_asked_for = false;
+                // Counted first: whoever waits for the next one has sent before it what it is about.
+                connection.pings.update(|count| count.saturating_add(1));
                 self.send(Command::Ping)
             }
             Some(LivenessAction::PeerDead) => {
@@ -357,10 +354,9 @@ impl Asender {
             Command::Ping => self.send(Command::PingAck),
             Command::PingAck => {
                 self.liveness.on_ping_ack(now_ns);
-                if !self.ping_is_asked_for {
-                    self.resource.connection.flags.set(flag::GOT_PING_ACK);
-                    self.resource.waiters.wake_all();
-                }
+                let connection = &self.resource.connection;
+                connection.ping_acks.update(|count| count.saturating_add(1));
+                self.resource.waiters.wake_all();
                 Ok(())
             }
             _ => dispatch::dispatch(&self.resource, command, header.volume, payload),
@@ -428,7 +424,7 @@ impl Connection {
 
 impl Resource {
     /// Asks the peer for a sign of life, and waits for it: what was sent to it on the meta socket
-    /// before, it has received by then.
+    /// before, it has received by then. A ping that was under way does not count.
     ///
     /// Returns whether it came; where it did not the connection is gone, or on its way out. May
     /// sleep; not from the asender.
@@ -438,15 +434,15 @@ impl Resource {
             .config()
             .map_or(5, |config| config.net.ping_timeo);
         let wait_ms = timeout.saturating_mul(100).saturating_add(1000);
-        connection.flags.clear(flag::GOT_PING_ACK);
+        let wanted = connection.pings.load().saturating_add(1);
+        let is_answered = || connection.ping_acks.load() >= wanted;
         for _ in 0..PING_TRIES {
             connection.request_ping();
-            let ended = self.waiters.wait_until_timeout(
-                || connection.flags.any(flag::GOT_PING_ACK) || connection.is_interrupted(),
-                wait_ms,
-            );
+            let ended = self
+                .waiters
+                .wait_until_timeout(|| is_answered() || connection.is_interrupted(), wait_ms);
             if ended {
-                return connection.flags.any(flag::GOT_PING_ACK) && !connection.is_interrupted();
+                return is_answered() && !connection.is_interrupted();
             }
             if !connection.flags.any(flag::ASENDER_RUNS) {
                 return false;

@@ -77,8 +77,6 @@ pub(crate) mod flag {
     pub(crate) const RESOLVE_CONFLICTS: u32 = 1 << 0;
     /// A ping was asked for.
     pub(crate) const SEND_PING: u32 = 1 << 1;
-    /// A ping was answered.
-    pub(crate) const GOT_PING_ACK: u32 = 1 << 2;
     /// The peer only wants to know what a connection would do.
     pub(crate) const DRY_RUN: u32 = 1 << 3;
     /// We asked the peer to let us disconnect, or told it so.
@@ -206,6 +204,10 @@ pub(crate) struct Connection {
     pub(crate) receiver_wait: WaitQueue,
     /// When anything was received last.
     pub(crate) last_received_ns: AtomicBits64,
+    /// Pings that were sent, of all connections.
+    pub(super) pings: AtomicBits64,
+    /// Those of them that were answered, or never will be as their connection is gone.
+    pub(super) ping_acks: AtomicBits64,
     /// How often the peer was about to be given up, see [`super::request_timer`].
     pub(crate) slow_answers: Counter,
     /// When the connection was established last.
@@ -270,6 +272,8 @@ impl Connection {
                 asender_wait <- new_wait_queue!("drbd_asender"),
                 receiver_wait <- new_wait_queue!("drbd_receiver"),
                 last_received_ns: AtomicBits64::new(0),
+                pings: AtomicBits64::new(0),
+                ping_acks: AtomicBits64::new(0),
                 slow_answers: Counter::default(),
                 established_ns: AtomicBits64::new(0),
                 pool_filled: AtomicBits32::new(0),

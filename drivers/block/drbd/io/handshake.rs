@@ -201,13 +201,13 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
     connection.flags.clear(
         connection_flag::RESOLVE_CONFLICTS
             | connection_flag::SEND_PING
-            | connection_flag::GOT_PING_ACK
             | connection_flag::DRY_RUN
             | connection_flag::DISCONNECT_SENT
             | connection_flag::CONGESTED
             | connection_flag::FLUSH_UNSUPPORTED
             | connection_flag::FLUSH_FAILED,
     );
+    connection.ping_acks.store(connection.pings.load());
     let waits = Change::conn(ConnState::WFConnection);
     resource
         .change_connection(waits, How::VERBOSE)

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--volumes 1|2]
-//! [--settings kept|changed] [--without EVENTS]`: runs seeds and tells what they found.
+//! [--settings kept|changed] [--sockets alike|apart] [--without EVENTS]`: runs seeds and tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Disks, Options, Report, Settings, Volumes};
+use drbd_sim::run::{run, Disks, Options, Report, Settings, Sockets, Volumes};
 use drbd_sim::shrink::{happened, shrink};
 
 struct Arguments {
@@ -46,6 +46,8 @@ fn parse() -> Result<Arguments, String> {
             ("--settings", _) if value == "changed" => {
                 arguments.options.settings = Settings::Changed;
             }
+            ("--sockets", _) if value == "alike" => arguments.options.sockets = Sockets::Alike,
+            ("--sockets", _) if value == "apart" => arguments.options.sockets = Sockets::Apart,
             ("--without", _) => {
                 let events = u128::from_str_radix(&value, 16);
                 arguments.options.without = events.map_err(|error| format!("{value}: {error}"))?;

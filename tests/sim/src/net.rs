@@ -230,6 +230,17 @@ impl Net {
         }
     }
 
+    /// The same for what one node sends over one socket.
+    pub fn stall_one(&self, from: usize, socket: Socket, time_ns: u64) {
+        if let Some(session) = &*self.session.borrow() {
+            let inbox = &session.ends[1 - from].inboxes[socket as usize];
+            let last_ns = inbox.last_arrival_ns.get();
+            inbox
+                .last_arrival_ns
+                .set(last_ns.max(self.sim.now_ns() + time_ns));
+        }
+    }
+
     fn meet(self: &Rc<Self>) {
         let net = self.clone();
         let delay_ns = self.sim.between(self.latency_ns, self.latency_ns * 4 + MS);

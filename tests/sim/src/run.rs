@@ -13,7 +13,7 @@ use drbd_engine::types::Sector;
 use crate::canary::Canary;
 use crate::check;
 use crate::drive::{Drive, Speed, Trouble};
-use crate::net::Net;
+use crate::net::{Net, Socket};
 use crate::node::device::{Device, Volume};
 use crate::node::request::Operation;
 use crate::node::{Config, Hardware, Node, Parts};
@@ -26,6 +26,8 @@ use crate::tools;
 
 /// Steps of the part of a run in which things go wrong.
 const FAULT_STEPS: u64 = 40_000;
+/// How long a socket may lag behind the other: less than an answer to a ping is waited for.
+const LAG_NS_MAX: u64 = 300 * MS;
 /// Steps after which a run that does not come to rest is stuck.
 const PEACE_STEPS: u64 = 600_000;
 /// How often the operator looks once there is peace.
@@ -111,6 +113,28 @@ pub enum Settings {
     Changed,
 }
 
+/// Whether the sockets of a run are as slow as each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sockets {
+    /// Not in every third run or so. Which one lags and when is drawn apart from all else, too.
+    #[default]
+    BySeed,
+    /// They are.
+    Alike,
+    /// At times what a node sends over one of them is late.
+    Apart,
+}
+
+impl Sockets {
+    fn lag(self, lags: &mut Rng) -> bool {
+        match self {
+            Self::BySeed => lags.one_in(3),
+            Self::Alike => false,
+            Self::Apart => true,
+        }
+    }
+}
+
 /// How to make a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -122,6 +146,8 @@ pub struct Options {
     pub volumes: Volumes,
     /// Whether options change.
     pub settings: Settings,
+    /// Whether one socket may lag behind the other.
+    pub sockets: Sockets,
     /// What happens in the part in which things go wrong is numbered, faults and commands alike;
     /// those whose bits are set here do not. What is drawn after the first of them may be another
     /// thing than without.
@@ -156,6 +182,10 @@ struct World {
     aside: Rng,
     /// Options change.
     changes_options: bool,
+    /// Draws when a socket lags behind the other.
+    lags: Rng,
+    /// One does.
+    sockets_lag: bool,
     /// Events that do not happen, see [`Options`].
     without: u128,
     /// Whose data the operator gave up where the disks have nothing in common.
@@ -178,6 +208,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         Settings::Kept => false,
         Settings::Changed => true,
     };
+    world.sockets_lag = options.sockets.lag(&mut world.lags);
     world.without = options.without;
     world.faults();
     if !world.broken() {
@@ -253,6 +284,8 @@ impl World {
             peace: Rc::default(),
             disks_fail: false,
             aside: Rng::new(!seed.rotate_left(32)),
+            lags: Rng::new(!seed.rotate_left(16)),
+            sockets_lag: false,
             changes_options: false,
             without: 0,
             starts_over: None,
@@ -376,6 +409,9 @@ impl World {
             if self.changes_options && self.aside.one_in(2000) && self.happens() {
                 self.change_option();
             }
+            if self.sockets_lag && self.lags.one_in(800) && self.happens() {
+                self.lag();
+            }
         }
     }
 
@@ -429,6 +465,16 @@ impl World {
                 self.boot(id);
             }
         }
+    }
+
+    /// What a node sends over one of the sockets is late.
+    fn lag(&mut self) {
+        let from = choose_aside(&mut self.lags, 2);
+        let socket = [Socket::Data, Socket::Meta][choose_aside(&mut self.lags, 2)];
+        let time_ns = MS + self.lags.below(LAG_NS_MAX);
+        self.sim
+            .tell(|| format!("{socket:?} from {from} lags by {} ms", time_ns / MS));
+        self.net.stall_one(from, socket, time_ns);
     }
 
     /// A disk of a node begins to be in trouble.

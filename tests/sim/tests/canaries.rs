@@ -5,7 +5,7 @@
 //! Where the first such seed is far off the search starts near it, to be done in time.
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Options, Settings, Volumes};
+use drbd_sim::run::{run, Options, Settings, Sockets, Volumes};
 
 /// The first seed that fails with the bug and passes without it.
 fn found_at(
@@ -27,6 +27,7 @@ fn plain() -> Options {
     Options {
         volumes: Volumes::One,
         settings: Settings::Kept,
+        sockets: Sockets::Alike,
         ..Options::default()
     }
 }

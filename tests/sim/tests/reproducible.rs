@@ -2,7 +2,7 @@
 
 //! A seed is a run, and seeds that once showed a bug show it no more.
 
-use drbd_sim::run::{run, Disks, Options, Settings, Volumes};
+use drbd_sim::run::{run, Disks, Options, Settings, Sockets, Volumes};
 
 #[test]
 fn a_seed_tells_the_same_story_again() {
@@ -40,6 +40,7 @@ fn expect_no_violation(seeds: &[u64], disks: Disks) {
         disks,
         volumes: Volumes::One,
         settings: Settings::Kept,
+        sockets: Sockets::Alike,
         ..Options::default()
     };
     for &seed in seeds {

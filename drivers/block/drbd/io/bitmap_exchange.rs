@@ -37,6 +37,9 @@ use super::{
     worker::chore, //
 };
 
+/// Pause before the target looks again whether all was acked.
+const ACKS_PAUSE_MS: u32 = 2;
+
 /// Sends the bitmap as the source to be. On the worker.
 pub(crate) fn send_as_source(device: &Arc<Device>) {
     if device.state().conn != ConnState::WFBitMapS {
@@ -140,6 +143,7 @@ fn receive(
 fn complete(device: &Arc<Device>) -> Result<(), ConnectionError> {
     match device.state().conn {
         ConnState::WFBitMapT => {
+            let_acks_arrive(device)?;
             send(device, "send_bitmap (WFBitMapT)").map_err(|_| ConnectionError)?;
             let change = Change::conn(ConnState::WFSyncUUID);
             let changed = device.resource.change_state(device, change, How::VERBOSE);
@@ -158,6 +162,28 @@ fn complete(device: &Arc<Device>) -> Result<(), ConnectionError> {
             );
             Ok(())
         }
+    }
+}
+
+/// Waits until the peer has heard what became of all that it sent before its bitmap. An ack of a
+/// resync that was given up, heard when the next one has begun, would call in sync what was written
+/// since.
+fn let_acks_arrive(device: &Device) -> Result<(), ConnectionError> {
+    let resource = &device.resource;
+    let connection = &resource.connection;
+    let is_over = || connection.is_interrupted();
+    while device.counters.unacked.get() > 0 {
+        if connection
+            .receiver_wait
+            .wait_until_timeout(is_over, ACKS_PAUSE_MS)
+        {
+            return Err(ConnectionError);
+        }
+    }
+    if resource.ping_peer() {
+        Ok(())
+    } else {
+        Err(ConnectionError)
     }
 }
 

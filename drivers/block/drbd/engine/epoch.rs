@@ -117,6 +117,8 @@ pub struct Epochs<S> {
     active: u32,
     /// How many writes the epoch before the current one had.
     last_writes: u32,
+    /// The number of the last epoch with a write that was refused.
+    last_refused: Option<u64>,
 }
 
 impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
@@ -128,6 +130,7 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
             current: 0,
             active: 0,
             last_writes: 0,
+            last_refused: None,
         };
         epochs.reset();
         epochs
@@ -157,6 +160,30 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
             self.active = self.active.saturating_sub(1);
         }
         self.active == 0
+    }
+
+    /// A write arrived that there is no disk for: it counts in its epoch, and is done. Afterwards
+    /// ask [`Self::next_ack`] until it has none.
+    pub fn write_refused(&mut self) {
+        let epoch = self.write_received();
+        self.last_refused = Some(epoch.0);
+        self.write_done(epoch);
+    }
+
+    /// The epoch of the last write that was refused on this connection.
+    ///
+    /// The peer learns on the meta socket what was refused, and on the other one that there is a
+    /// disk again. A C driver marks such blocks when it hears the ack of their epoch, and sends its
+    /// bitmap when it hears of the disk: what it marks later is in nobody's bitmap. So a disk is
+    /// announced when this epoch [is acked](Self::is_acked) and a ping that was sent after the ack
+    /// is answered; what is refused later is marked here.
+    pub fn last_refused(&self) -> Option<EpochRef> {
+        self.last_refused.map(EpochRef)
+    }
+
+    /// Whether an epoch's ack was told, or the connection its writes came by is gone.
+    pub fn is_acked(&self, epoch: EpochRef) -> bool {
+        !self.is_open(epoch.0)
     }
 
     /// A barrier arrived. Afterwards ask [`Self::next_ack`] until it has none.
@@ -241,6 +268,7 @@ impl<S: DerefMut<Target = [Epoch]>> Epochs<S> {
         self.current = self.current.wrapping_add(1);
         self.oldest = self.current;
         self.active = 0;
+        self.last_refused = None;
         if let Some(epoch) = self.slot(self.current) {
             *epoch = Epoch::default();
         }

@@ -88,6 +88,9 @@ use crate::control::backend::InfoText;
 /// How long a disk that is attached may take to read its super block.
 const READ_MS: u32 = 60_000;
 
+/// How often an attach looks whether the peer knows what was refused.
+const REFUSALS_PAUSE_MS: u32 = 20;
+
 /// Who claims metadata devices with room for several disks: all disks of this module together.
 static INDEXED_METADATA: SharedHolder = SharedHolder::new();
 
@@ -466,6 +469,7 @@ fn publish(
     link(device, &local, true);
     size::update_limits(device);
     read_bitmap(device, &local, &conclusions, size).map_err(|_| RetCode::IO_META_DISK)?;
+    let_refusals_arrive(device)?;
     enter_state(device, &local, &conclusions)?;
     note_role(device, &local);
     if let Some(disk) = device.disk.lock().as_ref() {
@@ -554,6 +558,29 @@ fn read_bitmap(
         device.flags.set(flag::ACTIVITY_LOG_SUSPENDED);
         log!(Info, device, "Suspended AL updates");
     }
+    Ok(())
+}
+
+/// Waits until the peer knows which of its writes were refused while there was no bitmap to
+/// remember them, see `Epochs::last_refused`. May sleep.
+fn let_refusals_arrive(device: &Device) -> Result<(), RetCode> {
+    let resource = &device.resource;
+    let connection = &resource.connection;
+    let last = connection.epochs.lock().last_refused();
+    let Some(last) = last else { return Ok(()) };
+    let is_acked = || connection.epochs.lock().is_acked(last);
+    let mut turns = 0..COMMAND_WAIT_MS / REFUSALS_PAUSE_MS;
+    let waiters = &resource.waiters;
+    if !turns.any(|_| waiters.wait_until_timeout(is_acked, REFUSALS_PAUSE_MS)) {
+        log!(
+            Error,
+            device,
+            "the peer does not end the epoch of what was refused here without a disk"
+        );
+        return Err(RetCode::INTERRUPTED);
+    }
+    // A connection that is lost tells the peer as much.
+    resource.ping_peer();
     Ok(())
 }
 

@@ -15,7 +15,11 @@ use super::device::Device;
 use super::disk::LocalDisk;
 use super::{resync, Hardware, Node};
 use crate::drive::Trouble;
+use crate::sim::S;
 use crate::tools;
+
+/// How long the peer may take to end the epoch of what was refused.
+const REFUSALS_WAIT_NS: u64 = 30 * S;
 
 impl Device {
     /// Attaches the disk, after the tools applied its activity log.
@@ -37,6 +41,25 @@ impl Device {
             let _ = self.change_state(Request::disk(DiskState::Diskless), Node::HARD);
         }
         attached
+    }
+
+    /// Waits until the peer knows which of its writes were refused while there was no bitmap to
+    /// remember them.
+    async fn let_refusals_arrive(&self) -> Result<(), StateError> {
+        let node = self.node();
+        let last = node.epochs.borrow().last_refused();
+        let Some(last) = last else { return Ok(()) };
+        let is_acked = || node.epochs.borrow().is_acked(last);
+        let acked = self
+            .sim
+            .until_timeout(self.owner, REFUSALS_WAIT_NS, is_acked)
+            .await;
+        if !acked {
+            return Err(StateError::Unknown);
+        }
+        // A connection that is lost tells the peer as much.
+        node.ping_peer().await;
+        Ok(())
     }
 
     /// `drbdadm create-md`: gives up what a detached disk holds.
@@ -91,6 +114,10 @@ impl Device {
         }
         let _ = local.sync(self).await;
         drop(local);
+        if let Err(error) = self.let_refusals_arrive().await {
+            self.local.replace(None);
+            return Err(error);
+        }
         let disk = match decided.disk {
             AttachedDisk::Inconsistent => DiskState::Inconsistent,
             AttachedDisk::Outdated => DiskState::Outdated,

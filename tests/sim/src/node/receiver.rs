@@ -204,8 +204,10 @@ async fn receive_write(
     if request.local.is_none() {
         let node = device.node();
         sender::refuse(device, Ack::Negative, id, blocks).await;
-        let epoch = node.epochs.borrow_mut().write_received();
-        node.epochs.borrow_mut().write_done(epoch);
+        node.epochs.borrow_mut().write_refused();
+        if let Some(local) = device.local() {
+            local.set_out_of_sync(device, blocks.sector, blocks.size_bytes);
+        }
         device.free_request(request);
         acks::send_barrier_acks(&node).await;
         return Ok(());

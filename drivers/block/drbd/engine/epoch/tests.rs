@@ -46,6 +46,27 @@ fn without_ordering_epochs_overlap_and_are_acknowledged_in_order() {
 }
 
 #[test]
+fn the_peer_has_heard_of_refusals_when_their_epoch_is_acked() {
+    let mut it = epochs(4);
+    let written = it.write_received();
+    it.write_done(written);
+    assert_eq!(it.last_refused(), None);
+    it.write_refused();
+    let refused = it.last_refused().unwrap();
+    assert!(!it.is_acked(refused));
+    it.barrier(COOKIE, WriteOrdering::None).unwrap();
+    assert!(!it.is_acked(refused), "the ack is due, but not told");
+    let set_size = it.next_ack().map(|ack| ack.set_size);
+    assert_eq!((set_size, it.is_acked(refused)), (Some(2), true));
+    it.write_refused();
+    let later = it.last_refused().unwrap();
+    assert!(it.is_acked(refused) && !it.is_acked(later));
+    it.reset();
+    assert!(it.is_acked(later), "a lost connection tells as much");
+    assert_eq!(it.last_refused(), None);
+}
+
+#[test]
 fn an_epoch_is_flushed_early_once_with_as_many_writes_as_the_one_before() {
     let mut it = epochs(4);
     assert!(!it.may_flush_early(), "there is nothing in it");

@@ -158,7 +158,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// A write without a disk: says so, and counts it in its epoch.
+    /// A write without a disk: says so, and counts it in its epoch. Where a disk is about to come
+    /// into use its bitmap remembers it.
     fn refuse_write(
         &mut self,
         device: &Arc<Device>,
@@ -166,7 +167,16 @@ impl Receiver {
         size: u32,
     ) -> Result<(), ConnectionError> {
         note_sequence(device, data.seq_num);
-        self.answer_at_once(device, data, size, Command::NegAck);
+        // What cannot be sent has cost the connection.
+        let _ = self
+            .resource
+            .send_ack(device, Command::NegAck, data.sector, size, data.block_id);
+        self.resource.connection.epochs.lock().write_refused();
+        // After it was counted: an attach asks that when its bitmap is in core.
+        if let Some(local) = device.local() {
+            local.bitmap.set_out_of_sync(data.sector, size);
+        }
+        ack_epochs(&self.resource);
         Ok(())
     }
 

@@ -2,13 +2,13 @@
 """A disk comes back while refusals of what was written without it are still on their way.
 
 Writes of the peer take a moment to get here, so that many come when the disk is gone. For a while
-nothing gets back to the peer: the refusals have to be sent again, which the meta socket does after a
-pause, while the data socket has nothing to make up for and tells of the disk at once. What the peer
-learns to be refused when its bitmap is sent is in nobody's bitmap, unless this node waits.
+nothing gets back to the peer: the refusals have to be sent again, which the meta socket does after
+a pause, while the data socket has nothing to make up for and tells of the disk at once. What the
+peer learns to be refused when its bitmap is sent is in nobody's bitmap, unless this node waits.
 
-Runs with `--long`, as it waits a lot: between two of ours, with a Primary of the C driver, and between
-two of those, as the control: there it is forgotten, the resync never ends on the source, and the
-disks differ.
+Runs with `--long`, as it waits a lot: between two of ours, with a Primary of the C driver, and
+between two of those, as the control: there it is forgotten, the resync never ends on the source,
+and the disks differ.
 """
 
 import pytest

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--volumes 1|2]
-//! [--settings kept|changed] [--sockets alike|apart] [--without EVENTS]`: runs seeds and tells what they found.
+//! [--settings kept|changed] [--sockets alike|apart] [--without EVENTS]`: runs seeds and tells what
+//! they found.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -251,7 +251,8 @@ impl Asender {
         match self.liveness.poll(monotonic_ns()) {
             None => Ok(()),
             Some(LivenessAction::SendPing) => {
-                // Counted first: whoever waits for the next one has sent before it what it is about.
+                // Counted first: whoever waits for the next one has sent before it what that is
+                // about.
                 connection.pings.update(|count| count.saturating_add(1));
                 self.send(Command::Ping)
             }

@@ -314,10 +314,33 @@ fn after_connection(resource: &Arc<Resource>, after: &AfterConnection) {
                 new_current_uuid(&device);
             }
         }
-        resource.fail_for_lost_connection();
-        let _ = resource.change_connection(Change::NONE.with_susp_fen(false), How::VERBOSE);
+        thaw_without_peer(resource);
     }
     resource.waiters.wake_all();
+}
+
+/// Fencing holds nothing back any more: what waits for the peer ends without it.
+///
+/// No connection is established meanwhile, see [`super::handshake`].
+fn thaw_without_peer(resource: &Arc<Resource>) {
+    let waits_on = |state: State| state.susp || state.susp_nod;
+    if !resource.volumes().any(|device| waits_on(device.state())) {
+        resource.fail_for_lost_connection();
+    }
+    let _ = resource.change_connection(Change::NONE.with_susp_fen(false), How::VERBOSE);
+    // What the disk was through with in between.
+    resource.end_held_back();
+}
+
+/// Nobody is asked about the peer: what fencing held back goes on, unless the peer is on its way
+/// back, which decides then.
+pub(crate) fn give_up_fencing(resource: &Arc<Resource>) {
+    let control = resource.control.lock();
+    let is_away = control.conn() < ConnState::WFReportParams && !control.is_state_sent();
+    drop(control);
+    if is_away && resource.volumes().any(|device| device.state().susp_fen) {
+        thaw_without_peer(resource);
+    }
 }
 
 /// Does a device's chores that are not about the resync.

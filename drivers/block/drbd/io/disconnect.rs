@@ -7,8 +7,7 @@ use drbd_engine::{
     request::Event,
     state::{
         Change,
-        ConnState,
-        DiskState, //
+        ConnState, //
     },
 };
 use drbd_sys::{
@@ -63,7 +62,7 @@ impl Resource {
             }
         }
         log!(Info, self, "Connection closed");
-        self.fence_lost_peer();
+        super::fence::fence_lost_peer(self);
         self.settle();
     }
 
@@ -143,14 +142,6 @@ impl Resource {
                 // These events are not the peer's: they cannot be out of place.
                 let _ = request.happens(event);
             }
-        }
-    }
-
-    /// A Primary that lost its peer keeps it from going on by itself, if it is configured so.
-    fn fence_lost_peer(self: &Arc<Self>) {
-        let volumes = self.control.lock().aggregate();
-        if volumes.highest_role.is_primary() && volumes.highest_pdsk >= DiskState::DUnknown {
-            super::fence::fence_lost_peer(self);
         }
     }
 

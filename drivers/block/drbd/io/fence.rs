@@ -24,7 +24,8 @@ use kernel::sync::Arc;
 use super::{
     helper,
     resource::Resource,
-    state::How, //
+    state::How,
+    worker::chore, //
 };
 
 /// What the helper found out, by its exit code.
@@ -76,28 +77,26 @@ impl Verdict {
     }
 }
 
-/// Fences the peer that was just lost, on a thread of its own: the connection is tried again
-/// meanwhile. May sleep.
+/// A Primary that has just lost its peer keeps it from going on by itself, if it is configured so.
+/// That takes a thread of its own: the connection is tried again meanwhile. May sleep.
 pub(crate) fn fence_lost_peer(resource: &Arc<Resource>) {
-    if policy(resource) == Some(Fencing::DontCare) {
+    if !is_due(resource) || policy(resource) == Some(Fencing::DontCare) {
         return;
     }
     let mut threads = resource.threads.lock();
-    if threads
-        .fencer
-        .as_ref()
-        .is_some_and(|fencer| !fencer.is_finished())
-    {
-        log!(Warning, resource, "the fence-peer helper runs still");
+    threads.fencer_wanted = true;
+    if threads.fencer_runs {
+        // It asks about a peer that was back meanwhile, and asks again.
         return;
     }
     let subject = resource.clone();
-    let run = move |_: &kthread::Context| {
-        let _ = fence_peer(&subject);
-    };
+    let run = move |context: &kthread::Context| fence_while_wanted(&subject, context);
     let spawned = Thread::spawn(resource.environment.module, c"drbd_async_h", run);
     match spawned {
-        Ok(fencer) => threads.fencer = Some(fencer),
+        Ok(fencer) => {
+            threads.fencer_runs = true;
+            threads.fencer = Some(fencer);
+        }
         Err(error) => log!(
             Error,
             resource,
@@ -105,6 +104,31 @@ pub(crate) fn fence_lost_peer(resource: &Arc<Resource>) {
             error.to_errno()
         ),
     }
+}
+
+fn fence_while_wanted(resource: &Arc<Resource>, context: &kthread::Context) {
+    loop {
+        {
+            let mut threads = resource.threads.lock();
+            let wanted = core::mem::replace(&mut threads.fencer_wanted, false);
+            if !wanted || context.should_stop() {
+                threads.fencer_runs = false;
+                return;
+            }
+        }
+        if is_due(resource) {
+            let _ = fence_peer(resource);
+        }
+    }
+}
+
+/// Whether a Primary does not know what has become of its peer.
+fn is_due(resource: &Resource) -> bool {
+    let control = resource.control.lock();
+    let volumes = control.aggregate();
+    control.conn() < ConnState::WFReportParams
+        && volumes.highest_role.is_primary()
+        && volumes.highest_pdsk >= DiskState::DUnknown
 }
 
 /// Fences the peer of a connection that is down; whether its data are known to be outdated then.
@@ -118,13 +142,12 @@ pub(crate) fn fence_peer(resource: &Resource) -> bool {
     match policy(resource) {
         None => {
             log!(
-                Info,
+                Warning,
                 resource,
                 "Not fencing peer, I'm not even Consistent myself."
             );
-            let change = Change::NONE.with_susp_fen(false);
-            // Refused where nothing is suspended.
-            let _ = resource.change_connection(change, How::VERBOSE);
+            resource.chore(chore::NOT_FENCED);
+            return false;
         }
         Some(Fencing::DontCare) => return true,
         Some(policy) => {
@@ -178,15 +201,15 @@ fn ask(resource: &Resource, policy: Fencing, connect_count: u32) -> bool {
         code,
         text
     );
-    let control = resource.control.lock();
-    let is_old = control.connect_count != connect_count;
-    let is_connecting = control.conn() >= ConnState::WFReportParams || control.is_state_sent();
-    drop(control);
+    let is_old = resource.control.lock().connect_count != connect_count;
     if is_old {
         log!(Info, resource, "Ignoring fence-peer exit code");
-    } else if !is_connecting {
-        // Refused, and said so, where the state changed meanwhile.
-        let _ = resource.change_connection(change, How::VERBOSE);
+        return true;
     }
+    // Refused, and said so, where the state changed meanwhile. A peer that is on its way back tells
+    // what it is at by itself.
+    let _ = resource.change_connection_if(change, How::VERBOSE, |conn| {
+        conn < ConnState::WFReportParams
+    });
     true
 }

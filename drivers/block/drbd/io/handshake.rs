@@ -48,7 +48,10 @@ use super::{
         flag,
         Device, //
     },
-    limits::RECONNECT_PAUSE_MS,
+    limits::{
+        COMMAND_WAIT_MS,
+        RECONNECT_PAUSE_MS, //
+    },
     receiver::Receiver,
     resource::Resource,
     sender::{
@@ -311,6 +314,11 @@ fn introduce(resource: &Arc<Resource>, config: &Config, version: Version) -> Res
         // peer's state is known.
         let _agreement = connection.agreement.lock();
         resource.control.lock().set_state_sent();
+    }
+    // What fencing found out is not heeded from here on. What it did before has begun a generation
+    // that the peer is told of, and no walk over the log for it goes on.
+    if !resource.flush_worker_within(COMMAND_WAIT_MS) {
+        return Err(Failure::Retry);
     }
     connection.in_flight_sectors.store(0);
     for device in resource.volumes() {

@@ -71,6 +71,10 @@ pub(crate) struct Threads {
     pub(crate) receiver: Option<Thread>,
     /// Waits for the helper that fences a lost peer.
     pub(crate) fencer: Option<Thread>,
+    /// The fencer has not decided to end yet.
+    pub(crate) fencer_runs: bool,
+    /// A peer was lost that the fencer does not know of.
+    pub(crate) fencer_wanted: bool,
 }
 
 /// A resource. Shared by the registry, its devices and its threads.

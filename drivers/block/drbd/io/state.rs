@@ -412,12 +412,13 @@ impl Resource {
             }
             index = index.saturating_add(1);
         }
-        if old != cstate {
-            if matches!(cstate, ConnState::Disconnecting | ConnState::StandAlone)
-                || (old > ConnState::WFConnection && breaks(cstate))
-            {
-                self.connection.interrupt();
-            }
+        let ends = matches!(cstate, ConnState::Disconnecting | ConnState::StandAlone)
+            || (old > ConnState::WFConnection && breaks(cstate));
+        if old != cstate && ends {
+            self.connection.interrupt();
+        }
+        // What is known of a peer that is away may change while the connection does not.
+        if old != cstate || changes.iter().any(|change| change.old != change.new) {
             let after = AfterConnection { old, new: cstate };
             if control.after_connection.push(after, GFP_KERNEL).is_err() {
                 log!(

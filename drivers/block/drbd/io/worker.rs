@@ -53,6 +53,8 @@ pub(crate) mod chore {
     pub(crate) const LOOK: u32 = 1 << 12;
     /// Resource: a submitting task could not send; the connection is of no use any more.
     pub(crate) const SEND_FAILED: u32 = 1 << 13;
+    /// Resource: the lost peer is not fenced, and nothing waits for that.
+    pub(crate) const NOT_FENCED: u32 = 1 << 14;
     /// Device: the resync or verify may ask for more.
     pub(crate) const RESYNC_TURN: u32 = 1 << 2;
     /// Device: the resync or verify may be at its end.
@@ -269,6 +271,9 @@ fn turn(resource: &Arc<Resource>) -> u32 {
     }
     if chores & chore::AFTER_STATE != 0 {
         after::carry_out(resource);
+    }
+    if chores & chore::NOT_FENCED != 0 {
+        after::give_up_fencing(resource);
     }
     // The socket may take long for an answer: neither a state change nor a write of the application
     // waits for all that a resync asks for.

@@ -8,6 +8,7 @@ use drbd_engine::{
         resync::{
             finish as decide_finish,
             finishes_by_itself,
+            unfences_peer,
             FinishUuids,
             Side, //
         },
@@ -144,6 +145,11 @@ pub(crate) fn finish(device: &Arc<Device>) {
     device.flags.clear(flag::BEFORE_RESYNC_DONE);
     if let Some(name) = finish.helper {
         let _ = helper::run(device, name);
+    }
+    let context = resource.context_of(device);
+    let volumes = resource.control.lock().aggregate();
+    if unfences_peer(old, &context, &volumes) {
+        let _ = helper::run_for_resource(resource, "unfence-peer");
     }
 }
 

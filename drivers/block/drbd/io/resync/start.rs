@@ -173,8 +173,9 @@ fn run_before_helper(device: &Arc<Device>, side: Side) -> bool {
             log!(
                 Info,
                 device,
-                "{} handler dropped the connection",
-                side.before_helper()
+                "{} handler returned {}, dropping connection.",
+                side.before_helper(),
+                (status >> 8) & 0xff
             );
             false
         }

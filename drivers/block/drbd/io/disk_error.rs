@@ -3,7 +3,10 @@
 //! Errors of the backing device: noted where they happen, acted upon by the worker.
 
 use drbd_engine::{
-    config::OnIoError,
+    config::{
+        OnIoError,
+        OnNoData, //
+    },
     meta::Superblock,
     request::{
         lacks_data,
@@ -86,6 +89,27 @@ pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_byt
     device.chore(chore::DISK_FAILED);
 }
 
+impl Device {
+    /// Whether the application is not told that a request is done. Any context.
+    ///
+    /// Where requests wait for data, an error may be the one that the last data are lost by: it is
+    /// kept until that is judged.
+    pub(crate) fn holds_completions(&self) -> bool {
+        let may_suspend = self.resource.on_no_data() == OnNoData::SuspendIo;
+        self.glance().is_suspended() || (may_suspend && self.flags.any(flag::DISK_UNJUDGED))
+    }
+
+    /// What becomes of a request that no copy of the data can serve. It waits where I/O is
+    /// suspended, and fails after `resume-io` whatever the policy. Any context.
+    pub(crate) fn on_no_data(&self) -> OnNoData {
+        if self.holds_completions() {
+            OnNoData::SuspendIo
+        } else {
+            OnNoData::IoError
+        }
+    }
+}
+
 /// Decides about a disk that failed. On the worker.
 pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
     if let Some(local) = device.local() {
@@ -99,6 +123,8 @@ pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
         DiskError::Metadata => flag::METADATA_UNJUDGED,
         DiskError::ForcedDetach => flag::DISK_UNJUDGED | flag::METADATA_UNJUDGED,
     });
+    device.resource.end_held_back();
+    device.retry_delayed();
 }
 
 fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {

@@ -177,6 +177,12 @@ impl Request {
         };
         let (new, todo) = self.step(&facts, event);
         self.carry_out(&facts, new, todo);
+        if new.has(RequestState::COMPLETION_SUSPENDED) && !facts.device.holds_completions() {
+            // I/O went on between the look at the device and the change of the word: who resumed
+            // it may not have seen that this one is held back.
+            let (new, todo) = self.step(&facts, Event::Resumed);
+            self.carry_out(&facts, new, todo);
+        }
         !todo.has(Consequences::PROTOCOL_ERROR)
     }
 
@@ -217,7 +223,7 @@ impl Request {
         let device = &facts.device;
         let state = device.glance();
         let context = Context {
-            suspended: state.is_suspended(),
+            suspended: device.holds_completions(),
             local_is_current: state.has_current_disk(),
             peer_is_current: state.has_current_peer(),
             mirrored_since_sent: device.mirror_generation.load() == facts.mirror_generation,

@@ -404,7 +404,7 @@ impl Device {
     }
 
     /// Routes the request, in the state it enters the transfer log in, and starts its parts.
-    fn admit(self: &Arc<Self>, bio: Bio) -> Result<(), (Bio, Obstacle)> {
+    fn admit(self: &Arc<Self>, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
         let connection = &self.resource.connection;
         let local = match &bio.extents {
             Some(_) => None,
@@ -442,6 +442,9 @@ impl Device {
             Route::Go(plan) => plan,
             Route::Suspend => {
                 drop(log);
+                // What it waits for is another copy than the one that failed.
+                bio.failed.locally &= state.has_current_disk();
+                bio.failed.remotely &= state.has_current_peer();
                 return Err((bio, Obstacle::Data));
             }
             Route::Fail => {
@@ -543,7 +546,7 @@ impl Device {
 
     fn route(self: &Arc<Self>, bio: &Bio, state: Glance) -> Route<Plan> {
         let copies = self.copies(state);
-        let on_no_data = self.resource.on_no_data();
+        let on_no_data = self.on_no_data();
         let written = match bio.master.operation() {
             Operation::Flush => route_flush(copies, on_no_data),
             Operation::Read => return self.route_read(bio, copies),
@@ -593,7 +596,7 @@ impl Device {
             failed_locally: bio.failed.locally,
             failed_remotely: bio.failed.remotely,
         };
-        match route_read(copies, &inputs, self.resource.on_no_data()) {
+        match route_read(copies, &inputs, self.on_no_data()) {
             Route::Go(destination) => {
                 let remote = destination == Destination::Remote;
                 connection.note_read(remote);

@@ -199,12 +199,11 @@ pub enum Event {
     /// The connection is gone while I/O is suspended: what the protocol does not vouch for is sent
     /// again or marked out of sync.
     ConnectionFrozen,
-    /// The connection is back after [`Event::ConnectionFrozen`] to a peer that was not restarted.
+    /// The connection is back after [`Event::ConnectionFrozen`] to a peer that was not restarted,
+    /// or another disk is: what failed meanwhile is admitted again.
     Resend,
     /// I/O goes on; nothing changed for the request.
     Resumed,
-    /// Suspended I/O goes on by admitting failed requests again.
-    RetryFrozen,
 }
 
 /// Facts beside the request that [`apply`] needs.
@@ -377,11 +376,7 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
 const fn ends_suspension(event: Event) -> bool {
     matches!(
         event,
-        Event::ConnectionLost
-            | Event::BarrierAcked
-            | Event::Resend
-            | Event::Resumed
-            | Event::RetryFrozen
+        Event::ConnectionLost | Event::BarrierAcked | Event::Resend | Event::Resumed
     )
 }
 
@@ -434,7 +429,6 @@ fn step(old: RequestState, event: Event) -> Option<Step> {
         Event::ConnectionFrozen => Some(connection_frozen(old)),
         Event::Resend => Some(resend(old)),
         Event::Resumed => Some(Step::clear(RequestState::COMPLETION_SUSPENDED)),
-        Event::RetryFrozen => Some(retry_frozen(old)),
     }
 }
 
@@ -620,7 +614,12 @@ fn resend(old: RequestState) -> Step {
             | RequestState::NET_OK,
     );
     if !has_net_part || old.has(RequestState::FLUSH) || old.has(RequestState::NET_DONE) {
-        return resumed;
+        let is_over = !old.has_any(RequestState::LOCAL_PENDING | RequestState::COMPLETED);
+        return if is_over && !old.is_ok() {
+            resumed.and_set(RequestState::POSTPONED)
+        } else {
+            resumed
+        };
     }
     if old.has(RequestState::OUT_OF_SYNC_ONLY) {
         return resumed.and_set(RequestState::NET_QUEUED);
@@ -633,13 +632,4 @@ fn resend(old: RequestState) -> Step {
     resumed
         .and_clear(RequestState::NET_SENT | RequestState::NET_SET_IN_SYNC)
         .and_set(RequestState::NET_PENDING | RequestState::NET_QUEUED)
-}
-
-fn retry_frozen(old: RequestState) -> Step {
-    let resumed = Step::clear(RequestState::COMPLETION_SUSPENDED);
-    let frozen = old.has(RequestState::COMPLETION_SUSPENDED);
-    if frozen && !old.is_ok() && !old.has(RequestState::COMPLETED) {
-        return resumed.and_set(RequestState::POSTPONED);
-    }
-    resumed
 }

@@ -323,7 +323,7 @@ fn a_request_that_failed_while_frozen_can_be_admitted_again() {
     };
     let (state, _) = run(start.state(), &[Event::SubmitterDone]);
     let (frozen, _) = apply(state, Event::LocalFailed, SUSPENDED);
-    assert!(apply(frozen, Event::RetryFrozen, USUAL)
+    assert!(apply(frozen, Event::Resend, USUAL)
         .1
         .has(Consequences::RETRY));
     let (failed, todo) = apply(frozen, Event::Resumed, USUAL);

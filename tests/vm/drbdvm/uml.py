@@ -79,10 +79,11 @@ class Machine:
 class UmlGuest(Guest):
     """A guest in the processes of a User Mode Linux kernel."""
 
-    # Static data are not searched there: each major counts as leaked, that of the kernel's own
-    # disks as well, and so do the nodes of the tree in which a group of tasks finds its disks, and
-    # the stacks that are kept for the next process.
-    holds_unseen = r"__register_blkdev\+|radix_tree_insert\+\S+\s+blkg_create\+|dup_task_struct\+"
+    # Static data are not searched there, so that what only they lead to counts as leaked: majors,
+    # also that of the kernel's own disks, the tree in which a group of tasks finds its disks,
+    # stacks that are kept for the next process, what TCP remembers of other machines.
+    holds_unseen = "|".join((r"__register_blkdev\+", r"radix_tree_insert\+\S+\s+blkg_create\+",
+                             r"dup_task_struct\+", r"tcp_get_metrics\+"))
 
     def __init__(self, name: str, address: str, directory: Path, machine: Machine) -> None:
         super().__init__(name, address, directory)

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """What pairs go through: first sync, an outage and its repair, a crash, a change of roles."""
 
+import os
+
 from config import resource
 from drbdvm import Lab
+from drbdvm.lab import SLOWNESS
 
 from .node import MIB, Node
 
 # Short enough for a test, long enough for a guest that is emulated on a busy host.
-PATIENCE = "timeout 40; ping-int 5; ping-timeout 30; connect-int 5;"
+PING_TIMEOUT = 30 * SLOWNESS.get(os.environ.get("DRBD_LANE"), 1)
+PATIENCE = f"timeout 40; ping-int 5; ping-timeout {PING_TIMEOUT}; connect-int 5;"
 FAST = "resync-rate 200M; c-plan-ahead 0;"
 # The network card, in a script for a guest of any lane.
 NIC = "$(cd /sys/class/net && echo [ev]*)"

@@ -18,6 +18,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 TESTS = CHECKOUT / "tests" / "vm"
 RESULTS = CHECKOUT / "build" / "vm-results"
+TABLE = CHECKOUT / "build" / "suite.md"
 PYTEST = [sys.executable, "-m", "pytest", "--rootdir", "tests/vm", "-c", "tests/vm/pytest.ini"]
 # What takes minutes must not begin last.
 LONGEST = ("pairs", "differential", "verify", "walkthrough", "power_cuts", "lifecycle", "resync",
@@ -64,6 +65,7 @@ def play(lane: str, labs: int, files: list[Path] | None = None) -> Count:
             output, count = run.result()
             print(output, end="", flush=True)
             total.add(count)
+            TABLE.write_text(table())
     return total
 
 
@@ -131,7 +133,6 @@ def main() -> int:
     parser.add_argument("files", nargs="*", metavar="FILE", help="only these, as test_resync.py")
     options = parser.parse_args()
     count = play(options.lane, options.labs, [TESTS / file for file in options.files])
-    (CHECKOUT / "build" / "suite.md").write_text(table())
     print(f"{count}; {count.reports} with a report of the kernel; the table: build/suite.md")
     return 1 if count.failed else 0
 

@@ -76,12 +76,12 @@ pub fn receive_uuids(
     UuidsDecision::ExposePeerCurrent
 }
 
-/// The users of a source that lost its disk have not seen what its Inconsistent target has: they
-/// get that disk back, and no other.
+/// The users of a source that lost its disk have not seen what its target has, Inconsistent or, if
+/// the resync had not begun, older: they get that disk back, and no other.
 fn keeps_exposed(state: State) -> bool {
-    let target_is_known =
-        state.conn >= ConnState::Connected && state.pdsk == DiskState::Inconsistent;
-    target_is_known && state.role.is_primary()
+    let has_other_data =
+        state.pdsk >= DiskState::Inconsistent && state.pdsk < DiskState::UpToDate;
+    state.conn >= ConnState::Connected && has_other_data && state.role.is_primary()
 }
 
 /// Whether the peer's current UUID becomes the exposed one after a state change under way has been

@@ -166,14 +166,16 @@ fn refuse_older_disk(old: State, new: &mut State, context: &Context, warnings: &
 ///
 /// Only then. A resync that ends early because the other disk fails leaves its target with the old
 /// data that it had: that it is connected makes it no younger. The C driver does not ask where the
-/// disk comes from, calls such a target UpToDate, and what the source wrote is lost.
+/// disk comes from, calls such a target UpToDate, and what the source wrote is lost. Neither does
+/// it make it younger that this node agreed to its being given up, and that came to nothing.
 fn trust_connected_disks(old: State, new: &mut State) {
     if new.conn < ConnState::Connected || new.conn >= ConnState::Ahead {
         return;
     }
     let meets = old.conn < ConnState::Connected;
     for (was, disk) in [(old.disk, &mut new.disk), (old.pdsk, &mut new.pdsk)] {
-        let is_new = meets || was < DiskState::Inconsistent;
+        let comes_into_use = was < DiskState::Inconsistent && was != DiskState::Failed;
+        let is_new = meets || comes_into_use;
         if is_new && matches!(*disk, DiskState::Consistent | DiskState::Outdated) {
             *disk = DiskState::UpToDate;
         }

@@ -68,10 +68,12 @@ fn verify(effects: &mut ImmediateEffects, old: State, new: State) {
 fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     let attached = old.disk == DiskState::Attaching && new.disk >= DiskState::Negotiating;
     effects.add_if(Immediate::LogAttachedUuids, attached);
-    effects.add_if(Immediate::DistrustBitmap, attached);
-    // The C driver asks the bitmap of a disk that was just attached: where the peer is lost before
-    // the exchange, blocks that it wrote while the disk was away are read as they were.
-    let exchanged = old.conn == ConnState::WFBitMapT && new.conn == ConnState::WFSyncUUID;
+    // The C driver asks the bitmap of a disk that was just attached, or whose peer wrote alone: blocks
+    // that the peer wrote meanwhile are read as they were until the bitmaps are exchanged, and where
+    // it is lost before, after that too.
+    let meets_newer = new.conn == ConnState::WFBitMapT && old.conn != ConnState::WFBitMapT;
+    effects.add_if(Immediate::DistrustBitmap, attached || meets_newer);
+    let exchanged = becomes_target(new) && !becomes_target(old);
     let is_whole = exchanged || new.disk == DiskState::UpToDate;
     effects.add_if(Immediate::TrustBitmap, is_whole);
     // The flags remember the disk as it was last in use: detaching, by force too, leaves them
@@ -83,6 +85,14 @@ fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     let was_attaching = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
     let usable = new.disk > DiskState::Negotiating;
     effects.add_if(Immediate::RecordReattach, was_attaching && usable);
+}
+
+/// Whether the bitmaps were exchanged, or all bits set, and this node is to get what is out of sync.
+fn becomes_target(state: State) -> bool {
+    matches!(
+        state.conn,
+        ConnState::WFSyncUUID | ConnState::SyncTarget | ConnState::PausedSyncT
+    )
 }
 
 fn receiver(effects: &mut ImmediateEffects, old: State, new: State) {

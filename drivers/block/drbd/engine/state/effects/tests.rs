@@ -68,6 +68,24 @@ fn the_bitmap_of_a_disk_that_was_away_is_asked_after_the_exchange() {
     assert!(now(negotiates, PAIR, Immediate::TrustBitmap));
 }
 
+// Seed 1309 of the simulator with failing disks and two volumes.
+#[test]
+fn the_bitmap_of_a_target_is_asked_after_the_exchange() {
+    let target = |conn| State {
+        disk: D::Inconsistent,
+        ..at(conn)
+    };
+    let meets = target(C::WFReportParams);
+    assert!(now(meets, target(C::WFBitMapT), Immediate::DistrustBitmap));
+    let lost = target(C::NetworkFailure);
+    assert!(!now(target(C::WFBitMapT), lost, Immediate::TrustBitmap));
+    for full_sync in [C::StartingSyncT, C::WFReportParams] {
+        let begins = (target(full_sync), target(C::SyncTarget));
+        assert!(now(begins.0, begins.1, Immediate::TrustBitmap));
+        assert!(!now(begins.1, lost, Immediate::DistrustBitmap));
+    }
+}
+
 #[test]
 fn nothing_follows_from_nothing() {
     assert!(effects_now(PAIR, PAIR, false).is_empty());

@@ -213,6 +213,14 @@ fn rule_5_an_aborted_resync_makes_old_data_no_younger() {
     }
 }
 
+// Seed 742 of the simulator: the peer's detach was consented to, and then its state told of it.
+#[test]
+fn rule_5_a_disk_that_was_not_given_up_is_no_younger() {
+    let old = with(C::Connected, D::Diskless, D::Failed);
+    let (told, _) = sanitize(old, with(old.conn, old.disk, D::Outdated), &Context::NEW);
+    assert_eq!(told.pdsk, D::Outdated);
+}
+
 #[test]
 fn rule_6_every_connection_state_has_its_range_of_disks() {
     use Warning::{DiskUpgraded, PeerDiskUpgraded};

@@ -65,13 +65,15 @@ pub enum Canary {
     OneVolumeFlushed,
     /// An activity log is replaced while what its extents stand for is in the disk's cache.
     LogEmptiedUnflushed,
+    /// A flush that only the peer can make is told done before it has.
+    FlushBelieved,
     /// An activity log is replaced while a page of the bitmap is on its way to the disk.
     LogEmptiedBesideWriter,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -103,6 +105,7 @@ impl Canary {
         Self::OneVolumeFlushed,
         Self::LogEmptiedUnflushed,
         Self::LogEmptiedBesideWriter,
+        Self::FlushBelieved,
     ];
 
     /// The canary with this name.

@@ -358,10 +358,11 @@ impl Oracle {
             Operation::Write(number) => self.write_ended(node, master, number, bio, ended, now),
             Operation::Flush if ended.ok => {
                 self.counts.flushes += 1;
-                // With a peer the failure of the own disk is none of the application's business.
                 if ended.local {
                     let flushed = |one: &Candidate| one.ended.is_some_and(|at| at <= bio.started);
                     self.views[node].settle(flushed);
+                } else {
+                    self.judge_flush_by_peer(node, master, bio);
                 }
             }
             Operation::Read if ended.ok => {
@@ -406,6 +407,21 @@ impl Oracle {
         };
         if let Some(bio) = self.bios.get_mut(&master.number) {
             bio.elsewhere = !ended.local;
+        }
+    }
+
+    /// Without the own disk the peer's has to have what was told done before.
+    fn judge_flush_by_peer(&mut self, node: usize, master: &Master, bio: Bio) {
+        let was_told = |number: &&u64| {
+            let told = self.bios.get(number).and_then(|write| write.told);
+            told.is_some_and(|told| told <= bio.started)
+        };
+        let missing = self.in_flight[node].iter().find(was_told).copied();
+        if let Some(number) = missing {
+            self.violation(format!(
+                "flush #{} was told done, but no disk has flushed write #{number}",
+                master.number
+            ));
         }
     }
 

@@ -59,6 +59,24 @@ pub enum BarrierError {
     },
 }
 
+/// What was written so far, for a flush that the peer is to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    sequence: u64,
+    connections: u32,
+}
+
+/// Where the peer is with what was written before a [`Mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// The barrier of some of it is not acknowledged.
+    Pending,
+    /// All of it is on the peer's stable storage.
+    Reached,
+    /// The connection was lost since, and nobody will say.
+    Lost,
+}
+
 /// The epoch the sender is in, which is behind the one that requests are admitted to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sender {
@@ -84,6 +102,8 @@ pub struct TransferLog<S> {
     epoch_writes: u32,
     max_epoch_size: u32,
     sender: Sender,
+    /// Connections that were lost.
+    connections: u32,
     /// No request before this one waits to be sent.
     to_send: u32,
     /// No request before this one waits for an answer.
@@ -109,6 +129,7 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
             epoch_writes: 0,
             max_epoch_size,
             sender: Sender::default(),
+            connections: 0,
             to_send: NIL,
             to_answer: NIL,
             walk: NIL,
@@ -231,6 +252,37 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
         self.epoch = self.epoch.wrapping_add(1);
         self.epoch_writes = 0;
         true
+    }
+
+    /// Ends the current epoch and marks what was written so far, see [`Self::stability`].
+    ///
+    /// The sender may then have an [`Self::idle_barrier`] to send.
+    pub fn mark(&mut self) -> Mark {
+        self.close_epoch();
+        Mark {
+            sequence: self.sequence,
+            connections: self.connections,
+        }
+    }
+
+    /// Whether the peer has acknowledged the barriers of all that was mirrored before a mark. To be
+    /// asked again when a request is released or the connection lost. Takes time by the number of
+    /// requests before the mark.
+    pub fn stability(&self, mark: Mark) -> Stability {
+        if mark.connections != self.connections {
+            return Stability::Lost;
+        }
+        let mut index = self.order.head;
+        while let Some(slot) = self.occupied(index) {
+            if slot.sequence() > mark.sequence {
+                break;
+            }
+            if slot.awaits_barrier_ack() {
+                return Stability::Pending;
+            }
+            index = slot.next(List::Order);
+        }
+        Stability::Reached
     }
 
     /// Ends the current epoch if the request belongs to it. To be called before the application
@@ -388,6 +440,7 @@ impl<S: DerefMut<Target = [Entry]>> TransferLog<S> {
     /// The requests stay; walk over them.
     pub fn connection_lost(&mut self) {
         self.sender = Sender::default();
+        self.connections = self.connections.wrapping_add(1);
         self.close_epoch();
         while self.wire.head != NIL {
             self.unlink(List::Wire, self.wire.head);

@@ -38,7 +38,11 @@ use drbd_engine::{
         DiskState,
         Glance, //
     },
-    transfer_log::Part,
+    transfer_log::{
+        Mark,
+        Part,
+        Stability, //
+    },
     types::Sector, //
 };
 use drbd_sys::{
@@ -93,6 +97,8 @@ pub(crate) struct Bio {
     after_commit: bool,
     range: Option<Handle>,
     failed: Failed,
+    /// What was written before a flush that the peer is to make.
+    mark: Option<Mark>,
     /// A read that has its data and ends when I/O goes on.
     is_served: bool,
 }
@@ -105,6 +111,7 @@ impl Bio {
             after_commit: false,
             range: None,
             failed: Failed::default(),
+            mark: None,
             is_served: false,
         }
     }
@@ -150,6 +157,8 @@ enum Obstacle {
     Data,
     /// A new generation, to be on disk before anything is written in it.
     Generation,
+    /// The peer's flush.
+    PeerFlush,
 }
 
 /// Bios of a device that wait.
@@ -438,7 +447,7 @@ impl Device {
             return Err((bio, Obstacle::Generation));
         }
         let state = self.glance();
-        let plan = match self.route(&bio, state) {
+        let plan = match self.route(&bio, state, clone.is_some()) {
             Route::Go(plan) => plan,
             Route::Suspend => {
                 drop(log);
@@ -463,6 +472,12 @@ impl Device {
             return Ok(());
         }
         let operation = bio.master.operation();
+        if operation == Operation::Flush && !plan.local {
+            let mark = *bio.mark.get_or_insert_with(|| log.mark());
+            let stability = log.stability(mark);
+            drop(log);
+            return self.flush_by_peer(bio, stability);
+        }
         let (sector, size_bytes) = (bio.sector(), bio.master.size_bytes());
         let Some((index, _)) = log.admit(plan.part(operation), sector, size_bytes) else {
             drop(log);
@@ -544,11 +559,35 @@ impl Device {
         Ok(())
     }
 
-    fn route(self: &Arc<Self>, bio: &Bio, state: Glance) -> Route<Plan> {
+    /// Ends a flush that only the peer can make, once it has.
+    fn flush_by_peer(
+        self: &Arc<Self>,
+        bio: Bio,
+        stability: Stability,
+    ) -> Result<(), (Bio, Obstacle)> {
+        match stability {
+            Stability::Pending => {
+                // The barrier may wait to be sent.
+                self.resource.send_soon();
+                return Err((bio, Obstacle::PeerFlush));
+            }
+            Stability::Reached => {
+                bio.master.end(Ok(()));
+                self.leave();
+            }
+            Stability::Lost => self.fail(bio),
+        }
+        Ok(())
+    }
+
+    fn route(self: &Arc<Self>, bio: &Bio, state: Glance, has_disk: bool) -> Route<Plan> {
         let copies = self.copies(state);
         let on_no_data = self.on_no_data();
         let written = match bio.master.operation() {
-            Operation::Flush => route_flush(copies, on_no_data),
+            Operation::Flush => {
+                let disk_flushes = has_disk && !bio.failed.locally;
+                route_flush(copies, disk_flushes, on_no_data)
+            }
             Operation::Read => return self.route_read(bio, copies),
             _ => route_write(copies, on_no_data),
         };

@@ -13,7 +13,7 @@ use drbd_engine::request::{
     ReadInputs, RequestState, Route, Start, Writer,
 };
 use drbd_engine::state::{DiskState, State};
-use drbd_engine::transfer_log::{Index, Part};
+use drbd_engine::transfer_log::{Index, Mark, Part, Stability};
 
 use super::device::Device;
 use super::disk::LocalRef;
@@ -33,6 +33,8 @@ pub(crate) struct Bio {
     range: Option<Handle>,
     failed_locally: bool,
     failed_remotely: bool,
+    /// What was written before a flush that the peer is to make.
+    mark: Option<Mark>,
 }
 
 impl Bio {
@@ -44,6 +46,7 @@ impl Bio {
             range: None,
             failed_locally: false,
             failed_remotely: false,
+            mark: None,
         }
     }
 
@@ -67,6 +70,7 @@ enum Obstacle {
     Range,
     Slot,
     Generation,
+    PeerFlush,
 }
 
 #[derive(Clone, Copy)]
@@ -231,7 +235,7 @@ impl Device {
             None => self.local(),
         };
         let has_disk = bio.extents.is_some() || local.is_some();
-        let plan = match self.route(&bio, self.state()) {
+        let plan = match self.route(&bio, self.state(), has_disk) {
             Route::Go(plan) => plan,
             Route::Suspend | Route::Fail => {
                 self.fail(bio);
@@ -247,6 +251,9 @@ impl Device {
             return Ok(());
         }
         let master = bio.master.clone();
+        if master.operation == Operation::Flush && !plan.local {
+            return self.flush_by_peer(bio);
+        }
         let Blocks { sector, size_bytes } = master.blocks;
         let admitted =
             self.node()
@@ -306,6 +313,32 @@ impl Device {
         Ok(())
     }
 
+    /// Ends a flush that only the peer can make, once it has.
+    fn flush_by_peer(&self, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        let stability = {
+            let node = self.node();
+            let mut log = node.log.borrow_mut();
+            let mark = *bio.mark.get_or_insert_with(|| log.mark());
+            log.stability(mark)
+        };
+        self.sim.touch();
+        let careless = self.config.has(Canary::FlushBelieved);
+        match stability {
+            Stability::Pending if !careless => return Err((bio, Obstacle::PeerFlush)),
+            Stability::Pending | Stability::Reached => {
+                let ended = Ended {
+                    ok: true,
+                    local: false,
+                    remote: true,
+                    acknowledged: true,
+                };
+                self.end(&bio.master, ended);
+            }
+            Stability::Lost => self.fail(bio),
+        }
+        Ok(())
+    }
+
     fn start_local(self: &Rc<Self>, index: Index, master: &Rc<Master>) {
         let Blocks { sector, .. } = master.blocks;
         let count = master.blocks.sectors();
@@ -353,10 +386,13 @@ impl Device {
         self.node().happens(index, event);
     }
 
-    fn route(&self, bio: &Bio, state: State) -> Route<Plan> {
+    fn route(&self, bio: &Bio, state: State, has_disk: bool) -> Route<Plan> {
         let copies = self.copies(state);
         let written = match bio.master.operation {
-            Operation::Flush => route_flush(copies, OnNoData::IoError),
+            Operation::Flush => {
+                let disk_flushes = has_disk && !bio.failed_locally;
+                route_flush(copies, disk_flushes, OnNoData::IoError)
+            }
             Operation::Read => return self.route_read(bio, copies),
             Operation::Write(_) => route_write(copies, OnNoData::IoError),
         };

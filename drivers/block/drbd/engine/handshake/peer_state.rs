@@ -79,8 +79,7 @@ pub fn receive_uuids(
 /// The users of a source that lost its disk have not seen what its target has, Inconsistent or, if
 /// the resync had not begun, older: they get that disk back, and no other.
 fn keeps_exposed(state: State) -> bool {
-    let has_other_data =
-        state.pdsk >= DiskState::Inconsistent && state.pdsk < DiskState::UpToDate;
+    let has_other_data = state.pdsk >= DiskState::Inconsistent && state.pdsk < DiskState::UpToDate;
     state.conn >= ConnState::Connected && has_other_data && state.role.is_primary()
 }
 

@@ -39,7 +39,7 @@ impl RequestState {
     pub const WRITE: Self = Self(1 << 11);
     /// The request is an empty flush.
     pub const FLUSH: Self = Self(1 << 12);
-    /// A failed read may be tried on the other node (it is no read-ahead).
+    /// A failed read may be tried on the other node (it is no read-ahead), and a failed flush.
     pub const RETRYABLE: Self = Self(1 << 13);
     /// The network part is only the message that the blocks are out of sync.
     pub const OUT_OF_SYNC_ONLY: Self = Self(1 << 14);

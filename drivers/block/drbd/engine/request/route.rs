@@ -134,15 +134,27 @@ pub fn route_write(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
     Route::Go(route)
 }
 
-/// Routes an empty flush: it goes to the local disk, and with a peer it ends the epoch.
-pub fn route_flush(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
-    match route_write(copies, on_no_data) {
-        Route::Go(route) => Route::Go(WriteRoute {
+/// Routes an empty flush: to one good disk.
+///
+/// The local one makes it, and a peer follows with the barrier that ends the epoch. Where there is
+/// none, or where it failed to (`disk_flushes` is false), the peer makes it: the route is remote
+/// alone, and the flush is done when the peer has acknowledged the barriers of all that was written
+/// before (`TransferLog::mark`). The C driver calls it done at once, on the word of nobody.
+pub fn route_flush(copies: Copies, disk_flushes: bool, on_no_data: OnNoData) -> Route<WriteRoute> {
+    let local = disk_flushes && copies.disk == DiskState::UpToDate;
+    let peer_flushes = copies.peer_disk == DiskState::UpToDate;
+    if local || peer_flushes {
+        return Route::Go(WriteRoute {
+            local,
+            remote: copies.mirrors(),
             out_of_sync: false,
             marks: false,
-            ..route
-        }),
-        other => other,
+        });
+    }
+    if copies.has_current_data() {
+        Route::Fail
+    } else {
+        Route::no_data(on_no_data)
     }
 }
 

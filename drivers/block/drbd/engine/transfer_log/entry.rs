@@ -214,6 +214,12 @@ impl Entry {
         self.progress == Progress::Unanswered
     }
 
+    /// A mirrored write of which the peer has yet to say that it is on stable storage.
+    pub(super) fn awaits_barrier_ack(&self) -> bool {
+        let on_its_way = self.waits_to_be_sent() || self.is_sent();
+        self.part == Part::Write && on_its_way && !self.is_acked
+    }
+
     pub(super) fn mark_sent(&mut self, now_ns: u64) {
         self.sent_ns = now_ns;
         self.progress = match self.part {

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Barrier, BarrierError, Entry, Index, LookupError, Part, TransferLog};
+use super::{Barrier, BarrierError, Entry, Index, LookupError, Part, Stability, TransferLog};
 use crate::types::{BlockId, Sector};
 
 type Log = TransferLog<Vec<Entry>>;
@@ -126,6 +126,31 @@ fn an_idle_sender_ends_an_epoch_that_is_closed() {
     );
     send(&mut log);
     assert_eq!(log.idle_barrier(1), Some(Barrier { number: 2 }));
+}
+
+#[test]
+fn a_mark_is_reached_with_the_barrier_acks_of_what_came_before() {
+    let mut log = log(8, 100);
+    let nothing = log.mark();
+    assert_eq!(log.stability(nothing), Stability::Reached);
+    let first = admit(&mut log, Part::Write, 0);
+    let read = admit(&mut log, Part::Read, 0);
+    let mark = log.mark();
+    admit(&mut log, Part::Write, 8);
+    assert_eq!(log.stability(mark), Stability::Pending, "not sent");
+    send(&mut log);
+    send(&mut log);
+    let barrier = send(&mut log).unwrap();
+    log.answered(first);
+    assert_eq!(log.stability(mark), Stability::Pending, "not flushed");
+    log.barrier_ack(barrier.number, 1, 0).unwrap();
+    assert_eq!(log.stability(mark), Stability::Reached);
+    log.release(read);
+    let later = log.mark();
+    assert_eq!(log.stability(later), Stability::Pending);
+    log.connection_lost();
+    assert_eq!(log.stability(later), Stability::Lost);
+    assert_eq!(log.stability(mark), Stability::Lost);
 }
 
 #[test]

@@ -196,10 +196,13 @@ fn the_note_that_blocks_are_out_of_sync_does_not_hold_up_the_application() {
 
 #[test]
 fn a_flush_is_never_sent_and_survives_the_connection() {
-    for local in [false, true] {
+    for (local, outcome) in [
+        (Event::LocalOk, Consequences::COMPLETE),
+        (Event::LocalFailed, Consequences::RETRY),
+    ] {
         let start = Start {
             kind: Kind::Flush,
-            local,
+            local: true,
             remote: true,
             out_of_sync: false,
             protocol: Protocol::C,
@@ -207,11 +210,27 @@ fn a_flush_is_never_sent_and_survives_the_connection() {
             chooses_ack: true,
         };
         assert!(!start.state().has(RequestState::NET_QUEUED));
-        let (state, _) = run(start.state(), &[Event::ConnectionLost, Event::LocalFailed]);
+        let (state, _) = run(start.state(), &[Event::ConnectionLost, local]);
         let (state, todo) = apply(state, Event::SubmitterDone, USUAL);
-        assert!(todo.has(Consequences::COMPLETE | Consequences::RELEASE));
-        assert!(state.is_ok() && !todo.has(Consequences::SET_OUT_OF_SYNC));
+        assert!(todo.has(outcome | Consequences::RELEASE), "{local:?}");
+        assert_eq!(state.is_ok(), local == Event::LocalOk);
+        assert!(!todo.has(Consequences::SET_OUT_OF_SYNC));
     }
+    let alone = Start {
+        kind: Kind::Flush,
+        local: true,
+        remote: false,
+        out_of_sync: false,
+        protocol: Protocol::C,
+        local_is_current: true,
+        chooses_ack: true,
+    };
+    let (state, todo) = apply(
+        run(alone.state(), &[Event::SubmitterDone]).0,
+        Event::LocalFailed,
+        USUAL,
+    );
+    assert!(todo.has(Consequences::COMPLETE) && !state.is_ok());
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn writes_go_where_a_copy_is() {
     assert_eq!(route_write(nothing, OnNoData::SuspendIo), Route::Suspend);
     let ahead = copies(UpToDate, Inconsistent, Ahead);
     assert_eq!(
-        route_flush(ahead, OnNoData::IoError),
+        route_flush(ahead, true, OnNoData::IoError),
         Route::Go(WriteRoute {
             local: true,
             remote: false,
@@ -93,6 +93,61 @@ fn writes_go_where_a_copy_is() {
             marks: false,
         })
     );
+}
+
+#[test]
+fn a_flush_is_made_by_a_good_disk() {
+    use ConnState::{Connected, SyncSource, SyncTarget, WFConnection};
+    use DiskState::{DUnknown, Diskless, Inconsistent, UpToDate};
+    let go = |local, remote| {
+        Route::Go(WriteRoute {
+            local,
+            remote,
+            out_of_sync: false,
+            marks: false,
+        })
+    };
+    let table = [
+        (copies(UpToDate, UpToDate, Connected), true, go(true, true)),
+        (
+            copies(UpToDate, UpToDate, Connected),
+            false,
+            go(false, true),
+        ),
+        (
+            copies(Diskless, UpToDate, Connected),
+            false,
+            go(false, true),
+        ),
+        (
+            copies(Inconsistent, UpToDate, SyncTarget),
+            true,
+            go(false, true),
+        ),
+        (
+            copies(UpToDate, Inconsistent, SyncSource),
+            true,
+            go(true, true),
+        ),
+        (
+            copies(UpToDate, Inconsistent, SyncSource),
+            false,
+            Route::Fail,
+        ),
+        (copies(UpToDate, DUnknown, WFConnection), false, Route::Fail),
+        (
+            copies(Diskless, DUnknown, WFConnection),
+            false,
+            Route::Suspend,
+        ),
+    ];
+    for (copies, disk_flushes, expected) in table {
+        assert_eq!(
+            route_flush(copies, disk_flushes, OnNoData::SuspendIo),
+            expected,
+            "{copies:?}"
+        );
+    }
 }
 
 #[test]

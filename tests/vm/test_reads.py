@@ -67,3 +67,25 @@ def test_an_application_reads_on_whatever_its_disk_does(nodes):
     assert reader.running, reader.out
     reader.kill()
     t.guest.wait_until("cat /proc/drbd", r"lo:0 pe:0 ua:0 ap:0")
+
+
+def test_a_flush_that_the_own_disk_cannot_make_the_peer_does(nodes):
+    t, s = nodes
+    t.run("drbdadm detach r0")
+    t.wait_state("ds:Diskless/UpToDate")
+    # Back when the writes are flushed, and at once where there is nothing to flush.
+    for word in "without", "again":
+        t.write(word, 0, 1024)
+        t.run(f"sync {t.device}; sync {t.device}")
+    t.run("drbdadm attach r0")
+    t.wait_synced()
+    disk(t, "bad")
+    t.write("failed", 2048, 1024)
+    t.wait_state("ds:Diskless/UpToDate")
+    assert t.holds("again", 0, 1024)
+    assert t.holds("failed", 2048, 1024)
+    # Alone it can be made by nobody.
+    s.run("drbdadm disconnect --force r0")
+    t.guest.run(f"dd if=/dev/zero of={t.device} bs=4k count=1 oflag=direct conv=notrunc,fsync",
+                check=False)
+    t.guest.wait_until("cat /proc/drbd", r"lo:0 pe:0 ua:0 ap:0")

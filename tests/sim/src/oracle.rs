@@ -251,6 +251,8 @@ pub struct Oracle {
     frozen: [Option<(View, BTreeSet<u64>)>; 2],
     /// Writes that this node sent, of which the peer has not said that they are on stable storage.
     in_flight: [BTreeSet<u64>; 2],
+    /// Writes that this node sent, of whose epoch the peer has said nothing yet.
+    unacked: [BTreeSet<u64>; 2],
     /// Writes told done that only this node has.
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
@@ -282,6 +284,7 @@ impl Oracle {
             states: [State::NEW; 2],
             frozen: [None, None],
             in_flight: Default::default(),
+            unacked: Default::default(),
             alone: Default::default(),
             worthless: [false; 2],
             counts: Counts::default(),
@@ -338,6 +341,7 @@ impl Oracle {
             }
             if remote {
                 self.in_flight[node].insert(number);
+                self.unacked[node].insert(number);
             }
             if let (true, Some((frozen, _))) = (local, &mut self.frozen[node]) {
                 frozen.add(range(master), number, started);
@@ -416,7 +420,7 @@ impl Oracle {
             let told = self.bios.get(number).and_then(|write| write.told);
             told.is_some_and(|told| told <= bio.started)
         };
-        let missing = self.in_flight[node].iter().find(was_told).copied();
+        let missing = self.unacked[node].iter().find(was_told).copied();
         if let Some(number) = missing {
             self.violation(format!(
                 "flush #{} was told done, but no disk has flushed write #{number}",
@@ -463,6 +467,11 @@ impl Oracle {
         }
     }
 
+    /// The peer acked the epoch of a write, which it may have refused.
+    pub fn epoch_acked(&mut self, node: usize, number: u64) {
+        self.unacked[node].remove(&number);
+    }
+
     /// The peer vouches that a write is on stable storage there.
     pub fn peer_flushed(&mut self, node: usize, master: &Rc<Master>) {
         let now = self.now();
@@ -492,18 +501,16 @@ impl Oracle {
             }
         }
         self.bios = bios;
-        let peer = self.states[1 - node];
         let loses_peer = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
-        let is_target = peer.conn >= ConnState::Connected && peer.disk < DiskState::UpToDate;
-        if loses_peer && is_target {
-            // Until the target hears of it, it may read what is in sync there, as it is now.
-            self.frozen[1 - node] = Some(self.as_synced_from(node));
+        if loses_peer {
+            self.freeze_target_of(node);
         }
         if loses_peer && old.disk < DiskState::UpToDate && self.frozen[node].is_none() {
             self.frozen[node] = Some(self.as_synced_from(1 - node));
         }
         if loses_peer {
             self.in_flight[node].clear();
+            self.unacked[node].clear();
         }
         // A peer without a disk has nothing that could be read instead.
         let meets_data = |state: State| {
@@ -521,6 +528,15 @@ impl Oracle {
             self.alone[node].clear();
             self.alone[1 - node].retain(|number| !synced.contains(number));
             self.worthless[node] = false;
+        }
+    }
+
+    /// A source is lost. Until the target hears of it, and after that, it may read what is in sync
+    /// there, as it is now.
+    fn freeze_target_of(&mut self, source: usize) {
+        let target = self.states[1 - source];
+        if target.conn >= ConnState::Connected && target.disk < DiskState::UpToDate {
+            self.frozen[1 - source] = Some(self.as_synced_from(source));
         }
     }
 
@@ -575,8 +591,12 @@ impl Oracle {
     /// A node lost its power.
     pub fn crashed(&mut self, node: usize) {
         let now = self.now();
+        if self.states[node].conn >= ConnState::Connected {
+            self.freeze_target_of(node);
+        }
         self.states[node] = State::NEW;
         self.in_flight[node].clear();
+        self.unacked[node].clear();
         self.views[node].crash(now);
         let view = &self.views[node];
         self.alone[node].retain(|&number| view.is_durable(number));

@@ -200,8 +200,12 @@ fn receive_barrier_ack(node: &Rc<Node>, number: u32, size: u32) -> Result<(), Dr
         let request = node.request(index);
         let is_written = request.state().has(RequestState::NET_OK);
         let parts = request.with(|parts| (parts.device.clone(), parts.master.clone()));
-        if let Some((device, master)) = parts.filter(|_| is_written) {
-            device.oracle.borrow_mut().peer_flushed(node.id, &master);
+        if let Some((device, master)) = parts {
+            let mut oracle = device.oracle.borrow_mut();
+            oracle.epoch_acked(node.id, master.number);
+            if is_written {
+                oracle.peer_flushed(node.id, &master);
+            }
         }
         if !node.happens(index, Event::BarrierAcked) {
             return Err(Dropped);

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::sim::{Owner, Sim, MS, US};
+use crate::sim::{Moment, Owner, Sim, MS, US};
 
 /// What a sector holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,43 @@ impl Trouble {
         slowness: 1,
         stalled_until_ns: 0,
     };
+}
+
+/// How many of a thousand sectors that were on their way a power cut keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    data_permille: u64,
+    meta_permille: u64,
+}
+
+impl Keep {
+    /// All.
+    pub const ALL: Self = Self::some(1000);
+    /// Those of data.
+    pub const DATA: Self = Self {
+        data_permille: 1000,
+        meta_permille: 0,
+    };
+    /// Those of metadata.
+    pub const METADATA: Self = Self {
+        data_permille: 0,
+        meta_permille: 1000,
+    };
+
+    /// So many of a thousand, whatever they are.
+    pub const fn some(permille: u64) -> Self {
+        Self {
+            data_permille: permille,
+            meta_permille: permille,
+        }
+    }
+
+    const fn permille(self, content: Option<&Content>) -> u64 {
+        match content {
+            Some(Content::Meta(_)) => self.meta_permille,
+            _ => self.data_permille,
+        }
+    }
 }
 
 /// A disk.
@@ -161,6 +198,9 @@ impl Drive {
                 sectors.retain(|_| begins && drive.sim.one_in(2));
             }
             store(&mut drive.visible.borrow_mut(), &sectors);
+            if matches!(sectors.first(), Some((_, Some(Content::Meta(_))))) {
+                drive.sim.moment.set(Some(Moment::Stored));
+            }
             let completed = drive.next_sequence();
             drive.unflushed.borrow_mut().push(Unflushed {
                 sequence: completed,
@@ -182,6 +222,7 @@ impl Drive {
             if !fails {
                 drive.settle(sequence);
             }
+            drive.sim.moment.set(Some(Moment::Stored));
             done(!fails);
         });
     }
@@ -236,8 +277,8 @@ impl Drive {
         });
     }
 
-    /// The power fails: `keep_permille` of the sectors that were on their way are kept.
-    pub fn cut_power(&self, keep_permille: u64) {
+    /// The power fails: some of the sectors that were on their way are kept.
+    pub fn cut_power(&self, keep: Keep) {
         let mut in_flight = self.in_flight.take();
         // A write with a flush in front has not begun before that is through.
         in_flight.retain(|&sequence, write| {
@@ -252,7 +293,7 @@ impl Drive {
         let mut durable = self.durable.borrow_mut();
         for sectors in on_their_way.chain(in_flight) {
             for sector in sectors {
-                if self.sim.below(1000) < keep_permille {
+                if self.sim.below(1000) < keep.permille(sector.1.as_ref()) {
                     store(&mut durable, std::slice::from_ref(&sector));
                 }
             }

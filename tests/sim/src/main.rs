@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--volumes 1|2]
-//! [--settings kept|changed] [--sockets alike|apart] [--without EVENTS]`: runs seeds and tells what
-//! they found.
+//! [--settings kept|changed] [--sockets alike|apart] [--aim on|off] [--without EVENTS]`: runs seeds
+//! and tells what they found.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Disks, Options, Report, Settings, Sockets, Volumes};
+use drbd_sim::run::{run, Aim, Disks, Options, Report, Settings, Sockets, Volumes};
 use drbd_sim::shrink::{happened, shrink};
 
 struct Arguments {
@@ -49,6 +49,8 @@ fn parse() -> Result<Arguments, String> {
             }
             ("--sockets", _) if value == "alike" => arguments.options.sockets = Sockets::Alike,
             ("--sockets", _) if value == "apart" => arguments.options.sockets = Sockets::Apart,
+            ("--aim", _) if value == "on" => arguments.options.aim = Aim::On,
+            ("--aim", _) if value == "off" => arguments.options.aim = Aim::Off,
             ("--without", _) => {
                 let events = u128::from_str_radix(&value, 16);
                 arguments.options.without = events.map_err(|error| format!("{value}: {error}"))?;

@@ -12,7 +12,7 @@ use drbd_engine::types::Sector;
 
 use crate::canary::Canary;
 use crate::check;
-use crate::drive::{Drive, Speed, Trouble};
+use crate::drive::{Drive, Keep, Speed, Trouble};
 use crate::net::{Net, Socket};
 use crate::node::device::{Device, Volume};
 use crate::node::request::Operation;
@@ -20,9 +20,14 @@ use crate::node::{Config, Hardware, Node, Parts};
 use crate::oracle::{Counts, Oracle};
 use crate::packet::Blocks;
 use crate::rng::Rng;
-use crate::sim::{Sim, Step, MS, S, US};
+use crate::sim::{Moment, Sim, Step, MS, S, US};
 use crate::story::Story;
 use crate::tools;
+
+mod aim;
+
+pub use aim::Aim;
+use aim::Marksman;
 
 /// Steps of the part of a run in which things go wrong.
 const FAULT_STEPS: u64 = 40_000;
@@ -148,6 +153,8 @@ pub struct Options {
     pub settings: Settings,
     /// Whether one socket may lag behind the other.
     pub sockets: Sockets,
+    /// Whether faults are aimed.
+    pub aim: Aim,
     /// What happens in the part in which things go wrong is numbered, faults and commands alike;
     /// those whose bits are set here do not. What is drawn after the first of them may be another
     /// thing than without.
@@ -186,6 +193,8 @@ struct World {
     lags: Rng,
     /// One does.
     sockets_lag: bool,
+    /// Who aims faults.
+    marksman: Option<Marksman>,
     /// Events that do not happen, see [`Options`].
     without: u128,
     /// Whose data the operator gave up where the disks have nothing in common.
@@ -209,6 +218,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         Settings::Changed => true,
     };
     world.sockets_lag = options.sockets.lag(&mut world.lags);
+    world.marksman = Marksman::of(options.aim, seed);
     world.without = options.without;
     world.faults();
     if !world.broken() {
@@ -287,6 +297,7 @@ impl World {
             lags: Rng::new(!seed.rotate_left(16)),
             sockets_lag: false,
             changes_options: false,
+            marksman: None,
             without: 0,
             starts_over: None,
             report: Report::default(),
@@ -334,6 +345,11 @@ impl World {
 
     /// Cuts a node's power.
     fn crash(&mut self, id: usize) {
+        self.crash_keeping(id, None);
+    }
+
+    /// Cuts a node's power; what was not flushed is kept as drawn, or as told.
+    fn crash_keeping(&mut self, id: usize, told: Option<Keep>) {
         let Some(node) = self.slots[id].node.take() else {
             return;
         };
@@ -347,10 +363,10 @@ impl World {
         }
         for Hardware { data, meta } in &self.slots[id].hardware {
             let keep = [0, 500, 900, 1000][usize::try_from(self.sim.below(4)).unwrap_or(0)];
-            data.cut_power(keep);
+            data.cut_power(told.unwrap_or(Keep::some(keep)));
             if !Rc::ptr_eq(data, meta) {
                 let keep = [0, 500, 1000][usize::try_from(self.sim.below(3)).unwrap_or(0)];
-                meta.cut_power(keep);
+                meta.cut_power(told.unwrap_or(Keep::some(keep)));
             }
         }
         self.check_coverage("at a crash");
@@ -390,6 +406,9 @@ impl World {
         self.command(0, 0, Target::All);
         for _ in 0..FAULT_STEPS {
             if self.broken() || self.sim.step() == Step::Dead {
+                return;
+            }
+            if self.aim() {
                 return;
             }
             if self.sim.one_in(2500) && self.happens() {
@@ -494,8 +513,19 @@ impl World {
             4 => trouble.slowness = 50,
             _ => trouble.stalled_until_ns = self.sim.now_ns() + self.sim.between(MS, 2 * S),
         }
-        let Hardware { data, meta } = &self.slots[id].hardware[volume];
         let is_data = self.sim.one_in(2);
+        self.trouble_of(id, volume, is_data, trouble);
+    }
+
+    /// The disks of all volumes of a node begin to be in trouble.
+    fn trouble_with(&mut self, id: usize, is_data: bool, trouble: Trouble) {
+        for volume in 0..self.config.volumes {
+            self.trouble_of(id, volume, is_data, trouble);
+        }
+    }
+
+    fn trouble_of(&mut self, id: usize, volume: usize, is_data: bool, trouble: Trouble) {
+        let Hardware { data, meta } = &self.slots[id].hardware[volume];
         let drive = if is_data { data } else { meta };
         drive.trouble.set(trouble);
         self.report.disk_faults += 1;
@@ -535,6 +565,7 @@ impl World {
         self.sim.spawn(node.owner, async move {
             node.sim.until(|| !busy.replace(true)).await;
             obey(&node, what, target, split).await;
+            node.sim.moment.set(Some(Moment::Obeyed));
             busy.set(false);
             node.sim.touch();
         });
@@ -566,6 +597,7 @@ impl World {
                 Setting::AlExtents(extents) => device.change_al_extents(extents).await,
             };
             device.tell(|| format!("{option:?}: {result:?}"));
+            node.sim.moment.set(Some(Moment::Obeyed));
             busy.set(false);
             node.sim.touch();
         });

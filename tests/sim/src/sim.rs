@@ -49,6 +49,17 @@ struct Event {
     run: Box<dyn FnOnce()>,
 }
 
+/// Something after which a power cut shows whether it was true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// An application or a peer was told that something is done.
+    Told,
+    /// Metadata was written, or a disk was flushed.
+    Stored,
+    /// A command of the admin has ended.
+    Obeyed,
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -70,6 +81,8 @@ pub struct Sim {
     tasks: RefCell<Vec<Task>>,
     spawned: RefCell<Vec<Task>>,
     events: RefCell<BTreeMap<(u64, u64), Event>>,
+    /// What happened just now, for who aims.
+    pub moment: Cell<Option<Moment>>,
     /// What happened, to be told when something goes wrong.
     pub story: Story,
 }
@@ -87,6 +100,7 @@ impl Sim {
             tasks: RefCell::default(),
             spawned: RefCell::default(),
             events: RefCell::default(),
+            moment: Cell::default(),
             story,
         })
     }

@@ -5,7 +5,7 @@
 //! Where the first such seed is far off the search starts near it, to be done in time.
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Options, Settings, Sockets, Volumes};
+use drbd_sim::run::{run, Aim, Disks, Options, Settings, Sockets, Volumes};
 
 /// The first seed that fails with the bug and passes without it.
 fn found_at(
@@ -28,7 +28,16 @@ fn plain() -> Options {
         volumes: Volumes::One,
         settings: Settings::Kept,
         sockets: Sockets::Alike,
+        aim: Aim::Off,
         ..Options::default()
+    }
+}
+
+/// The same, and disks fail.
+fn failing() -> Options {
+    Options {
+        disks: Disks::Failing,
+        ..plain()
     }
 }
 
@@ -43,15 +52,15 @@ fn paired() -> Options {
 /// Deliberate bugs that were not found within the seeds that were tried, see
 /// Documentation/simulation.md.
 const NOT_FOUND: [Canary; 16] = [
-    Canary::PeerWritesBeforeGeneration,
-    Canary::AckBeforeWrite,
+    Canary::ClearedBeforeFlush,
     Canary::FailedFlushVouchedFor,
     Canary::LogEmptiedUnflushed,
+    Canary::PeerWritesBeforeGeneration,
+    Canary::AckBeforeWrite,
     Canary::LogEmptiedBesideWriter,
     Canary::FinishedWithoutFlush,
     Canary::WritesBeforeGeneration,
     Canary::TwoBitmapWriters,
-    Canary::ClearedBeforeFlush,
     Canary::DetachedWithoutFlush,
     Canary::FailedDiskBelieved,
     Canary::UnloggedWrite,
@@ -91,5 +100,6 @@ canaries! {
     a_generation_that_is_not_begun_is_found: UuidNotRotated, plain in 1..=50,
     a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite, plain in 20..=25,
     a_negative_ack_that_is_believed_is_found: NegativeAckBelieved, plain in 1145..=1150,
+    a_flush_that_is_believed_is_found: FlushBelieved, failing in 1..=5,
     a_volume_that_is_not_flushed_is_found: OneVolumeFlushed, paired in 405..=415,
 }

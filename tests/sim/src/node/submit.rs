@@ -21,6 +21,7 @@ use super::request::{Master, Operation, Parts};
 use crate::canary::Canary;
 use crate::drive::Content;
 use crate::packet::Blocks;
+use crate::sim::Moment;
 
 /// Application bios that a node takes at a time.
 const BIOS_MAX: u32 = 32;
@@ -144,6 +145,7 @@ impl Device {
         self.tell(|| format!("app #{} ends: {ended:?}", master.number));
         self.oracle.borrow_mut().ended(self.node_id, master, ended);
         master.ended.set(Some(ended.ok));
+        self.sim.moment.set(Some(Moment::Told));
         self.application_bios.set(self.application_bios.get() - 1);
         self.sim.touch();
     }

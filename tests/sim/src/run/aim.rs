@@ -43,7 +43,7 @@ const BOTH: &[usize] = &[0, 1];
 impl Marksman {
     /// The marksman of a run, if it has one.
     pub(super) fn of(aim: Aim, seed: u64) -> Option<Self> {
-        let mut rng = Rng::new(!seed.rotate_left(16));
+        let mut rng = Rng::new(!seed.rotate_left(48));
         let aims = rng.one_in(4);
         let strikes_left = rng.between(1, 6);
         let marksman = Self {

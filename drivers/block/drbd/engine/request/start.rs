@@ -70,8 +70,8 @@ impl Start {
         let sent = RequestState::NET_PENDING | RequestState::NET_QUEUED;
         match self.kind {
             Kind::Read { .. } => sent,
-            // A flush is never sent: closing the epoch is all it needs (spec §1.16). Where the local
-            // disk fails to make it, it is admitted again for the peer's.
+            // A flush is never sent: closing the epoch is all it needs (spec §1.16). Where the
+            // local disk fails to make it, it is admitted again for the peer's.
             Kind::Flush => RequestState::RETRYABLE | RequestState::NET_DONE,
             Kind::Write => sent | RequestState::EXPECT_BARRIER_ACK | self.expected_ack(),
         }

@@ -94,9 +94,9 @@ effect_set! {
         BeginVerify,
         /// This node drives the verify: start the resync timer.
         StartVerifyTimer,
-        /// The disk comes into use, or its node is to be the target: the peer may know of blocks that
-        /// are out of sync here and that the bitmap does not tell of. Nothing is read from an
-        /// Inconsistent disk.
+        /// The disk comes into use, or its node is to be the target: the peer may know of blocks
+        /// that are out of sync here and that the bitmap does not tell of. Nothing is read from
+        /// an Inconsistent disk.
         DistrustBitmap,
         /// The bitmaps were exchanged, or nothing is out of sync here: what the bitmap calls clean
         /// may be read from an Inconsistent disk.

@@ -54,8 +54,8 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         ..alone
     };
     assert_eq!(received(connected, 0xb0), UuidsDecision::ExposePeerCurrent);
-    // Seed 742 of the simulator: a target that was Outdated yet sent its generation again, detached,
-    // and came back as if the users had seen that one.
+    // Seed 742 of the simulator: a target that was Outdated yet sent its generation again,
+    // detached, and came back as if the users had seen that one.
     for pdsk in [D::Inconsistent, D::Outdated, D::Consistent] {
         let source_without_disk = State { pdsk, ..connected };
         assert_eq!(received(source_without_disk, 0xb0), UuidsDecision::Accept);

@@ -68,9 +68,9 @@ fn verify(effects: &mut ImmediateEffects, old: State, new: State) {
 fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     let attached = old.disk == DiskState::Attaching && new.disk >= DiskState::Negotiating;
     effects.add_if(Immediate::LogAttachedUuids, attached);
-    // The C driver asks the bitmap of a disk that was just attached, or whose peer wrote alone: blocks
-    // that the peer wrote meanwhile are read as they were until the bitmaps are exchanged, and where
-    // it is lost before, after that too.
+    // The C driver asks the bitmap of a disk that was just attached, or whose peer wrote alone:
+    // blocks that the peer wrote meanwhile are read as they were until the bitmaps are exchanged,
+    // and where it is lost before, after that too.
     let meets_newer = new.conn == ConnState::WFBitMapT && old.conn != ConnState::WFBitMapT;
     effects.add_if(Immediate::DistrustBitmap, attached || meets_newer);
     let exchanged = becomes_target(new) && !becomes_target(old);
@@ -87,7 +87,8 @@ fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     effects.add_if(Immediate::RecordReattach, was_attaching && usable);
 }
 
-/// Whether the bitmaps were exchanged, or all bits set, and this node is to get what is out of sync.
+/// Whether the bitmaps were exchanged, or all bits set, and this node is to get what is out of
+/// sync.
 fn becomes_target(state: State) -> bool {
     matches!(
         state.conn,

@@ -87,7 +87,7 @@ macro_rules! canaries {
 
 canaries! {
     an_ack_before_the_flush_is_found: AckBeforeFlush, plain in 280..=285,
-    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 30..=35,
+    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 146..=150,
     a_bit_cleared_too_early_is_found: BitClearedTooEarly, plain in 200..=230,
     an_activity_log_written_after_the_data_is_found: ActivityLogAfterData, plain in 1..=50,
     an_activity_log_that_is_not_applied_is_found: ActivityLogIgnored, plain in 1..=50,

@@ -140,6 +140,7 @@ fn claim_addresses(
     Err(taken)
 }
 
+#[inline(never)] // All net options are on its stack.
 fn config(
     (my_address, peer_address): (&[u8], &[u8]),
     net: &NetConf,
@@ -147,19 +148,21 @@ fn config(
 ) -> Result<Arc<Config>, RetCode> {
     let local = parse(my_address, info)?;
     let remote = parse(peer_address, info)?;
-    let mut config = Config {
+    let config = Config {
+        my_address: address_bytes(my_address)?,
+        peer_address: address_bytes(peer_address)?,
         net: net.clone(),
-        my_address: Bytes::EMPTY,
-        peer_address: Bytes::EMPTY,
         local,
         remote,
     };
-    let stored = config
-        .my_address
-        .set(my_address)
-        .and_then(|()| config.peer_address.set(peer_address));
-    stored.map_err(|_| RetCode::INVALID_REQUEST)?;
     Arc::new(config, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)
+}
+
+fn address_bytes<const N: usize>(address: &[u8]) -> Result<Bytes<N>, RetCode> {
+    let mut bytes = Bytes::EMPTY;
+    let stored = bytes.set(address);
+    stored.map_err(|_| RetCode::INVALID_REQUEST)?;
+    Ok(bytes)
 }
 
 fn parse(address: &[u8], info: &mut InfoText) -> Result<SocketAddr, RetCode> {

@@ -26,8 +26,9 @@ const AWAITED_BYTES_MAX: usize = 32768;
 ///
 /// Headers come through a small buffer, payload goes straight into its pages. A receive for a
 /// header takes up to `lookahead` bytes if they are there: with the size of a header and its fixed
-/// fields, a packet costs one call for those and one for the payload, and no payload is copied
-/// twice; a socket that carries headers only can look ahead as far as it likes.
+/// fields, no payload is copied twice. A receive for a payload takes as much behind it, if it is
+/// there: where packets follow one another each costs one call. A socket that carries headers only
+/// can look ahead as far as it likes.
 ///
 /// All functions may sleep up to the socket's receive timeout, which starts anew with each part
 /// that arrives, and end with [`RecvError::Closed`] when the socket is shut down.
@@ -55,7 +56,7 @@ impl Reader {
             buffer: KVec::from_elem(0, lookahead, GFP_KERNEL)?,
             start: 0,
             end: 0,
-            vecs: KVec::with_capacity(VECS_MAX, GFP_KERNEL)?,
+            vecs: KVec::with_capacity(VECS_MAX + 1, GFP_KERNEL)?,
         })
     }
 
@@ -142,33 +143,62 @@ impl Reader {
                     .map_err(|_| RecvError::Failed(ENOMEM))?;
             }
         }
+        if len == 0 {
+            return Ok(received);
+        }
+        let ahead = self.push_buffer()?;
 
         // SAFETY: The segments are borrowed for `'a`, which outlives this call, and ours to
-        // write; `len` is the sum of their lengths.
-        unsafe { self.receive_vecs(len) }.map_err(|error| error.after(received))?;
+        // write, as is the buffer; `len` and `ahead` are the sums of their lengths.
+        let count = unsafe { self.receive_vecs(len, ahead) };
+        let count = count.map_err(|error| error.after(received))?;
+        self.end = count.saturating_sub(len);
         Ok(received.saturating_add(len))
     }
 
-    /// Receives `len` bytes into the vectors, many at a time.
+    /// Adds the buffer, which is empty, to the vectors; returns its size.
+    fn push_buffer(&mut self) -> Result<usize, RecvError> {
+        self.start = 0;
+        self.end = 0;
+        let len = u32::try_from(self.buffer.len()).map_err(|_| RecvError::Failed(EINVAL))?;
+        let mut vec = bindings::bio_vec::default();
+        // SAFETY: The buffer is memory of the slab allocator, whole pages or not.
+        unsafe {
+            drbd_bindings::drbd_shim_bvec_set_virt(
+                (&raw mut vec).cast(),
+                self.buffer.as_mut_ptr().cast(),
+                len,
+            );
+        }
+        self.vecs
+            .push_within_capacity(vec)
+            .map_err(|_| RecvError::Failed(ENOMEM))?;
+        Ok(self.buffer.len())
+    }
+
+    /// Receives `len` bytes into the vectors, many at a time, and up to `ahead` more that are
+    /// there. Returns how many.
     ///
     /// # Safety
     ///
-    /// The pages of the vectors exist and may be written; `len` is the sum of their lengths.
-    unsafe fn receive_vecs(&self, len: usize) -> Result<(), RecvError> {
+    /// The pages of the vectors exist and may be written; `len` and `ahead` together are the sum of
+    /// their lengths.
+    unsafe fn receive_vecs(&self, len: usize, ahead: usize) -> Result<usize, RecvError> {
+        let room = len.saturating_add(ahead);
         let mut received: usize = 0;
         while received < len {
             let left = len.wrapping_sub(received);
             let in_time = self.socket.await_bytes(left.min(AWAITED_BYTES_MAX));
             let flags = bindings::MSG_DONTWAIT;
             // SAFETY: By the requirements; `received` is less than `len`.
-            match unsafe { self.socket.recv_vecs(&self.vecs, len, received, flags) } {
+            match unsafe { self.socket.recv_vecs(&self.vecs, room, received, flags) } {
                 Ok(count) => received = received.saturating_add(count),
                 // Something else happened on the socket.
                 Err(RecvError::TimedOut { .. }) if in_time => {}
                 Err(error) => return Err(error.after(received)),
             }
         }
-        Ok(())
+        Ok(received)
     }
 
     /// Receives `len` bytes and drops them.

@@ -159,16 +159,18 @@ fault-matrix: ko-um
 		tests/vm/test_faults.py
 	@echo "the matrix: build/fault-matrix.md"
 
-# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|um|engine]   side by side with the C driver: table,
-# help:                  JSON, plot in build/bench/; um: on User Mode Linux, at native speed;
-# help:                  engine: instructions of the engine's hot functions
+# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|um|engine] [WIRE=frames|cards]   side by side with the
+# help:                  C driver: table, JSON, plot in build/bench/; um: on User Mode Linux, at native
+# help:                  speed; engine: instructions of the engine's hot functions; cards: network
+# help:                  cards that segment and sum
 ROWS ?=
 RUNS ?= 5
 LANE ?= qemu
+WIRE ?= frames
 .PHONY: bench bench-qemu bench-um bench-engine
 bench: bench-$(LANE)
 bench-qemu: prepare ko
-	@$(PYTHON) scripts/bench --rows "$(ROWS)" --runs $(RUNS)
+	@$(PYTHON) scripts/bench --wire $(WIRE) --rows "$(ROWS)" --runs $(RUNS)
 bench-um: ko-um
 	@$(PYTHON) scripts/bench --lane um --rows "$(ROWS)" --runs $(RUNS)
 bench-engine:

@@ -11,19 +11,25 @@ import argparse
 import contextlib
 import datetime
 import json
+import os
 import sys
 
 import machines
+from drbdvm.image import Ground
 from machines import CHECKOUT, LANES, Pair
 from results import DRIVERS, Measured, plot, table
 from rows import ROWS
 
 OUT = CHECKOUT / "build" / "bench"
+_INSIDE = "DRBD_BENCH_NAMESPACE"
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--lane", default="qemu", choices=LANES, help="what the guests run on")
+    parser.add_argument("--wire", default="frames", choices=("frames", "cards"),
+                        help="frames: the wire takes frames of 1500 bytes; cards: as a real card it "
+                        "segments and sums, so that the processor does not (QEMU only)")
     parser.add_argument("--rows", default="", help="names of rows, separated by commas or blanks: "
                         + ", ".join(row.name for row in ROWS))
     parser.add_argument("--runs", type=int, default=5, help="pairs of runs of each row")
@@ -38,7 +44,20 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if (options.counts or options.profile) and options.lane != "qemu":
         sys.exit("make bench: --counts and --profile need a plugin of QEMU; lane um has none")
+    if options.wire == "cards" and options.lane != "qemu":
+        sys.exit("make bench: only QEMU has such cards")
     return options
+
+
+def enter_namespace(lane: machines.Lane) -> None:
+    """Begin again in a network namespace of its own, where the wires can be made."""
+    if os.environ.get(_INSIDE) != str(os.getpid()):
+        # What is missing is downloaded here, where there is a network.
+        Ground.get(lane.guests)
+        rights = [] if os.geteuid() == 0 else ["--map-root-user"]
+        # A program that is executed keeps its number.
+        os.environ[_INSIDE] = str(os.getpid())
+        os.execvp("unshare", ["unshare", "--net", *rights, sys.executable, *sys.argv])
 
 
 def chosen(names: str) -> list:
@@ -60,8 +79,12 @@ def run_once(pair: Pair, result: Measured, with_bare: bool) -> None:
         result.failures.append(f"{pair.driver}: {type(error).__name__}: {str(error)[:80]}")
 
 
+def name_of_files(lane: str, wire: str) -> str:
+    return f"bench{LANES[lane].suffix}" + ("-cards" if wire == "cards" else "")
+
+
 def keep(results: list[Measured], facts: dict) -> None:
-    name = f"bench{LANES[facts['lane']].suffix}"
+    name = name_of_files(facts["lane"], facts["wire"])
     (OUT / f"{name}.md").write_text(table(results, facts))
     rows = [result.as_json() for result in results]
     (OUT / f"{name}.json").write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
@@ -83,6 +106,9 @@ def main() -> int:
     options = arguments()
     results = [Measured(row) for row in chosen(options.rows)]
     lane = LANES[options.lane]
+    cards = options.wire == "cards"
+    if cards:
+        enter_namespace(lane)
     OUT.mkdir(parents=True, exist_ok=True)
     screen = sys.stdout
     with open(OUT / f"log{lane.suffix}.txt", "w", buffering=1) as log, \
@@ -91,17 +117,18 @@ def main() -> int:
             import counts
             depths = [int(depth) for depth in options.depths.split()]
             counts.report(options.drivers.split(), options.works.split(), depths, options.profile,
-                          lambda text: print(text, file=screen, flush=True))
+                          cards, lambda text: print(text, file=screen, flush=True))
             return 0
-        pairs = {driver: stack.enter_context(Pair(driver, lane)) for driver in DRIVERS}
+        pairs = {driver: stack.enter_context(Pair(driver, lane, cards=cards))
+                 for driver in DRIVERS}
         with pairs["c"].running():
             kernel = pairs["c"].primary.run("uname -rv").out.strip()
         facts = {"date": datetime.date.today().isoformat(), "kernel": kernel,
-                 "lane": options.lane, **machines.ground()}
+                 "lane": options.lane, "wire": options.wire, **machines.ground()}
         measure(pairs, results, options.runs, facts,
                 lambda text: print(text, file=screen, flush=True))
     print(table(results, facts), end="")
-    print(f"table, JSON and plot are in {OUT}/bench{lane.suffix}.*")
+    print(f"table, JSON and plot are in {OUT}/{name_of_files(options.lane, options.wire)}.*")
     return 1 if any(result.failures for result in results) else 0
 
 

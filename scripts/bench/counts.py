@@ -219,13 +219,13 @@ def _profile(functions: Counter, operations: int) -> str:
 
 
 def report(drivers: list[str], works: list[str], depths: list[int], profile: bool,
-           say: Callable[[str], None]) -> None:
+           cards: bool, say: Callable[[str], None]) -> None:
     """Print the counts as tables in Markdown; with `profile`, the functions behind them, too."""
     plugin = build_plugin(CHECKOUT / "build" / "bench")
     with contextlib.ExitStack() as stack:
         pairs, executed = {}, {}
         for driver in drivers:
-            pairs[driver] = stack.enter_context(Pair(driver, plugin=plugin))
+            pairs[driver] = stack.enter_context(Pair(driver, plugin=plugin, cards=cards))
             with pairs[driver].running():
                 executed.update((guest, Executed(guest)) for guest in pairs[driver].guests)
         for name, depth in itertools.product(works, depths):

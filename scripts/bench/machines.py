@@ -63,7 +63,7 @@ class Pair:
     """Two connected guests with one driver: `primary` and `secondary`."""
 
     def __init__(self, driver: str, lane: Lane = LANES["qemu"],
-                 plugin: Path | None = None) -> None:
+                 plugin: Path | None = None, cards: bool = False) -> None:
         self.driver = driver
         self._lane = lane
         self._protocol = "C"
@@ -71,7 +71,7 @@ class Pair:
                   "etc/drbd-cold.conf": _cold_resource()}
         with contextlib.ExitStack() as stack:
             self._lab = stack.enter_context(Lab(
-                f"bench{lane.suffix}-{driver}", lane.guests, lane.below))
+                f"bench{lane.suffix}-{driver}", lane.guests, lane.below, cards))
             self.primary, self.secondary = self._lab.pair(
                 module=driver, tools="stock", bench=True, files=config, plugin=plugin,
                 processors=lane.processors, options=list(lane.kernel_options),

@@ -61,8 +61,9 @@ def middle(values: list[float]) -> str:
 
 def table(results: list[Measured], facts: dict) -> str:
     """A table in Markdown, below a line that says what it is of."""
-    lines = [f"Lane {facts['lane']}, kernel {facts['kernel']}, {facts['date']}; host: "
-             f"{facts['processors']} × {facts['processor']}, load {facts['load']:.1f}", "",
+    lines = [f"Lane {facts['lane']}, wire of {facts['wire']}, kernel {facts['kernel']}, "
+             f"{facts['date']}; host: {facts['processors']} × {facts['processor']}, "
+             f"load {facts['load']:.1f}", "",
              "| row | unit | ours | C | ours / C | target | verdict | bare |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for result in results:
@@ -90,7 +91,7 @@ def plot(results: list[Measured], facts: dict) -> str:
     height = _TOP + _STEP * (len(results) + 1)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
            'font-family="sans-serif" font-size="12">',
-           f'<text x="6" y="16">lane {facts["lane"]}, '
+           f'<text x="6" y="16">lane {facts["lane"]}, {facts["wire"]}, '
            f'{html.escape(facts["kernel"].split()[0])}, {facts["date"]}</text>',
            f'<text x="{_LEFT}" y="16">times as good as the C driver: median, min–max; '
            'a bar marks the target</text>']

@@ -71,16 +71,18 @@ class Lab:
     lab ends. `lane` is what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode
     Linux), "debug" or "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test
     does. The lab's directory is made in `below`, by default where the system has temporary files.
+    With `cards` the wires under QEMU are such as take long frames (`qemu.Card`).
     """
 
     def __init__(self, keep: str | None = None, lane: str | None = None,
-                 below: str | None = None) -> None:
+                 below: str | None = None, cards: bool = False) -> None:
         self.lane = lane or os.environ.get("DRBD_LANE") or "stock"
         if self.lane not in LANES:
             raise ValueError(f"no lane {self.lane!r}: DRBD_LANE= is one of {', '.join(LANES)}")
         self._ground = Ground.get(self.lane)
         self._accelerator = "um" if self.lane in UML_LANES else accelerator.choose(self._ground)
         self._wires: list[uml.Wire] = []
+        self._cards = cards
         kept_in = CHECKOUT / "build" / "vm" / ("" if self.lane == "stock" else self.lane)
         self._keep = kept_in / keep if keep else None
         self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-", dir=below))
@@ -171,9 +173,12 @@ class Lab:
         if self.lane in UML_LANES:
             self._wires.append(uml.Wire(self._ground.relay))
             return (self._wires[-1], 0), (self._wires[-1], 1)
+        macs = tuple(f"52:54:00:00:00:{first_number + index:02x}" for index in range(2))
+        if self._cards:
+            return qemu.cards(macs)
         sockets = [self.directory / f"wire{first_number + index}" for index in range(2)]
-        return tuple(qemu.Wire(sockets[index], sockets[1 - index],
-                               f"52:54:00:00:00:{first_number + index:02x}") for index in range(2))
+        return tuple(qemu.Wire(sockets[index], sockets[1 - index], macs[index])
+                     for index in range(2))
 
     def pair(self, first: str = "t", second: str = "Shentar", *, module: str | tuple = "ours",
              tools: str | tuple = "ours", boot: bool = True, **common) -> tuple[Guest, Guest]:

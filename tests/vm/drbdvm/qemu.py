@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A guest under QEMU: emulated (TCG) or, where it really works, on KVM."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -21,6 +22,47 @@ class Wire:
     remote: Path
     mac: str
 
+    def netdev(self) -> str:
+        return (f"dgram,local.type=unix,local.path={self.local},"
+                f"remote.type=unix,remote.path={self.remote}")
+
+    def before_power_on(self) -> None:
+        self.local.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One end of a wire between cards that segment, gather and sum, as real ones do.
+
+    Frames as long as 64 KiB go through taps and a bridge of the host. They are made in the network
+    namespace that the process is in, which must be one of its own (`unshare --net`).
+    """
+
+    tap: str
+    mac: str
+
+    def netdev(self) -> str:
+        return f"tap,ifname={self.tap},script=no,downscript=no,vnet_hdr=on"
+
+    def before_power_on(self) -> None:
+        pass
+
+
+_bridges = itertools.count()
+
+
+def cards(macs: tuple[str, str]) -> tuple[Card, Card]:
+    """The two ends of a wire, which ends with the namespace."""
+    name = f"wire{next(_bridges)}"
+    ends = tuple(Card(f"{name}.{end}", mac) for end, mac in enumerate(macs))
+    commands = [f"link add {name} type bridge", f"link set {name} up"]
+    for end in ends:
+        commands += [f"tuntap add dev {end.tap} mode tap vnet_hdr",
+                     f"link set {end.tap} master {name}", f"link set {end.tap} up"]
+    for command in commands:
+        subprocess.run(["ip", *command.split()], check=True)
+    return ends
+
 
 @dataclass
 class Machine:
@@ -32,7 +74,7 @@ class Machine:
     memory_mib: int = 512
     processors: int = 2
     disks: list[Path] = field(default_factory=list)
-    wire: Wire | None = None
+    wire: Wire | Card | None = None
     capture: bool = False
     options: list[str] = field(default_factory=list)
     plugin: Path | None = None
@@ -88,8 +130,7 @@ class QemuGuest(Guest):
             ]
         if machine.wire:
             command += [
-                "-netdev", f"dgram,id=wire,local.type=unix,local.path={machine.wire.local},"
-                f"remote.type=unix,remote.path={machine.wire.remote}",
+                "-netdev", f"{machine.wire.netdev()},id=wire",
                 "-device", f"virtio-net-pci,id=port,netdev=wire,mac={machine.wire.mac},romfile=",
             ]
             if machine.capture:
@@ -110,7 +151,7 @@ class QemuGuest(Guest):
             listener.settimeout(20)
             listeners.append(listener)
         if self.machine.wire:
-            self.machine.wire.local.unlink(missing_ok=True)
+            self.machine.wire.before_power_on()
         with open(self.directory / "qemu.log", "ab") as log:
             self._process = subprocess.Popen(
                 [*DIES_WITH_RUNNER, *self._command_line(agent_socket, monitor_socket)],

@@ -8,6 +8,7 @@
 #include <linux/bvec.h>
 #include <linux/net.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/task_stack.h>
 #include <linux/slab.h>
 #include <net/sock.h>
 #include <net/tcp.h>
@@ -319,6 +320,15 @@ bool drbd_shim_memneq(const void *a, const void *b, size_t len)
 bool drbd_shim_is_reclaiming(void)
 {
 	return current->flags & PF_MEMALLOC;
+}
+
+/* Stacks grow down on all architectures with this driver. */
+bool drbd_shim_stack_is_deep(void)
+{
+	unsigned long here = (unsigned long)__builtin_frame_address(0);
+	unsigned long end = (unsigned long)task_stack_page(current);
+
+	return here - end < THREAD_SIZE / 2;
 }
 
 unsigned int drbd_shim_noio_save(void)

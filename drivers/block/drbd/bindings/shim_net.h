@@ -52,6 +52,7 @@ int drbd_shim_hash_final(struct shash_desc *desc, u8 *digest);
 bool drbd_shim_memneq(const void *a, const void *b, size_t len);
 
 bool drbd_shim_is_reclaiming(void);
+bool drbd_shim_stack_is_deep(void);
 unsigned int drbd_shim_noio_save(void);
 void drbd_shim_noio_restore(unsigned int flags);
 unsigned int drbd_shim_noreclaim_save(void);

@@ -473,9 +473,10 @@ pub(crate) fn drain(resource: &Arc<Resource>) {
 ///
 /// The task that submits a request may hold bios that others wait for. So it neither waits for the
 /// peer here nor changes states, and what it would announce too early it leaves to the worker: the
-/// effects of a change of state are sent before the requests that were admitted after it.
+/// effects of a change of state are sent before the requests that were admitted after it. And the
+/// network needs a stack as well: where a file system has used half of it already the worker sends.
 fn send_at_once(resource: &Arc<Resource>) -> bool {
-    if reclaim::is_reclaiming() {
+    if reclaim::is_reclaiming() || reclaim::is_stack_deep() {
         return false;
     }
     let _scope = NoIoScope::enter();

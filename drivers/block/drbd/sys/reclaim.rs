@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scopes in which the current thread's allocations are restricted.
+//! What the current thread has left of its stack and of memory, and scopes in which its allocations
+//! are restricted.
 //!
 //! The kernel crate's containers know `GFP_KERNEL` but not `GFP_NOIO`. A thread that block I/O
 //! waits for must not wait for block I/O itself: it lives in a [`NoIoScope`], where `GFP_KERNEL`
@@ -18,6 +19,14 @@ use kernel::{
 pub fn is_reclaiming() -> bool {
     // SAFETY: Reads flags of the current task only.
     unsafe { drbd_bindings::drbd_shim_is_reclaiming() }
+}
+
+/// Whether the current task has used half of its stack: a file system, devices that are stacked and
+/// an interrupt may come together on it, and what need not be done here is better done elsewhere.
+/// Task context.
+pub fn is_stack_deep() -> bool {
+    // SAFETY: Looks at the bounds of the current task's stack only.
+    unsafe { drbd_bindings::drbd_shim_stack_is_deep() }
 }
 
 /// While it lives, no allocation of this thread starts block I/O to reclaim memory.

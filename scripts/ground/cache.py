@@ -4,7 +4,7 @@
 An entry `NAME-KEY/` is built in a temporary directory under a lock, renamed into place and sealed
 with `NAME-KEY.manifest`, so an interrupted build leaves nothing that could be mistaken for an
 entry. Opening an entry compares its files' sizes with the manifest; a damaged one is thrown away
-and built again.
+and built again. When an entry was made, those of its name that nobody has used for a week go.
 """
 
 import contextlib
@@ -17,6 +17,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+
+KEY_LENGTH = 12
+# How long an entry is kept that another of the same name has come after.
+KEEP_UNUSED_S = 7 * 24 * 3600
 
 
 class GroundError(Exception):
@@ -38,7 +43,7 @@ def say(text: str) -> None:
 
 def key_of(*parts: str) -> str:
     """A short digest of everything that decides an entry's content."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
 
 
 @contextlib.contextmanager
@@ -120,12 +125,28 @@ def find(name: str, key: str, volatile: tuple[str, ...] = (), quick: bool = Fals
     except (OSError, ValueError):
         return None
     if quick and directory.is_dir():
-        return directory
+        return _used(directory)
     try:
         digest, _ = survey(directory, volatile)
     except OSError:
         return None
-    return directory if digest == manifest["digest"] else None
+    return _used(directory) if digest == manifest["digest"] else None
+
+
+def _used(directory: Path) -> Path:
+    """Notes that the entry is in use; a cache that others own keeps no note."""
+    with contextlib.suppress(OSError):
+        os.utime(manifest_of(directory))
+    return directory
+
+
+def _drop_unused(name: str) -> None:
+    """Removes what nobody has used for long. The caller holds the lock of `name`."""
+    for manifest in cache_dir().glob(f"{name}-{'[0-9a-f]' * KEY_LENGTH}.manifest"):
+        if time.time() - manifest.stat().st_mtime > KEEP_UNUSED_S:
+            say(f"{name}: removing {manifest.stem}, not used for a week")
+            with contextlib.suppress(GroundError):
+                remove(manifest.with_suffix(""))
 
 
 def ensure(name: str, key: str, what: str, build, *, needed_mib: int,
@@ -164,5 +185,6 @@ def ensure(name: str, key: str, what: str, build, *, needed_mib: int,
         partial = cache_dir() / f"tmp-{name}-manifest"
         partial.write_text(json.dumps({"digest": digest, "bytes": total}))
         partial.replace(manifest_of(final))
+        _drop_unused(name)
         say(f"{name}: done in {time.monotonic() - started:.0f} s, weighs {total >> 20} MiB")
         return final

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A lab: some guests, the wire between them, their disks, and the check of all their kernels."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -50,6 +51,48 @@ class _Place:
             self._file = None
 
 
+# What the machine must have of memory for labs to keep their disks there.
+_ROOMY_MIB = 8192
+# By then whoever makes a directory has its lock.
+_SETTLED_S = 60
+
+
+def _below() -> str:
+    """Where a lab's directory is made: in memory if there is room, so that neither a full nor a
+    slow disk of the host disturbs a test, otherwise where the system has temporary files."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        if min(int(available.split()[1]) >> 10,
+               shutil.disk_usage(uml.MEMORY_DIRECTORY).free >> 20) >= _ROOMY_MIB:
+            return uml.MEMORY_DIRECTORY
+    return tempfile.gettempdir()
+
+
+class _Directory:
+    """A lab's directory, known to be in use as long as this process holds a lock in it."""
+
+    def __init__(self, below: str) -> None:
+        self._sweep(below)
+        self.path = Path(tempfile.mkdtemp(prefix="drbdvm-", dir=below))
+        self._alive = open(self.path / "alive", "w")
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
+
+    @staticmethod
+    def _sweep(below: str) -> None:
+        """Removes what killed runs have left."""
+        for alive in Path(below).glob("drbdvm-*/alive"):
+            with contextlib.suppress(OSError), open(alive) as file:
+                if time.time() - alive.stat().st_mtime < _SETTLED_S:
+                    continue
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(alive.parent, ignore_errors=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._alive.close()
+
+
 # Shadow memory, quarantine and lock tables come on top of what a guest needs.
 DEBUG_MEMORY_MIB = 1536
 SLOWNESS = {"debug": 5, "umdebug": 3}
@@ -70,7 +113,7 @@ class Lab:
     `keep` names a directory under build/vm/, or build/vm/LANE/, where consoles are kept when the
     lab ends. `lane` is what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode
     Linux), "debug" or "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test
-    does. The lab's directory is made in `below`, by default where the system has temporary files.
+    does. The lab's directory is made in `below`, by default in memory if the machine has enough.
     With `cards` the wires under QEMU are such as take long frames (`qemu.Card`).
     """
 
@@ -85,7 +128,8 @@ class Lab:
         self._cards = cards
         kept_in = CHECKOUT / "build" / "vm" / ("" if self.lane == "stock" else self.lane)
         self._keep = kept_in / keep if keep else None
-        self.directory = Path(tempfile.mkdtemp(prefix="drbdvm-", dir=below))
+        self._directory = _Directory(below or _below())
+        self.directory = self._directory.path
         self.guests: list[Guest] = []
         # A process has one place, however many labs it has at a time; without emulation guests are
         # no burden.
@@ -246,6 +290,6 @@ class Lab:
                 shutil.copy(guest.console, self._keep / f"{guest.name}.log")
                 for capture in guest.directory.glob("*.pcap"):
                     shutil.copy(capture, self._keep / f"{guest.name}-{capture.name}")
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._directory.remove()
         if self._place is not None:
             self._place.leave()

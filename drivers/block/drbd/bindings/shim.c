@@ -3,6 +3,7 @@
  * C shim of the module: what bindgen cannot bind (inlines, macros) and what module! cannot
  * declare (string and writable parameters, the version).
  */
+#include <linux/lockdep.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/timer.h>
@@ -59,4 +60,21 @@ bool drbd_shim_timer_pending(const struct timer_list *timer)
 {
 	smp_mb();
 	return timer_pending(timer);
+}
+
+/* A lock that may be held while sleeping, as a mutex. */
+void drbd_shim_lockdep_init(struct lockdep_map *map, const char *name, struct lock_class_key *key)
+{
+	lockdep_init_map_wait(map, name, key, 0, LD_WAIT_SLEEP);
+}
+
+void drbd_shim_lockdep_acquire(struct lockdep_map *map)
+{
+	might_sleep();
+	lock_map_acquire(map);
+}
+
+void drbd_shim_lockdep_release(struct lockdep_map *map)
+{
+	lock_map_release(map);
 }

@@ -8,6 +8,8 @@
 
 #include <linux/types.h>
 
+struct lock_class_key;
+struct lockdep_map;
 struct timer_list;
 struct wait_queue_head;
 
@@ -18,5 +20,9 @@ const char *drbd_shim_param_usermode_helper(void);
 
 void drbd_shim_wake_all(struct wait_queue_head *queue);
 bool drbd_shim_timer_pending(const struct timer_list *timer);
+
+void drbd_shim_lockdep_init(struct lockdep_map *map, const char *name, struct lock_class_key *key);
+void drbd_shim_lockdep_acquire(struct lockdep_map *map);
+void drbd_shim_lockdep_release(struct lockdep_map *map);
 
 #endif

@@ -47,12 +47,13 @@ use drbd_sys::{
         Fault, //
     },
     hash::crc32c,
-    log,
+    idle_mutex::IdleMutex,
+    log, new_idle_mutex,
     sync_io::SyncIo,
     time::monotonic_ns, //
 };
 use kernel::{
-    new_mutex, new_spinlock_irq,
+    new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
@@ -60,7 +61,6 @@ use kernel::{
             Atomic, //
         },
         Arc,
-        Mutex,
         SpinLockIrq, //
     },
 };
@@ -133,10 +133,10 @@ pub(crate) struct LocalDisk {
     facts: SpinLockIrq<Facts>,
     /// The metadata device, one I/O at a time.
     #[pin]
-    pub(crate) meta: Mutex<MetaIo>,
+    pub(crate) meta: IdleMutex<MetaIo>,
     /// Held by whoever writes pages of the bitmap, until they are on stable storage.
     #[pin]
-    pub(crate) bitmap_writer: Mutex<()>,
+    pub(crate) bitmap_writer: IdleMutex<()>,
     /// Which blocks differ from the peer's.
     pub(crate) bitmap: Bitmap,
     /// Which extents may differ after a crash.
@@ -182,8 +182,8 @@ impl LocalDisk {
                 conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
                 keeps_reads: AtomicBits32::new(keeps_reads),
                 facts <- new_spinlock_irq!(facts, "drbd_facts"),
-                meta <- new_mutex!(parts.meta, "drbd_meta"),
-                bitmap_writer <- new_mutex!((), "drbd_bitmap_writer"),
+                meta <- new_idle_mutex!(parts.meta, "drbd_meta"),
+                bitmap_writer <- new_idle_mutex!((), "drbd_bitmap_writer"),
                 bitmap: parts.bitmap,
                 activity_log <- new_spinlock_irq!(parts.activity_log, "drbd_activity_log"),
                 cache <- new_spinlock_irq!(Cache::unknown(), "drbd_cache"),

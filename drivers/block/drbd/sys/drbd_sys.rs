@@ -15,6 +15,7 @@ pub mod disk;
 pub mod faults;
 pub mod genl;
 pub mod hash;
+pub mod idle_mutex;
 pub mod kthread;
 pub mod limits;
 pub mod log;

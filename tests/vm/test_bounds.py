@@ -222,3 +222,31 @@ def test_a_command_ends_within_its_bound(pair, cell):
         assert result.code == 0 or result.err.strip(), "it failed without a word"
     end(nodes, writer)
     pair.is_clean = True
+
+
+def test_who_waits_behind_a_hung_disk_does_not_look_hung(pair):
+    """The activity log waits for the disk, the worker for its turn to write the metadata."""
+    own, peer = nodes = pair.ready()
+    writer = begin(nodes)
+    own.run("echo 6 > /proc/sys/kernel/hung_task_timeout_secs")
+    fault = HungDisk(nodes)
+    fault.begin()
+    try:
+        # An extent that no write of the other writer made hot.
+        cold = own.guest.spawn("dd if=/dev/zero of=/dev/drbd0 bs=4k count=1 seek=8000 "
+                               "oflag=direct conv=notrunc", timeout_s=600)
+        time.sleep(1)
+        # A Primary that is alone begins a new generation.
+        peer.run("drbdsetup disconnect "
+                 f"ipv4:{peer.guest.address}:7788 ipv4:{own.guest.address}:7788")
+        time.sleep(15)
+        waiting = own.run("for t in /proc/[0-9]*; do read -r name < $t/comm; "
+                          "case $name in drbd*) echo $name $(cut -d' ' -f3 $t/stat) "
+                          "$(cat $t/wchan);; esac; done").out
+    finally:
+        fault.end()
+    print(waiting)
+    assert cold.wait().code == 0
+    own.guest.check()
+    end(nodes, writer)
+    pair.is_clean = True

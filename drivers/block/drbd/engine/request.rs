@@ -14,7 +14,10 @@ pub mod route;
 pub mod start;
 
 pub use admission::{may_admit, Admission};
-pub use disk_error::{lacks_data, on_disk_error, unjudged, DiskError, DiskErrorActions, Writer};
+pub use disk_error::{
+    holds_completions, lacks_data, on_disk_error, unjudged, without_data, DiskError,
+    DiskErrorActions, Writer,
+};
 pub use life::{apply, Consequences, Context, Event, RequestState};
 pub use route::{
     never_prefers_remote, reads_here, route_flush, route_read, route_write, Copies, Destination,

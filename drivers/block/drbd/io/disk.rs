@@ -48,7 +48,8 @@ use drbd_sys::{
     },
     hash::crc32c,
     idle_mutex::IdleMutex,
-    log, new_idle_mutex,
+    log,
+    new_idle_mutex,
     sync_io::SyncIo,
     time::monotonic_ns, //
 };

@@ -9,8 +9,10 @@ use drbd_engine::{
     },
     meta::Superblock,
     request::{
+        holds_completions,
         lacks_data,
         on_disk_error,
+        without_data,
         DiskError,
         RequestState,
         Writer, //
@@ -90,23 +92,18 @@ pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_byt
 }
 
 impl Device {
-    /// Whether the application is not told that a request is done. Any context.
-    ///
-    /// Where requests wait for data, an error may be the one that the last data are lost by: it is
-    /// kept until that is judged.
+    /// Whether the application is not told yet that a request is done. Any context.
     pub(crate) fn holds_completions(&self) -> bool {
-        let may_suspend = self.resource.on_no_data() == OnNoData::SuspendIo;
-        self.glance().is_suspended() || (may_suspend && self.flags.any(flag::DISK_UNJUDGED))
+        holds_completions(
+            self.glance().is_suspended(),
+            self.resource.on_no_data(),
+            self.flags.any(flag::DISK_UNJUDGED),
+        )
     }
 
-    /// What becomes of a request that no copy of the data can serve. It waits where I/O is
-    /// suspended, and fails after `resume-io` whatever the policy. Any context.
+    /// What becomes of a request that no copy of the data can serve. Any context.
     pub(crate) fn on_no_data(&self) -> OnNoData {
-        if self.holds_completions() {
-            OnNoData::SuspendIo
-        } else {
-            OnNoData::IoError
-        }
+        without_data(self.holds_completions())
     }
 }
 

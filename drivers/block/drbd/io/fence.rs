@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Fencing: a Primary that lost its peer has the peer's data outdated before it goes on alone (spec
-//! §5.8).
+//! Runs the helper that fences a lost peer, in a thread of its own (spec §5.8).
 
 use drbd_engine::{
     config::Fencing,
+    fencing::{
+        self,
+        Verdict, //
+    },
     state::{
-        Aggregate,
-        Change,
         ConnState,
         DiskState, //
     },
@@ -27,55 +28,6 @@ use super::{
     state::How,
     worker::chore, //
 };
-
-/// What the helper found out, by its exit code.
-#[derive(Clone, Copy)]
-enum Verdict {
-    /// The peer's data are Inconsistent or worse.
-    Inconsistent,
-    /// The peer's data were outdated.
-    Outdated,
-    /// The peer cannot be reached and is taken for dead.
-    Unreachable,
-    /// The peer is Primary: our data are the outdated ones.
-    Active,
-    /// The peer was switched off.
-    Stonithed,
-}
-
-impl Verdict {
-    const fn from_exit_code(code: i32) -> Option<Self> {
-        Some(match code {
-            3 => Self::Inconsistent,
-            4 => Self::Outdated,
-            5 => Self::Unreachable,
-            6 => Self::Active,
-            7 => Self::Stonithed,
-            _ => return None,
-        })
-    }
-
-    /// What follows from it, and how the log puts it.
-    fn act(self, volumes: &Aggregate) -> (Change, &'static str) {
-        let outdated = Change::pdsk(DiskState::Outdated);
-        match self {
-            Self::Inconsistent => {
-                let change = Change::pdsk(DiskState::Inconsistent);
-                (change, "peer is inconsistent or worse")
-            }
-            Self::Outdated => (outdated, "peer was fenced"),
-            Self::Unreachable if volumes.highest_disk == DiskState::UpToDate => {
-                (outdated, "peer is unreachable, assumed to be dead")
-            }
-            Self::Unreachable => {
-                let why = "peer unreachable, doing nothing since disk != UpToDate";
-                (Change::NONE, why)
-            }
-            Self::Active => (Change::disk(DiskState::Outdated), "peer is active"),
-            Self::Stonithed => (outdated, "peer was stonithed"),
-        }
-    }
-}
 
 /// A Primary that has just lost its peer keeps it from going on by itself, if it is configured so.
 /// That takes a thread of its own: the connection is tried again meanwhile. May sleep.
@@ -122,13 +74,9 @@ fn fence_while_wanted(resource: &Arc<Resource>, context: &kthread::Context) {
     }
 }
 
-/// Whether a Primary does not know what has become of its peer.
 fn is_due(resource: &Resource) -> bool {
     let control = resource.control.lock();
-    let volumes = control.aggregate();
-    control.conn() < ConnState::WFReportParams
-        && volumes.highest_role.is_primary()
-        && volumes.highest_pdsk >= DiskState::DUnknown
+    fencing::is_due(control.conn(), &control.aggregate())
 }
 
 /// Fences the peer of a connection that is down; whether its data are known to be outdated then.

@@ -84,8 +84,11 @@ impl<T> IdleMutex<T> {
     pub fn lock(&self) -> IdleGuard<'_, T> {
         // SAFETY: The map is initialised.
         unsafe { raw::drbd_shim_lockdep_acquire(self.map.get()) };
-        self.waiters
-            .wait_until(|| self.held.try_update(|held| (held == 0).then_some(1)).is_ok());
+        self.waiters.wait_until(|| {
+            self.held
+                .try_update(|held| (held == 0).then_some(1))
+                .is_ok()
+        });
         IdleGuard {
             lock: self,
             _thread: NotThreadSafe,

@@ -2,7 +2,7 @@
 
 //! What an error of the backing device does to the disk (spec §5.7).
 
-use crate::config::OnIoError;
+use crate::config::{OnIoError, OnNoData};
 use crate::state::DiskState;
 
 /// Where the error happened.
@@ -117,5 +117,47 @@ pub fn unjudged(
         disk.min(DiskState::Inconsistent)
     } else {
         disk
+    }
+}
+
+/// Whether the application is not told yet that a request is done.
+///
+/// Where requests wait for data, an error of a disk (`data_failed`, not judged yet) may be the one
+/// that the last data are lost by: nobody hears of it until that is known.
+pub const fn holds_completions(
+    is_suspended: bool,
+    on_no_data: OnNoData,
+    data_failed: bool,
+) -> bool {
+    is_suspended || (data_failed && matches!(on_no_data, OnNoData::SuspendIo))
+}
+
+/// What becomes of a request that no copy of the data can serve: it waits where completions are
+/// held (see [`holds_completions`]), and fails after `resume-io` whatever the policy.
+pub const fn without_data(holds_completions: bool) -> OnNoData {
+    if holds_completions {
+        OnNoData::SuspendIo
+    } else {
+        OnNoData::IoError
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_kept_back_only_where_it_could_be_waited_out() {
+        for (suspended, policy, failed, held) in [
+            (false, OnNoData::IoError, false, false),
+            (false, OnNoData::IoError, true, false),
+            (false, OnNoData::SuspendIo, false, false),
+            (false, OnNoData::SuspendIo, true, true),
+            (true, OnNoData::IoError, false, true),
+        ] {
+            assert_eq!(holds_completions(suspended, policy, failed), held);
+        }
+        assert_eq!(without_data(true), OnNoData::SuspendIo);
+        assert_eq!(without_data(false), OnNoData::IoError);
     }
 }

@@ -5,13 +5,17 @@
 //! The C driver keeps resync and application writes apart by 16 MiB extents. Here exact ranges are
 //! kept apart, by this matrix (`x`: the new one waits):
 //!
-//! | new \ present     | local write | local write, told done | peer write | resync read | resync request | resync write |
-//! |-------------------|:-----------:|:----------------------:|:----------:|:-----------:|:--------------:|:------------:|
-//! | local write       | x           |                        | x          | x           | x              | x            |
-//! | peer write        | x           |                        | x          |             |                | x            |
-//! | resync read       | x           | x                      | x          |             | x              | x            |
-//! | resync request    | x           | x                      | x          | x           | x              | x            |
-//! | resync write      | x           |                        | x          |             | (itself)       | x            |
+//! | new \ present     | local write | local write, told done | peer write | resync read, put aside or not | resync request | resync write |
+//! |-------------------|:-----------:|:----------------------:|:----------:|:-----------------------------:|:--------------:|:------------:|
+//! | local write       | x           |                        | x          | x                             | x              | x            |
+//! | peer write        | x           |                        | x          |                               |                | x            |
+//! | resync read       | x           | x                      | x          |                               | x              | x            |
+//! | resync request    | x           | x                      | x          | x                             | x              | x            |
+//! | resync write      | x           |                        | x          |                               | (itself)       | x            |
+//!
+//! A resync read that has to wait is put aside, see [`RangeTable::claim_read`]: it is in the table
+//! all the same, where it waits for nothing that comes after it but the peer's writes, of which
+//! there are none. So it gets its turn however busy its blocks are.
 //!
 //! Old resync data never overwrites new data, because:
 //!
@@ -33,7 +37,10 @@
 //!   marked [`RangeTable::is_overtaken`]; if the source answers that the block is in sync, the
 //!   target does not believe it and asks again.
 //! * A peer's write never meets a resync read: the target holds back its own writes while a request
-//!   is out.
+//!   is out. For the same reason no packet behind the request depends on it, and the receiver goes
+//!   on while it is put aside. It must: the write that the read waits for ends with the peer's ack,
+//!   and where each node is the source of a volume, or writes what the other does, the peer's
+//!   receiver may be about to wait for one of ours.
 //!
 //! Two overlapping writes are never in flight to one disk at the same time. When a peer's write
 //! meets a local one (dual primary) the shell resolves the conflict (spec §1.18) instead of
@@ -61,6 +68,8 @@ pub enum Kind {
     /// This node is the source and reads for the peer; until the reply is handed to the data
     /// socket.
     ResyncRead,
+    /// This node is the source and is to read for the peer; until nothing is in the way.
+    ResyncAside,
     /// This node is the target and asked the source; until the reply comes.
     ResyncRequest,
     /// This node is the target and writes what the source replied; until it is on disk.
@@ -71,12 +80,24 @@ impl Kind {
     /// Whether a new range of this kind must wait for one that is present: the matrix above.
     pub const fn waits_for(self, present: Self, is_completed: bool) -> bool {
         match (self, present) {
+            (Self::ResyncAside, _) => false,
             (Self::ResyncRead | Self::ResyncRequest, Self::LocalWrite) => true,
             (_, Self::LocalWrite) => !is_completed,
-            (Self::ResyncRead, Self::ResyncRead) => false,
-            (Self::PeerWrite, Self::ResyncRead | Self::ResyncRequest) => false,
-            (Self::ResyncWrite, Self::ResyncRead) => false,
+            (Self::PeerWrite, Self::ResyncRequest) => false,
+            (
+                Self::PeerWrite | Self::ResyncRead | Self::ResyncWrite,
+                Self::ResyncRead | Self::ResyncAside,
+            ) => false,
             _ => true,
+        }
+    }
+
+    /// What a range of this kind becomes when nothing is in the way any more.
+    const fn promoted(self) -> Option<Self> {
+        match self {
+            Self::ResyncRequest => Some(Self::ResyncWrite),
+            Self::ResyncAside => Some(Self::ResyncRead),
+            Self::LocalWrite | Self::PeerWrite | Self::ResyncRead | Self::ResyncWrite => None,
         }
     }
 }
@@ -165,12 +186,42 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
     pub fn promote(&mut self, handle: Handle) -> Result<(), Option<Conflict>> {
         let node = self.get(handle).ok_or(None)?;
         let (start, end) = (node.start(), node.end());
-        self.check(Kind::ResyncWrite, start, end, handle.index)
-            .map_err(Some)?;
+        let Some(kind) = node.kind().promoted() else {
+            return Ok(());
+        };
+        self.check(kind, start, end, handle.index).map_err(Some)?;
         if let Some(node) = self.get_mut(handle) {
-            node.set_kind(Kind::ResyncWrite);
+            node.set_kind(kind);
         }
         Ok(())
+    }
+
+    /// Claims the range of a resync read; whether nothing is in the way. Else it is put aside:
+    /// go on to the next packet, and call again with the same `held` when the shell is told to wake
+    /// its waiters. Writes of the application that come meanwhile wait for it.
+    ///
+    /// `held` is what the request has in the table, nothing at first; to be removed with it, also
+    /// where it was not granted. A table that is full is one more thing in the way, of which no
+    /// waiter is told.
+    ///
+    /// # Errors
+    ///
+    /// The range is malformed.
+    pub fn claim_read(
+        &mut self,
+        held: &mut Option<Handle>,
+        sector: Sector,
+        size: u32,
+    ) -> Result<bool, Refusal> {
+        let handle = match *held {
+            Some(handle) => handle,
+            None => match self.try_insert(Kind::ResyncAside, sector, size) {
+                Ok(handle) => *held.insert(handle),
+                Err(Refusal::Malformed) => return Err(Refusal::Malformed),
+                Err(Refusal::Full | Refusal::Conflict(_)) => return Ok(false),
+            },
+        };
+        Ok(self.promote(handle).is_ok())
     }
 
     /// The application is about to be told that its write is done. Whether someone waits: wake all

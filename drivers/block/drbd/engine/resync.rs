@@ -4,8 +4,10 @@
 //!
 //! The node that drives (the target, or VerifyS) runs turns: [`Controller::turn`] says how many
 //! sectors may be asked for, [`Planner`] or [`VerifyPlanner`] say which. The node that serves asks
-//! [`Throttle`] whether to let the application go first. Both keep [`Progress`].
+//! [`Throttle`] whether to let the application go first, and [`PutAside`] what becomes of requests
+//! for blocks in use. Both keep [`Progress`].
 
+mod aside;
 mod checksum;
 mod controller;
 pub mod order;
@@ -14,6 +16,7 @@ mod progress;
 mod throttle;
 mod verify;
 
+pub use aside::PutAside;
 pub use checksum::{ChecksumFacts, EqualChecksums};
 pub use controller::{Controller, Limits, Pace, Window, APPLICATION_MEMORY_NS, TURN_NS};
 pub use planner::{Deferred, DirtyBits, Next, Planner, Request, Shape};

@@ -16,18 +16,22 @@ fn table(nodes: usize) -> Table {
     RangeTable::new(vec![Node::default(); nodes])
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind::LocalWrite,
     Kind::PeerWrite,
     Kind::ResyncRead,
+    Kind::ResyncAside,
     Kind::ResyncRequest,
     Kind::ResyncWrite,
 ];
 
 #[test]
 fn the_matrix_is_the_one_in_the_documentation() {
-    // Columns: local write, local write told done, peer write, resync read, request, write.
-    let rows = ["x.xxxx", "x.x..x", "xxx.xx", "xxxxxx", "x.x.xx"];
+    // Columns: local write, local write told done, peer write, resync read, put aside, request,
+    // write. The row of those put aside is empty.
+    let rows = [
+        "x.xxxxx", "x.x...x", "xxx..xx", ".......", "xxxxxxx", "x.x..xx",
+    ];
     for (new, row) in KINDS.into_iter().zip(rows) {
         let mut waits = vec![new.waits_for(Kind::LocalWrite, false)];
         waits.push(new.waits_for(Kind::LocalWrite, true));
@@ -98,6 +102,58 @@ fn a_reply_waits_for_writes_before_it_and_is_waited_for_by_those_after() {
 }
 
 #[test]
+fn a_read_that_is_put_aside_waits_for_what_was_there_and_not_for_what_comes() {
+    let mut table = table(4);
+    let write = table.try_insert(Kind::LocalWrite, Sector(8), 4096).unwrap();
+    let mut held = None;
+    assert_eq!(table.claim_read(&mut held, Sector(0), 8192), Ok(false));
+    assert!(table.mark_completed(write), "it is told of every change");
+    let late = table.try_insert(Kind::LocalWrite, Sector(8), 4096);
+    assert!(matches!(late, Err(Refusal::Conflict(conflict)) if Some(conflict.with) == held));
+    assert_eq!(table.claim_read(&mut held, Sector(0), 8192), Ok(false));
+    assert!(table.remove(write));
+    assert_eq!(table.claim_read(&mut held, Sector(0), 8192), Ok(true));
+    assert_eq!(table.claim_read(&mut held, Sector(0), 8192), Ok(true));
+    assert_eq!(
+        table.find(Kind::ResyncRead, Sector(0), 8192),
+        held,
+        "once is enough"
+    );
+    assert!(table.remove(held.unwrap()), "the late write waits");
+    assert!(table.is_empty());
+}
+
+#[test]
+fn reads_that_are_put_aside_wait_neither_for_each_other_nor_do_the_peers_writes_for_them() {
+    let mut table = table(4);
+    let write = table.try_insert(Kind::LocalWrite, Sector(0), 4096).unwrap();
+    let (mut one, mut other) = (None, None);
+    assert_eq!(table.claim_read(&mut one, Sector(0), 8192), Ok(false));
+    assert_eq!(table.claim_read(&mut other, Sector(0), 8192), Ok(false));
+    let peers = table.try_insert(Kind::PeerWrite, Sector(8), 4096).unwrap();
+    assert!(table.remove(write));
+    assert_eq!(table.claim_read(&mut one, Sector(0), 8192), Ok(false));
+    assert!(table.remove(peers));
+    assert_eq!(table.claim_read(&mut other, Sector(0), 8192), Ok(true));
+    assert_eq!(table.claim_read(&mut one, Sector(0), 8192), Ok(true));
+}
+
+#[test]
+fn a_read_finds_its_place_in_a_full_table_later() {
+    let mut table = table(1);
+    let write = table
+        .try_insert(Kind::LocalWrite, Sector(64), 4096)
+        .unwrap();
+    let mut held = None;
+    assert_eq!(table.claim_read(&mut held, Sector(0), 4096), Ok(false));
+    assert_eq!(held, None);
+    table.remove(write);
+    assert_eq!(table.claim_read(&mut held, Sector(0), 4096), Ok(true));
+    let malformed = table.claim_read(&mut None, Sector(0), 0);
+    assert_eq!(malformed, Err(Refusal::Malformed));
+}
+
+#[test]
 fn malformed_ranges_and_a_full_table_are_refused() {
     let mut table = table(1);
     for (sector, size) in [(0, 0), (0, 511), (0, 513), (u64::MAX, 1024)] {
@@ -155,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn the_table_does_what_a_list_would(
-        steps in prop::collection::vec((0_u8..12, 0_usize..5, 0_u64..600, 1_u32..24), 1..600)
+        steps in prop::collection::vec((0_u8..12, 0_usize..6, 0_u64..600, 1_u32..24), 1..600)
     ) {
         let mut table = table(64);
         let mut known: Vec<Known> = vec![];
@@ -170,13 +226,14 @@ proptest! {
                     known[at].4 = true;
                     table.mark_completed(known[at].0);
                 }
-                (5, Some(at)) if known[at].1 == Kind::ResyncRequest => {
-                    let Known(handle, _, start, end, ..) = known[at];
-                    let expected = blockers(&known, Kind::ResyncWrite, start, end, Some(handle));
+                (5, Some(at)) if known[at].1.promoted().is_some() => {
+                    let Known(handle, kind, start, end, ..) = known[at];
+                    let promoted = kind.promoted().unwrap();
+                    let expected = blockers(&known, promoted, start, end, Some(handle));
                     match table.promote(handle) {
                         Ok(()) => {
                             prop_assert!(expected.is_empty());
-                            known[at].1 = Kind::ResyncWrite;
+                            known[at].1 = promoted;
                         }
                         Err(conflict) => prop_assert!(expected.contains(&conflict.unwrap().with)),
                     }

@@ -657,3 +657,32 @@ fn it_is_finished_when_only_failed_blocks_are_left() {
     );
     assert_eq!(Progress::start(0, 0).done_permille(0), 1000);
 }
+
+#[test]
+fn what_was_put_aside_is_answered_as_long_as_there_is_a_connection() {
+    use crate::state::ConnState;
+    let of = |conn, serves_reads, is_lost| PutAside::of(conn, serves_reads, 101, is_lost);
+    for conn in [
+        ConnState::SyncSource,
+        ConnState::PausedSyncS,
+        ConnState::VerifyT,
+    ] {
+        assert_eq!(of(conn, true, false), PutAside::Retry);
+        assert_eq!(of(conn, false, false), PutAside::Refuse);
+        assert_eq!(of(conn, true, true), PutAside::Forget);
+    }
+    for conn in [
+        ConnState::Connected,
+        ConnState::WFBitMapT,
+        ConnState::SyncTarget,
+        ConnState::VerifyS,
+        ConnState::Ahead,
+    ] {
+        for serves_reads in [true, false] {
+            assert_eq!(of(conn, serves_reads, false), PutAside::Cancel);
+            let before = PutAside::of(conn, serves_reads, 95, false);
+            assert_eq!(before, PutAside::Refuse, "95 knows no P_RS_CANCEL");
+        }
+        assert_eq!(of(conn, true, true), PutAside::Forget);
+    }
+}

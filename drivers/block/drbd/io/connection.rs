@@ -193,6 +193,10 @@ pub(crate) struct Connection {
     /// Requests of the peer that ended and are to be acked.
     #[pin]
     pub(crate) done: Fifo<KBox<PeerRequest>>,
+    /// Requests of the target for blocks in use, which the worker tries again; they hold neither
+    /// memory for data nor the disk.
+    #[pin]
+    pub(crate) aside: Fifo<KBox<PeerRequest>>,
     /// Requests of the peer that are free.
     #[pin]
     pub(crate) idle: Fifo<KBox<PeerRequest>>,
@@ -268,6 +272,8 @@ impl Connection {
                 epochs <- new_spinlock_irq!(epochs, "drbd_epochs"),
                 ordering: AtomicBits32::new(ordering_number(WriteOrdering::Flush)),
                 done <- Fifo::new(PEER_REQUESTS_MAX),
+                // Whoever takes one out always has room to put it back.
+                aside <- Fifo::new(PEER_REQUESTS_MAX),
                 idle <- Fifo::new(PEER_REQUESTS_MAX),
                 asender_wait <- new_wait_queue!("drbd_asender"),
                 receiver_wait <- new_wait_queue!("drbd_receiver"),

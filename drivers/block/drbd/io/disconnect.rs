@@ -85,8 +85,8 @@ impl Resource {
         connection.set_congested(false);
     }
 
-    /// What the peer asked for is at the disk, or waits for the worker; nobody wants the answers
-    /// any more.
+    /// What the peer asked for is at the disk, or waits for the worker, which also gives back what
+    /// was put aside; nobody wants the answers any more.
     fn wait_for_peer_requests(self: &Arc<Self>) {
         let connection = &self.connection;
         let is_idle = || connection.peer_requests.get() == 0 && connection.flushes.get() == 0;

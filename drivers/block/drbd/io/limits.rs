@@ -8,6 +8,10 @@
 pub(crate) const REQUESTS_MAX: usize = 8192;
 /// Requests of the peer and of resyncs that a resource works on at a time.
 pub(crate) const PEER_REQUESTS_MAX: usize = 2048;
+/// Those of them that may be put aside while their blocks are in use: what is left serves the rest.
+///
+/// A target asks for half of the default `max-buffers` at most, in requests of a page or more.
+pub(crate) const ASIDE_MAX: usize = PEER_REQUESTS_MAX / 2;
 /// Ranges that may be claimed on a device at a time.
 pub(crate) const RANGES_MAX: usize = REQUESTS_MAX + PEER_REQUESTS_MAX;
 /// Epochs of the peer that may be open at a time; a barrier beyond waits.

@@ -21,7 +21,10 @@ pub(crate) use full::{
     set_all_and_write,
     start_full_sync, //
 };
-pub(crate) use source::receive_request;
+pub(crate) use source::{
+    receive_request,
+    retry_aside, //
+};
 pub(crate) use start::receive_sync_uuid;
 pub(crate) use target::{
     finish_write,

@@ -55,7 +55,7 @@ pub(crate) mod chore {
     pub(crate) const SEND_FAILED: u32 = 1 << 13;
     /// Resource: the lost peer is not fenced, and nothing waits for that.
     pub(crate) const NOT_FENCED: u32 = 1 << 14;
-    /// Device: the resync or verify may ask for more.
+    /// Device: the resync or verify may ask for more, or blocks that were in use may be read.
     pub(crate) const RESYNC_TURN: u32 = 1 << 2;
     /// Device: the resync or verify may be at its end.
     pub(crate) const RESYNC_DONE: u32 = 1 << 3;
@@ -297,5 +297,5 @@ fn turn(resource: &Arc<Resource>) -> u32 {
         sleep_ms = sleep_ms.min(after::sync_when_due(&device, now_ns));
         sleep_ms = sleep_ms.min(disk_timer::look(&device, now_ns));
     }
-    sleep_ms
+    sleep_ms.min(resync::retry_aside(resource))
 }

@@ -50,6 +50,8 @@ pub enum Ack {
     NegativeRead,
     /// The peer could not read it for the resync.
     NegativeResyncRead,
+    /// The peer does not read it, as the resync is over.
+    ResyncCancelled,
 }
 
 /// A packet.

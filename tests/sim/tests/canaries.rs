@@ -86,20 +86,20 @@ macro_rules! canaries {
 }
 
 canaries! {
-    an_ack_before_the_flush_is_found: AckBeforeFlush, plain in 280..=285,
-    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 146..=150,
-    a_bit_cleared_too_early_is_found: BitClearedTooEarly, plain in 200..=230,
+    an_ack_before_the_flush_is_found: AckBeforeFlush, plain in 36..=40,
+    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 20..=25,
+    a_bit_cleared_too_early_is_found: BitClearedTooEarly, plain in 10..=15,
     an_activity_log_written_after_the_data_is_found: ActivityLogAfterData, plain in 1..=50,
     an_activity_log_that_is_not_applied_is_found: ActivityLogIgnored, plain in 1..=50,
     a_bitmap_written_after_the_activity_log_is_found: BitmapAfterActivityLog, plain in 1..=20,
     a_lost_connection_that_is_forgotten_is_found: LostConnectionForgotten, plain in 20..=25,
     reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync, plain in 35..=40,
-    a_crash_that_is_forgotten_is_found: CrashForgotten, plain in 110..=115,
-    a_block_that_is_marked_too_late_is_found: MarkedTooLate, plain in 700..=705,
+    a_crash_that_is_forgotten_is_found: CrashForgotten, plain in 146..=150,
+    a_block_that_is_marked_too_late_is_found: MarkedTooLate, plain in 2388..=2392,
     a_write_that_only_a_target_has_is_found: TargetBelieved, plain in 605..=610,
     a_generation_that_is_not_begun_is_found: UuidNotRotated, plain in 1..=50,
     a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite, plain in 20..=25,
-    a_negative_ack_that_is_believed_is_found: NegativeAckBelieved, plain in 1145..=1150,
+    a_negative_ack_that_is_believed_is_found: NegativeAckBelieved, plain in 2055..=2060,
     a_flush_that_is_believed_is_found: FlushBelieved, failing in 1..=5,
     a_volume_that_is_not_flushed_is_found: OneVolumeFlushed, paired in 405..=415,
 }

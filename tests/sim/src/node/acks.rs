@@ -177,7 +177,9 @@ fn receive_ack(
         {
             Event::WriteAcked { in_sync: false }
         }
-        Ack::Negative | Ack::NegativeRead | Ack::NegativeResyncRead => Event::NegAcked,
+        Ack::Negative | Ack::NegativeRead | Ack::NegativeResyncRead | Ack::ResyncCancelled => {
+            Event::NegAcked
+        }
     };
     if node.happens(index, event) {
         Ok(())

@@ -75,7 +75,7 @@ pub(crate) async fn receive(
     }
     match device.state().conn {
         ConnState::WFBitMapT => {
-            let_acks_arrive(&device.node()).await?;
+            let_acks_arrive(device).await?;
             send(device).await?;
             let change = Request::conn(ConnState::WFSyncUUID);
             device
@@ -92,8 +92,9 @@ pub(crate) async fn receive(
 }
 
 /// Waits until the peer has heard what became of all that it sent before its bitmap.
-async fn let_acks_arrive(node: &Node) -> Result<(), Dropped> {
-    let is_acked = || node.peer_requests.get() == 0 || node.is_interrupted();
+async fn let_acks_arrive(device: &Device) -> Result<(), Dropped> {
+    let node = device.node();
+    let is_acked = || device.peer_requests.get() == 0 || node.is_interrupted();
     node.sim.until(is_acked).await;
     if node.ping_peer().await {
         Ok(())

@@ -108,6 +108,8 @@ pub struct Device {
     /// How many hold back application I/O.
     pub(crate) gate: Cell<u32>,
     pub(crate) application_pending: Cell<i32>,
+    /// Requests of the peer, or of a resync, that are under way.
+    pub(crate) peer_requests: Cell<u32>,
     pub(crate) peer: Cell<Option<PeerUuids>>,
     pub(crate) peer_bitmap: RefCell<Option<drbd_engine::bitmap::transfer::Receiver>>,
     pub(crate) sent_bits: Cell<u64>,
@@ -157,6 +159,7 @@ impl Device {
             application_bios: Cell::new(0),
             gate: Cell::new(0),
             application_pending: Cell::new(0),
+            peer_requests: Cell::new(0),
             peer: Cell::new(None),
             peer_bitmap: RefCell::new(None),
             sent_bits: Cell::new(0),

@@ -162,6 +162,10 @@ pub struct Node {
     pub(crate) flushes: Cell<u32>,
     pub(crate) answers: RefCell<VecDeque<peer_request::PeerRequest>>,
     pub(crate) done: RefCell<VecDeque<peer_request::PeerRequest>>,
+    /// What the target asked for and is in use.
+    pub(crate) aside: RefCell<VecDeque<peer_request::PeerRequest>>,
+    /// Ranges were given back since that was tried.
+    pub(crate) aside_due: Cell<bool>,
     pub(crate) liveness: RefCell<Option<Liveness>>,
     /// Pings that were sent in this session.
     pub(crate) pings: Cell<u64>,
@@ -229,6 +233,8 @@ impl Node {
             flushes: Cell::new(0),
             answers: RefCell::default(),
             done: RefCell::default(),
+            aside: RefCell::default(),
+            aside_due: Cell::new(false),
             liveness: RefCell::new(None),
             pings: Cell::new(0),
             ping_acks: Cell::new(0),

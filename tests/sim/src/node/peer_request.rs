@@ -56,6 +56,7 @@ impl Device {
     ) -> PeerRequest {
         let node = self.node();
         node.peer_requests.set(node.peer_requests.get() + 1);
+        self.peer_requests.set(self.peer_requests.get() + 1);
         PeerRequest {
             device: self.clone(),
             kind,
@@ -64,13 +65,17 @@ impl Device {
             flags: WriteFlags::default(),
             epoch: None,
             range: None,
-            local: self
-                .local()
-                .filter(|_| self.state().disk >= DiskState::Inconsistent),
+            local: self.usable_disk(),
             span: None,
             sectors: Sectors::new(),
             ok: true,
         }
+    }
+
+    /// The disk, where requests may go to it.
+    pub(crate) fn usable_disk(self: &Rc<Self>) -> Option<LocalRef> {
+        self.local()
+            .filter(|_| self.state().disk >= DiskState::Inconsistent)
     }
 
     /// Gives back what a request holds.
@@ -86,6 +91,7 @@ impl Device {
         drop(request);
         let node = self.node();
         node.peer_requests.set(node.peer_requests.get() - 1);
+        self.peer_requests.set(self.peer_requests.get() - 1);
         self.retry_delayed();
     }
 

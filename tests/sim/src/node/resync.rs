@@ -9,7 +9,9 @@ use drbd_engine::bitmap::{Bitmap, Run};
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::meta::MdFlags;
 use drbd_engine::range::{Kind as RangeKind, Refusal};
-use drbd_engine::resync::{Deferred, DirtyBits, Next, Planner, Progress, Request as Ask, Shape};
+use drbd_engine::resync::{
+    Deferred, DirtyBits, Next, Planner, Progress, PutAside, Request as Ask, Shape,
+};
 use drbd_engine::state::resync::{
     awaits_sync_uuid, finish as decide_finish, finishes_by_itself, start as decide_start,
     takes_sync_uuid, FinishUuids, Side,
@@ -32,6 +34,8 @@ use crate::sim::MS;
 const APV: u32 = 101;
 /// Blocks in use that the target remembers to ask for later.
 const DEFERRED_MAX: usize = 8;
+/// Requests of the target for blocks in use that the source puts aside.
+const ASIDE_MAX: usize = 64;
 /// The largest request of a resync: small, so that many meet writes.
 const REQUEST_BYTES: u32 = 1 << 20;
 /// Sectors that are asked for at a time. The module's controller would ask for less, and the nodes
@@ -327,39 +331,86 @@ pub(crate) async fn receive_sync_uuid(device: &Rc<Device>, uuid: u64) -> Result<
     Ok(())
 }
 
-/// The target asks for blocks: reads them. On the receiver, which waits while the range is in use.
+/// The target asks for blocks: reads them, or puts the request aside while they are in use. On the
+/// receiver.
 pub(crate) async fn receive_request(device: &Rc<Device>, blocks: Blocks) -> Result<(), Dropped> {
     if !device.serves_reads() {
         sender::refuse(device, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
         return Ok(());
     }
-    let careless = device.config.has(Canary::ResyncOvertakesWrite);
-    let mut range = None;
-    device
-        .sim
-        .until(|| {
-            let answer = device.ranges.borrow_mut().try_insert(
-                RangeKind::ResyncRead,
-                blocks.sector,
-                blocks.size_bytes,
-            );
-            range = answer.ok();
-            range.is_some() || careless || device.node().is_interrupted()
-        })
-        .await;
-    if range.is_none() && !careless {
-        return Err(Dropped);
-    }
+    let node = device.node();
+    let has_room = || node.aside() < ASIDE_MAX;
+    node.sim.until(|| has_room() || node.is_interrupted()).await;
     let mut request = device.peer_request(Kind::ResyncRead, blocks, BlockId::SYNCER);
-    request.range = range;
-    if request.local.is_none() {
-        // It went while the range was in use.
-        device.free_request(request);
-        sender::refuse(device, Ack::NegativeResyncRead, BlockId::SYNCER, blocks).await;
+    // Its turn may be long in coming, and the disk be let go before.
+    request.local = None;
+    if device.claim_read(&mut request) || device.config.has(Canary::ResyncOvertakesWrite) {
+        read(device, request).await;
         return Ok(());
     }
-    device.start_peer_read(request);
+    node.aside.borrow_mut().push_back(request);
+    // What was in the way may be gone by now.
+    node.aside_due.set(true);
+    node.sim.touch();
     Ok(())
+}
+
+impl Device {
+    /// Claims the range of what the target asked for; whether nothing is in the way.
+    fn claim_read(&self, request: &mut PeerRequest) -> bool {
+        let Blocks { sector, size_bytes } = request.blocks;
+        let mut ranges = self.ranges.borrow_mut();
+        ranges
+            .claim_read(&mut request.range, sector, size_bytes)
+            .unwrap_or(false)
+    }
+}
+
+/// Reads what the target asked for.
+async fn read(device: &Rc<Device>, mut request: PeerRequest) {
+    request.local = device.usable_disk();
+    if request.local.is_none() {
+        // It went while the range was in use.
+        return answer_without(request, Ack::NegativeResyncRead).await;
+    }
+    device.start_peer_read(request);
+}
+
+impl Node {
+    /// How much the peer asked for that is put aside.
+    pub fn aside(&self) -> usize {
+        self.aside.borrow().len()
+    }
+}
+
+/// Says that no data are to come.
+async fn answer_without(request: PeerRequest, ack: Ack) {
+    let device = request.device.clone();
+    sender::refuse(&device, ack, request.block_id, request.blocks).await;
+    device.free_request(request);
+}
+
+/// Tries what was put aside again; returns when to come again. On the worker.
+pub(crate) async fn retry_aside(node: &Rc<Node>) -> u64 {
+    node.aside_due.set(false);
+    for _ in 0..node.aside() {
+        let next = node.aside.borrow_mut().pop_front();
+        let Some(mut request) = next else { break };
+        let device = request.device.clone();
+        let conn = device.state().conn;
+        match PutAside::of(conn, device.serves_reads(), APV, node.is_interrupted()) {
+            PutAside::Retry if device.claim_read(&mut request) => read(&device, request).await,
+            PutAside::Retry => node.aside.borrow_mut().push_back(request),
+            PutAside::Cancel => answer_without(request, Ack::ResyncCancelled).await,
+            PutAside::Refuse => answer_without(request, Ack::NegativeResyncRead).await,
+            PutAside::Forget => device.free_request(request),
+        }
+    }
+    if node.aside() == 0 {
+        u64::MAX
+    } else {
+        10 * MS
+    }
 }
 
 /// The source's answer: writes it. On the receiver.
@@ -457,8 +508,10 @@ pub(crate) fn receive_ack(device: &Rc<Device>, ack: Ack, blocks: Blocks) {
                 local.set_in_sync(device, blocks.sector, blocks.size_bytes);
             }
         }
-        Ack::NegativeResyncRead => {
-            device.resync.borrow_mut().fail(blocks.size_bytes);
+        Ack::NegativeResyncRead | Ack::ResyncCancelled => {
+            if ack == Ack::NegativeResyncRead {
+                device.resync.borrow_mut().fail(blocks.size_bytes);
+            }
             let mut ranges = device.ranges.borrow_mut();
             let found = ranges.find(RangeKind::ResyncRequest, blocks.sector, blocks.size_bytes);
             if let Some(range) = found {

@@ -214,7 +214,10 @@ impl Device {
             Err(Refusal::Conflict(conflict)) => {
                 let is_resync = matches!(
                     conflict.kind,
-                    RangeKind::ResyncRead | RangeKind::ResyncRequest | RangeKind::ResyncWrite
+                    RangeKind::ResyncRead
+                        | RangeKind::ResyncAside
+                        | RangeKind::ResyncRequest
+                        | RangeKind::ResyncWrite
                 );
                 if is_resync && self.config.has(Canary::ResyncOvertakesWrite) {
                     return Ok(());
@@ -483,9 +486,10 @@ pub(crate) async fn serve(device: Rc<Device>) {
 }
 
 impl Device {
-    /// Lets bios that wait try again.
+    /// Lets bios that wait try again, and what was put aside.
     pub(crate) fn retry_delayed(&self) {
         self.kicks.set(self.kicks.get() + 1);
+        self.node().aside_due.set(true);
         self.sim.touch();
     }
 }

@@ -16,7 +16,8 @@ impl Node {
     fn has_chores(&self) -> bool {
         let queued = !self.deferred.volumes.borrow().is_empty()
             || !self.deferred.connection.borrow().is_empty()
-            || !self.answers.borrow().is_empty();
+            || !self.answers.borrow().is_empty()
+            || (self.aside_due.get() && !self.aside.borrow().is_empty());
         let has_chores = |device: &Rc<Device>| device.has_chores();
         queued
             || self.devices.iter().any(has_chores)
@@ -91,5 +92,5 @@ async fn turn(node: &Rc<Node>) -> u64 {
         }
         sleep_ns = sleep_ns.min(resync::turn(device).await);
     }
-    sleep_ns
+    sleep_ns.min(resync::retry_aside(node).await)
 }

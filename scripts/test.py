@@ -8,6 +8,7 @@ is `N passed, N failed`. Steps: build, lint, host tests, fuzzers, tests on boote
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import suite
 from suite import Count
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+# What all steps together need, with an environment that is there.
+LITTLE_MIB = 3072
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.M)
 
 
@@ -74,7 +77,9 @@ def main() -> int:
     (CHECKOUT / "build").mkdir(exist_ok=True)
     total = Count()
     for name in options.steps or STEPS:
-        print(f"== {name}", flush=True)
+        free_mib = shutil.disk_usage(CHECKOUT).free >> 20
+        print(f"== {name}{f': only {free_mib} MiB of disk are free' * (free_mib < LITTLE_MIB)}",
+              flush=True)
         started = time.monotonic()
         step, command = STEPS[name]
         count = step(command)

@@ -64,6 +64,14 @@ def cards(macs: tuple[str, str]) -> tuple[Card, Card]:
     return ends
 
 
+EMULATING = ("-accel", "tcg,thread=multi,tb-size=192")
+# A plugin slows its guest down. The clock then goes by instructions, four nanoseconds each, so that
+# the guest does not find more ticks of it for the same work.
+COUNTING = ("-accel", "tcg,thread=single,tb-size=192", "-icount", "shift=2,sleep=on")
+# That clock is the processor's, too.
+COUNTED_KHZ = 1_000_000
+
+
 @dataclass
 class Machine:
     """What a QEMU guest is made of."""
@@ -100,12 +108,13 @@ class QemuGuest(Guest):
             f"guest.name={self.name}", f"guest.address={self.address}/24",
             "guest.agent=drbd.agent",
         ]
-        if machine.accelerator == "tcg" and tsc.frequency_khz():
-            kernel_options.append(f"tsc_early_khz={tsc.frequency_khz()}")
+        tsc_khz = COUNTED_KHZ if machine.plugin else tsc.frequency_khz()
+        if machine.accelerator == "tcg" and tsc_khz:
+            kernel_options.append(f"tsc_early_khz={tsc_khz}")
         # With five levels of page tables an interrupt while the kernel looks at its processor
         # draws a report of KASAN (it counts four of them then), and each walk is one longer.
         accelerator = ["-accel", "kvm", "-cpu", "host"] if machine.accelerator == "kvm" \
-            else ["-accel", "tcg,thread=multi,tb-size=192", "-cpu", "max,la57=off"]
+            else [*(COUNTING if machine.plugin else EMULATING), "-cpu", "max,la57=off"]
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", "-machine", "pc", *accelerator,

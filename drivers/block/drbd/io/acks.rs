@@ -190,18 +190,8 @@ impl Asender {
         if self.events.context().state.clear(READY) & READY != 0 {
             self.receive()?;
         }
-        let connection = &self.resource.connection;
-        let done = connection.done.len();
-        if done > 0 {
-            // Acks that are due at the same time go together; none waits for another.
-            let corks = done > 1 && connection.corks();
-            if corks {
-                self.socket.set_cork(true);
-            }
+        if !self.resource.connection.done.is_empty() {
             settle_done(&self.resource);
-            if corks {
-                self.socket.set_cork(false);
-            }
         }
         self.follow_options();
         self.keep_alive()?;

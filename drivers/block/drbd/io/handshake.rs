@@ -277,9 +277,10 @@ fn install(
             return Err(Failure::GiveUp);
         }
     };
-    let meta = Sender::new(meta).map_err(|_| Failure::Retry)?;
+    let meta = Sender::new(meta).and_then(MetaChannel::new);
+    let meta = meta.map_err(|_| Failure::Retry)?;
     *connection.data.lock() = Some(channel);
-    *connection.meta.lock() = Some(MetaChannel::new(meta));
+    *connection.meta.lock() = Some(meta);
     Ok(())
 }
 

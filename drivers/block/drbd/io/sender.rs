@@ -26,7 +26,6 @@ use drbd_engine::{
         header,
         Barrier,
         BarrierCookie,
-        BlockAck,
         BlockDescriptor,
         BlockRequest,
         Command,
@@ -78,6 +77,10 @@ use super::{
     worker::chore, //
 };
 
+mod meta;
+
+pub(crate) use meta::MetaChannel;
+
 /// The largest fixed part of a packet that is sent from a buffer: a bitmap packet.
 const PACKET_BYTES: usize = 4096;
 /// The most requests that a submitting task sends before it leaves the rest to the worker.
@@ -121,18 +124,6 @@ impl DataChannel {
         if core::mem::take(&mut self.holds_back) {
             self.sender.socket().push();
         }
-    }
-}
-
-/// The sending end of the meta socket.
-pub(crate) struct MetaChannel {
-    sender: Sender,
-}
-
-impl MetaChannel {
-    /// Makes the sending end.
-    pub(crate) fn new(sender: Sender) -> Self {
-        Self { sender }
     }
 }
 
@@ -189,75 +180,6 @@ impl Resource {
         if let Some(channel) = (*self.connection.data.lock()).as_mut() {
             channel.push();
         }
-    }
-
-    /// Sends a packet on the meta socket. May sleep.
-    pub(crate) fn send_meta(
-        &self,
-        volume: VolumeNr,
-        command: Command,
-        payload: &[u8],
-    ) -> Result<(), NotSent> {
-        let mut once = Some(payload);
-        self.send_each_meta(volume, command, || once.take())
-    }
-
-    /// Sends a packet on the meta socket for each payload there is; no other packet comes in
-    /// between. May sleep.
-    pub(crate) fn send_each_meta<P: AsRef<[u8]>>(
-        &self,
-        volume: VolumeNr,
-        command: Command,
-        mut next: impl FnMut() -> Option<P>,
-    ) -> Result<(), NotSent> {
-        let mut meta = self.connection.meta.lock();
-        let channel = (*meta).as_mut().ok_or(NotSent)?;
-        let mut sent = Ok(());
-        while sent.is_ok() {
-            let Some(payload) = next() else { break };
-            sent = self.send_on_meta(channel, volume, command, payload.as_ref());
-        }
-        drop(meta);
-        self.judge_send(sent, "meta")
-    }
-
-    fn send_on_meta(
-        &self,
-        channel: &mut MetaChannel,
-        volume: VolumeNr,
-        command: Command,
-        payload: &[u8],
-    ) -> Result<(), SendError> {
-        let malformed = SendError::Failed(EMSGSIZE);
-        let mut packet = [0u8; 64];
-        let used = self
-            .put_header(volume, command, payload.len(), &mut packet)
-            .ok_or(malformed)?;
-        let rest = packet.get_mut(used..).ok_or(malformed)?;
-        let total = copy(rest, payload)
-            .and_then(|len| used.checked_add(len))
-            .ok_or(malformed)?;
-        let packet = packet.get(..total).ok_or(malformed)?;
-        let options = SendOptions::default();
-        channel.sender.send(packet, options, &mut |_| Stall::GiveUp)
-    }
-
-    /// Sends an ack about blocks. May sleep.
-    pub(crate) fn send_ack(
-        &self,
-        device: &Device,
-        command: Command,
-        sector: Sector,
-        size_bytes: u32,
-        block_id: BlockId,
-    ) -> Result<(), NotSent> {
-        let ack = BlockAck {
-            sector,
-            block_id,
-            size: size_bytes,
-            seq_num: device.next_packet_seq(),
-        };
-        self.send_meta(device.volume, command, &ack.encode())
     }
 
     fn put_header(

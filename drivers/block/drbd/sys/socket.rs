@@ -307,12 +307,6 @@ impl TcpSocket {
         self.set_nodelay();
     }
 
-    /// Holds back partial frames while `on`; turning it off sends them. May sleep.
-    pub fn set_cork(&self, on: bool) {
-        // SAFETY: The socket is a TCP socket.
-        unsafe { drbd_bindings::tcp_sock_set_cork(self.0.sk(), on) };
-    }
-
     /// Acknowledges now what has been received, and for a while without delay. May sleep.
     pub fn quick_ack(&self) {
         // An even number would go back to delayed acknowledgements after this one.

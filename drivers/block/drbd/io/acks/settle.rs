@@ -37,6 +37,8 @@ pub(in crate::io) fn settle_done(resource: &Arc<Resource>) {
         settle(resource, request);
     }
     ack_epochs(resource);
+    // What cannot be sent has cost the connection.
+    let _ = resource.send_queued();
     flush_early(resource);
 }
 
@@ -81,7 +83,7 @@ fn ack_write(resource: &Resource, device: &Arc<Device>, request: &PeerRequest) {
         Ok(()) => Command::WriteAck,
     };
     // What cannot be sent has cost the connection.
-    let _ = resource.send_ack(
+    let _ = resource.queue_ack(
         device,
         command,
         request.sector,

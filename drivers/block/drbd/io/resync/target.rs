@@ -277,6 +277,8 @@ pub(crate) fn receive_deallocated(
         local.cache.lock().write_ended();
     }
     finish_write(device, request);
+    // What cannot be sent has cost the connection.
+    let _ = device.resource.send_queued();
     Ok(())
 }
 
@@ -323,8 +325,8 @@ pub(super) fn claim_reply(
     Ok(request)
 }
 
-/// A resync write is on disk: settles the bitmap and acks it. On the asender, or the receiver for
-/// discards.
+/// A resync write is on disk: settles the bitmap and queues its ack. On the asender, or the
+/// receiver for discards.
 pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     let resource = &device.resource;
     let (sector, size_bytes) = (request.sector, request.size_bytes);
@@ -337,7 +339,7 @@ pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
         device.resync.lock().fail(size_bytes);
         Command::NegAck
     };
-    let _ = resource.send_ack(device, command, sector, size_bytes, BlockId::SYNCER);
+    let _ = resource.queue_ack(device, command, sector, size_bytes, BlockId::SYNCER);
     device.counters.unacked.down();
     resource.connection.free_request(request);
     forget_asked(device, sector, size_bytes);

@@ -11,7 +11,7 @@ use drbd_engine::bitmap::Bitmap;
 use drbd_engine::config::Protocol;
 use drbd_engine::epoch::{Epoch, Epochs, WriteOrdering};
 use drbd_engine::range::{Kind as RangeKind, Node, RangeTable};
-use drbd_engine::request::{apply, Context, Event, Kind, Start};
+use drbd_engine::request::{apply, settle, Consequences, Context, Event, Kind, Start};
 use drbd_engine::transfer_log::{Entry, Part, TransferLog};
 use drbd_engine::types::{BitNr, BlockId, Sector, VolumeNr};
 use drbd_engine::wire::{header, Command, Data, DataFlags, Version};
@@ -51,7 +51,13 @@ fn hot_write_on_the_primary(log: &mut Log, ranges: &mut Ranges, sector: Sector) 
         local_is_current: true,
         peer_is_current: true,
     };
-    let mut happens = |event| state = apply(state, event, context).0;
+    let mut happens = |event| {
+        let (new, todo) = apply(state, event, context);
+        state = match todo.has(Consequences::SETTLE) {
+            true => settle(new).0,
+            false => new,
+        };
+    };
     assert_eq!(log.next_to_send(), Some(index));
     log.begin_send(index, 1);
     for event in [Event::HandedOver, Event::SubmitterDone, Event::LocalOk] {

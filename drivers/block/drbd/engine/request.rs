@@ -18,7 +18,7 @@ pub use disk_error::{
     holds_completions, lacks_data, on_disk_error, unjudged, without_data, DiskError,
     DiskErrorActions, Writer,
 };
-pub use life::{apply, Consequences, Context, Event, RequestState};
+pub use life::{apply, enter, settle, Consequences, Context, Event, RequestState};
 pub use route::{
     never_prefers_remote, reads_here, route_flush, route_read, route_write, Copies, Destination,
     ReadInputs, Route, WriteRoute,

@@ -139,8 +139,7 @@ impl Resource {
             let index = self.connection.log.lock().next_of_walk();
             let Some(index) = index else { return };
             if let Some(request) = self.requests.get(index) {
-                // These events are not the peer's: they cannot be out of place.
-                let _ = request.happens(event);
+                request.visit(event, |_| true);
             }
         }
     }

@@ -11,6 +11,8 @@ use drbd_engine::{
     range::Handle,
     request::{
         apply,
+        enter,
+        settle,
         Consequences,
         Context,
         Event,
@@ -99,6 +101,19 @@ impl Parts {
     }
 }
 
+impl Facts {
+    /// What the engine needs to know beside the request, at this moment.
+    fn context(&self) -> Context {
+        let state = self.device.glance();
+        Context {
+            suspended: self.device.holds_completions(),
+            local_is_current: state.has_current_disk(),
+            peer_is_current: state.has_current_peer(),
+            mirrored_since_sent: self.device.mirror_generation.load() == self.mirror_generation,
+        }
+    }
+}
+
 /// Which copies could not serve a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Failed {
@@ -168,7 +183,8 @@ impl Request {
         (*parts).as_mut().map(read)
     }
 
-    /// Moves the request along and carries out what follows. Any context, without the log's lock.
+    /// Moves the request along, by who has a part of it or its answer, and carries out what
+    /// follows. Any context, without the log's lock.
     ///
     /// Returns whether the peer may say so: `false` costs the connection.
     pub(crate) fn happens(&self, event: Event) -> bool {
@@ -177,30 +193,45 @@ impl Request {
         };
         let (new, todo) = self.step(&facts, event);
         self.carry_out(&facts, new, todo);
-        if new.has(RequestState::COMPLETION_SUSPENDED) && !facts.device.holds_completions() {
-            // I/O went on between the look at the device and the change of the word: who resumed
-            // it may not have seen that this one is held back.
-            let (new, todo) = self.step(&facts, Event::Resumed);
-            self.carry_out(&facts, new, todo);
+        if todo.has(Consequences::SETTLE) {
+            if new.is_held_back() && !facts.device.holds_completions() {
+                // I/O went on between the look at the device and the change of the word: who
+                // resumed it may not have seen that this one is held back.
+                self.resume(&facts);
+            }
+            self.settle(&facts);
         }
         !todo.has(Consequences::PROTOCOL_ERROR)
+    }
+
+    fn resume(&self, facts: &Facts) {
+        let (new, todo) = self.step(facts, Event::Resumed);
+        self.carry_out(facts, new, todo);
+        if todo.has(Consequences::SETTLE) {
+            self.settle(facts);
+        }
+    }
+
+    /// Moves the request in this slot along, if there is one and it is meant, by who has no part of
+    /// it. Any context, without the log's lock.
+    pub(crate) fn visit(&self, event: Event, is_meant: impl FnOnce(&Arc<Device>) -> bool) {
+        let facts = {
+            let parts = self.parts.lock();
+            let facts = (*parts).as_ref().map(Parts::facts);
+            let kept = |word| enter(RequestState(word)).map(|state| state.0);
+            facts.filter(|_| self.state.try_update(kept).is_ok())
+        };
+        let Some(facts) = facts else { return };
+        if is_meant(&facts.device) {
+            self.happens(event);
+        }
+        self.settle(&facts);
     }
 
     /// Gives up the local part if this is a request of `device`: its disk does not answer, and the
     /// application is not to wait for it any more. Any context.
     pub(crate) fn abort_local(&self, device: &Arc<Device>) {
-        let parts = self.parts.lock();
-        // As long as the lock is held, the slot stays with this request.
-        let Some(facts) = (*parts)
-            .as_ref()
-            .filter(|parts| Arc::ptr_eq(&parts.device, device))
-            .map(Parts::facts)
-        else {
-            return;
-        };
-        let (new, todo) = self.step(&facts, Event::LocalAborted);
-        drop(parts);
-        self.carry_out(&facts, new, todo);
+        self.visit(Event::LocalAborted, |own| Arc::ptr_eq(own, device));
     }
 
     /// Whether this is a request of `device`, as long as it is any. Any context.
@@ -220,20 +251,25 @@ impl Request {
 
     /// Moves the state along; returns it, and what follows.
     fn step(&self, facts: &Facts, event: Event) -> (RequestState, Consequences) {
-        let device = &facts.device;
-        let state = device.glance();
-        let context = Context {
-            suspended: device.holds_completions(),
-            local_is_current: state.has_current_disk(),
-            peer_is_current: state.has_current_peer(),
-            mirrored_since_sent: device.mirror_generation.load() == facts.mirror_generation,
-        };
         let mut outcome = (RequestState::RELEASED, Consequences::NONE);
         self.state.update(|word| {
-            outcome = apply(RequestState(word), event, context);
+            outcome = apply(RequestState(word), event, facts.context());
             outcome.0 .0
         });
         outcome
+    }
+
+    /// Reports that what a step asked for is carried out.
+    fn settle(&self, facts: &Facts) {
+        let mut is_last = false;
+        self.state.update(|word| {
+            let (new, releases) = settle(RequestState(word));
+            is_last = releases;
+            new.0
+        });
+        if is_last {
+            self.release(&facts.device);
+        }
     }
 
     fn carry_out(&self, facts: &Facts, new: RequestState, todo: Consequences) {

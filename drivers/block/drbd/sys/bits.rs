@@ -38,8 +38,9 @@ macro_rules! atomic_word {
 
             /// Replaces the word by `change(old)` and returns `(old, new)`. Any context.
             ///
-            /// `change` may be called several times and must be a pure function of its argument.
-            /// Fully ordered, also where the word stays the same.
+            /// `change` may be called several times and must have no effect but its result. What it
+            /// looks at beside its argument is at least as new. Fully ordered, also where the word
+            /// stays the same.
             #[inline]
             pub fn update(&self, mut change: impl FnMut($word) -> $word) -> ($word, $word) {
                 let mut old = self.0.load(Acquire);
@@ -47,7 +48,8 @@ macro_rules! atomic_word {
                     let new = change(old);
                     match self.0.cmpxchg(old, new, Full) {
                         Ok(_) => return (old, new),
-                        Err(current) => old = current,
+                        // An exchange that failed orders nothing.
+                        Err(_) => old = self.0.load(Acquire),
                     }
                 }
             }
@@ -67,7 +69,7 @@ macro_rules! atomic_word {
                 while let Some(new) = change(old) {
                     match self.0.cmpxchg(old, new, Full) {
                         Ok(_) => return Ok((old, new)),
-                        Err(current) => old = current,
+                        Err(_) => old = self.0.load(Acquire),
                     }
                 }
                 Err(old)

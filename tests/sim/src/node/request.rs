@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use drbd_engine::activity_log::Span;
 use drbd_engine::range::Handle;
-use drbd_engine::request::{apply, Consequences, Context, Event, RequestState};
+use drbd_engine::request::{apply, settle, Consequences, Context, Event, RequestState};
 use drbd_engine::state::DiskState;
 use drbd_engine::transfer_log::Index;
 
@@ -121,6 +121,13 @@ impl Node {
         request.state.set(new);
         self.sim.touch();
         device.carry_out(self, request, new, todo);
+        if todo.has(Consequences::SETTLE) {
+            let (new, is_last) = settle(request.state());
+            request.state.set(new);
+            if is_last {
+                device.release(self, request);
+            }
+        }
         !todo.has(Consequences::PROTOCOL_ERROR)
     }
 

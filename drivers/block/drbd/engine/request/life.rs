@@ -7,6 +7,11 @@
 //! report to the same request at the same time, from interrupt context too. Each of them runs
 //! [`apply`] in a compare-exchange loop over the request's atomic word. What must happen in
 //! consequence is computed from the old and the new word, so exactly one of them is told to do it.
+//!
+//! What one of them is told takes it a while, and the next event may be the last. So whoever has
+//! something to carry out is counted in the word, and the request stays until all of them have
+//! reported by [`settle`]: it is not released before its application was told, nor its slot used
+//! again by another request while somebody still acts for this one.
 
 use core::ops::BitOr;
 
@@ -69,6 +74,10 @@ impl RequestState {
     pub const NET_STALE: Self = Self(1 << 27);
 
     const EMPTY: Self = Self(0);
+
+    /// How many carry out consequences, in the uppermost bits.
+    const BUSY: Self = Self(0xf << 28);
+    const BUSY_ONE: u32 = 1 << 28;
 
     /// Whether every bit of `bits` is set.
     pub const fn has(self, bits: Self) -> bool {
@@ -144,11 +153,34 @@ impl RequestState {
         !self.has_any(Self(held)) && local_done && !data_queued
     }
 
+    /// One more carries out consequences. Those who can are fewer than fit; a request with more
+    /// would stay for ever.
+    const fn entered(self) -> Self {
+        if self.has(Self::BUSY) {
+            self
+        } else {
+            Self(self.0.wrapping_add(Self::BUSY_ONE))
+        }
+    }
+
+    const fn left(self) -> Self {
+        if self.has(Self::BUSY) || !self.has_any(Self::BUSY) {
+            self
+        } else {
+            Self(self.0.wrapping_sub(Self::BUSY_ONE))
+        }
+    }
+
+    /// Whether the application is not told although everything else is there.
+    pub const fn is_held_back(self) -> bool {
+        self.has(Self::COMPLETION_SUSPENDED) && !self.has(Self::COMPLETED)
+    }
+
     const fn may_release(self) -> bool {
         let held =
             Self::LOCAL_PENDING.0 | Self::NET_PENDING.0 | Self::NET_QUEUED.0 | Self::SUBMITTING.0;
         self.has(Self::COMPLETED)
-            && !self.has_any(Self(held))
+            && !self.has_any(Self(held | Self::BUSY.0))
             && (!self.has(Self::EXPECT_BARRIER_ACK) || self.has(Self::NET_DONE))
     }
 }
@@ -202,7 +234,7 @@ pub enum Event {
     /// The connection is back after [`Event::ConnectionFrozen`] to a peer that was not restarted,
     /// or another disk is: what failed meanwhile is admitted again.
     Resend,
-    /// I/O goes on; nothing changed for the request.
+    /// I/O goes on, if the context says so; nothing changed for the request.
     Resumed,
 }
 
@@ -262,6 +294,9 @@ impl Consequences {
     /// Nothing refers to the request any more: take it out of the tables, release its activity log
     /// reference, free it.
     pub const RELEASE: Self = Self(1 << 12);
+    /// Report by [`settle`] when all else is carried out. If completions may go on since the
+    /// context was looked at, let [`Event::Resumed`] happen before.
+    pub const SETTLE: Self = Self(1 << 13);
 
     /// Whether `consequence` is among them.
     pub const fn has(self, consequence: Self) -> bool {
@@ -329,7 +364,8 @@ impl Step {
 /// Moves a request along: the new word, and what its caller has to do if it is the one who stores
 /// it.
 ///
-/// Pure; for a compare-exchange loop in any context. Events that come too late (the local bio of a
+/// Pure; for a compare-exchange loop in any context, where the context is looked at after the old
+/// word was. Events that come too late (the local bio of a
 /// released request cannot, an ack after the connection was lost can) change nothing.
 pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState, Consequences) {
     if old.has(RequestState::RELEASED) {
@@ -363,12 +399,36 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         new = new | RequestState::MARKED_OUT_OF_SYNC;
         todo.add_if(true, Consequences::SET_OUT_OF_SYNC);
     }
+    todo = todo | edges(old, new, context);
     if new.may_release() {
         new = new | RequestState::RELEASED;
         todo.add_if(true, Consequences::RELEASE);
+    } else if !todo.is_none() || new.is_held_back() {
+        new = new.entered();
+        todo.add_if(true, Consequences::SETTLE);
     }
-    todo = todo | edges(old, new, context);
     (new, todo)
+}
+
+/// Somebody is through with what [`apply`], or [`enter`], had told it: the new word, and whether to
+/// release the request.
+pub const fn settle(old: RequestState) -> (RequestState, bool) {
+    let new = old.left();
+    if new.may_release() {
+        (RequestState(new.0 | RequestState::RELEASED.0), true)
+    } else {
+        (new, false)
+    }
+}
+
+/// Keeps a request for somebody who is no part of it, as who walks over all of them, until it
+/// reports by [`settle`]. `None` where there is none.
+pub const fn enter(old: RequestState) -> Option<RequestState> {
+    if old.has(RequestState::RELEASED) {
+        None
+    } else {
+        Some(old.entered())
+    }
 }
 
 /// Events after which a request's completion is not held back, whatever the device's state (spec
@@ -376,7 +436,7 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
 const fn ends_suspension(event: Event) -> bool {
     matches!(
         event,
-        Event::ConnectionLost | Event::BarrierAcked | Event::Resend | Event::Resumed
+        Event::ConnectionLost | Event::BarrierAcked | Event::Resend
     )
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every order in which the parties of a request can report leads to one completion and one
-//! release.
+//! Every order in which the parties of a request can report, and carry out what they are told,
+//! leads to one completion and one release, which nothing comes after.
 
 use std::vec;
 use std::vec::Vec;
 
 use crate::config::Protocol;
-use crate::request::{apply, Consequences, Context, Event, Kind, RequestState, Start};
+use crate::request::{apply, settle, Consequences, Context, Event, Kind, RequestState, Start};
 
 /// What happened so far, kept apart from the word under test.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,8 @@ struct Run {
     told: Told,
     /// What each party has yet to report, in its order.
     parties: Vec<Vec<Event>>,
+    /// What each party was told and has not carried out yet.
+    to_do: Vec<Option<Consequences>>,
     history: Vec<Event>,
 }
 
@@ -56,6 +58,7 @@ impl Run {
             state,
             seen: Seen::default(),
             told,
+            to_do: vec![None; parties.len()],
             parties,
             history: vec![],
         }
@@ -64,13 +67,19 @@ impl Run {
     fn explore(&self, runs: &mut u64) {
         let mut is_over = true;
         for party in 0..self.parties.len() {
-            if !self.parties[party].is_empty() {
-                is_over = false;
-                let mut next = self.clone();
-                let event = next.parties[party].remove(0);
-                next.report(event);
-                next.explore(runs);
+            if self.to_do[party].is_none() && self.parties[party].is_empty() {
+                continue;
             }
+            is_over = false;
+            let mut next = self.clone();
+            match next.to_do[party].take() {
+                Some(todo) => next.carry_out(todo),
+                None => {
+                    let event = next.parties[party].remove(0);
+                    next.report(party, event);
+                }
+            }
+            next.explore(runs);
         }
         if is_over {
             *runs += 1;
@@ -78,7 +87,7 @@ impl Run {
         }
     }
 
-    fn report(&mut self, event: Event) {
+    fn report(&mut self, party: usize, event: Event) {
         self.history.push(event);
         self.note(event);
         let context = Context {
@@ -94,7 +103,21 @@ impl Run {
             self.history
         );
         self.state = state;
+        if !todo.is_none() {
+            self.to_do[party] = Some(todo);
+        }
+    }
+
+    fn carry_out(&mut self, todo: Consequences) {
+        assert_eq!(self.told.release, 0, "{:?}", self.history);
         self.tally(todo);
+        if todo.has(Consequences::SETTLE) {
+            let (state, is_last) = settle(self.state);
+            self.state = state;
+            if is_last {
+                self.tally(Consequences::RELEASE);
+            }
+        }
     }
 
     fn note(&mut self, event: Event) {

@@ -2,8 +2,9 @@
 
 //! The table of each protocol, and the cases that are no matter of order.
 
+use super::apply;
 use crate::config::Protocol;
-use crate::request::{apply, Consequences, Context, Event, Kind, RequestState, Start};
+use crate::request::{enter, settle, Consequences, Context, Event, Kind, RequestState, Start};
 
 const USUAL: Context = Context {
     suspended: false,
@@ -281,6 +282,11 @@ fn completion_is_held_back_while_io_is_suspended() {
     assert!(frozen.has(RequestState::COMPLETION_SUSPENDED));
     let (_, todo) = apply(frozen, Event::Resumed, USUAL);
     assert!(todo.has(Consequences::COMPLETE));
+    let (_, todo) = apply(frozen, Event::Resumed, SUSPENDED);
+    assert!(
+        !todo.has(Consequences::COMPLETE),
+        "suspended again meanwhile"
+    );
     let (_, todo) = apply(frozen, Event::ConnectionLost, SUSPENDED);
     assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
     assert!(todo.has(Consequences::RELEASE));
@@ -294,7 +300,7 @@ fn a_frozen_request_is_sent_again_if_the_peer_did_not_acknowledge_it() {
     );
     let (state, _) = apply(state, Event::LocalOk, SUSPENDED);
     let (state, todo) = apply(state, Event::ConnectionFrozen, SUSPENDED);
-    assert!(todo.is_none());
+    assert_eq!(todo, Consequences::SETTLE);
     let (state, todo) = apply(state, Event::Resend, USUAL);
     assert!(todo.has(Consequences::QUEUE | Consequences::SUB_IN_FLIGHT));
     let (_, todo) = run(state, &[Event::HandedOver, ACKED, Event::BarrierAcked]);
@@ -430,4 +436,67 @@ fn what_no_good_disk_here_takes_waits_for_the_peers_disk() {
     assert!(!write(true, true, true));
     // An older peer acks by the protocol, so there is nothing to wait for.
     assert!(!write(false, false, false));
+}
+
+#[test]
+fn a_request_stays_until_its_application_was_told() {
+    // The disk's interrupt is about to tell the application when the ack of the epoch comes.
+    let (state, _) = run(
+        mirrored(Protocol::C),
+        &[Event::SubmitterDone, Event::HandedOver, ACKED],
+    );
+    let (state, todo) = crate::request::apply(state, Event::LocalOk, USUAL);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::SETTLE));
+    let (state, other) = crate::request::apply(state, Event::BarrierAcked, USUAL);
+    assert!(other.has(Consequences::SUB_IN_FLIGHT | Consequences::SETTLE));
+    assert!(!other.has(Consequences::RELEASE));
+    let (state, is_last) = settle(state);
+    assert!(!is_last);
+    let (state, is_last) = settle(state);
+    assert!(is_last && state.has(RequestState::RELEASED));
+    assert_eq!(enter(state), None);
+}
+
+#[test]
+fn who_walks_over_the_requests_keeps_the_one_it_looks_at() {
+    let (state, _) = run(
+        mirrored(Protocol::C),
+        &[
+            Event::SubmitterDone,
+            Event::HandedOver,
+            ACKED,
+            Event::LocalOk,
+        ],
+    );
+    let state = enter(state).unwrap();
+    let (state, todo) = apply(state, Event::Resumed, USUAL);
+    assert!(todo.is_none());
+    let (state, todo) = crate::request::apply(state, Event::BarrierAcked, USUAL);
+    assert!(!todo.has(Consequences::RELEASE));
+    let (state, is_last) = settle(state);
+    assert!(!is_last);
+    assert!(settle(state).1);
+}
+
+/// More than can be is no reason to let go of a request that is in use.
+#[test]
+fn a_count_that_is_full_is_never_empty_again() {
+    let (state, _) = run(
+        mirrored(Protocol::C),
+        &[
+            Event::SubmitterDone,
+            Event::HandedOver,
+            ACKED,
+            Event::LocalOk,
+        ],
+    );
+    let mut state = (0..20).fold(state, |state, _| enter(state).unwrap());
+    let (full, todo) = crate::request::apply(state, Event::BarrierAcked, USUAL);
+    assert!(todo.has(Consequences::SETTLE));
+    state = full;
+    for _ in 0..30 {
+        let (next, is_last) = settle(state);
+        assert!(!is_last);
+        state = next;
+    }
 }

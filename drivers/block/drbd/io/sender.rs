@@ -200,6 +200,7 @@ impl Resource {
     /// follows.
     fn send_on_data(
         &self,
+        company: Company,
         volume: VolumeNr,
         command: Command,
         body: Body<'_>,
@@ -207,7 +208,7 @@ impl Resource {
     ) -> Result<(), NotSent> {
         let mut data = self.connection.data.lock();
         let channel = (*data).as_mut().ok_or(NotSent)?;
-        let sent = self.send_locked(channel, Company::default(), volume, command, body, fill);
+        let sent = self.send_locked(channel, company, volume, command, body, fill);
         drop(data);
         self.judge_send(sent, "data")
     }
@@ -676,7 +677,8 @@ fn write_flags(resource: &Resource, outgoing: &Outgoing, state: RequestState) ->
     flags.for_peer(connection.version(), connection.features())
 }
 
-/// A read for the peer, for a resync or for a verify ended: answers it. On the worker.
+/// A read for the peer, for a resync or for a verify ended: answers it. On the worker, which calls
+/// [`Resource::push_data`] after the last of those at hand.
 pub(crate) fn answer(resource: &Arc<Resource>, request: KBox<PeerRequest>) {
     let Some(device) = request.device.clone() else {
         return finish_answer(resource, request);
@@ -773,7 +775,12 @@ fn send_reply(
     device.counters.sent.add(u64::from(request.size_bytes >> 9));
     // The buffer is freed, not reused, after this: its pages may be lent.
     let body = Body::Lent(buffer.segments());
-    resource.send_on_data(device.volume, command, body, |hashes, out| {
+    let company = Company {
+        // The next answer is at hand; who sends the last pushes it.
+        more: !resource.work.is_empty() && resource.connection.corks(),
+        ..Company::default()
+    };
+    resource.send_on_data(company, device.volume, command, body, |hashes, out| {
         let used = copy(out, &data.encode())?;
         append_digest(&mut hashes.integrity, buffer.segments(), out, used)
     })
@@ -787,7 +794,8 @@ pub(crate) fn send_digest(
     packet: &BlockRequest,
     digest: &[u8],
 ) -> Result<(), NotSent> {
-    resource.send_on_data(device.volume, command, Body::Nothing, |_, out| {
+    let company = Company::default();
+    resource.send_on_data(company, device.volume, command, Body::Nothing, |_, out| {
         let used = copy(out, &packet.encode())?;
         let added = copy(out.get_mut(used..)?, digest)?;
         used.checked_add(added)

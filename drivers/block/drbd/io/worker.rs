@@ -278,15 +278,20 @@ fn turn(resource: &Arc<Resource>) -> u32 {
     // The socket may take long for an answer: neither a state change nor a write of the application
     // waits for all that a resync asks for.
     let ends_ns = monotonic_ns().saturating_add(ANSWERS_NS);
+    let mut answered = false;
     loop {
         sender::drain(resource);
         let Some(Work::Answer(request)) = resource.work.pop() else {
             break;
         };
         sender::answer(resource, request);
+        answered = true;
         if resource.has_chores() || monotonic_ns() >= ends_ns {
             break;
         }
+    }
+    if answered {
+        resource.push_data();
     }
     let now_ns = monotonic_ns();
     let mut sleep_ms = IDLE_MS;

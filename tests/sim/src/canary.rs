@@ -31,6 +31,8 @@ pub enum Canary {
     WritesBeforeGeneration,
     /// Pages of the bitmap count as written while another is still writing them.
     TwoBitmapWriters,
+    /// Extents leave the activity log before what was written to them is flushed.
+    EvictedUnflushed,
     /// Pages of the bitmap that say less are written before the data is flushed.
     ClearedBeforeFlush,
     /// A disk that is detached is let go without a flush.
@@ -73,7 +75,7 @@ pub enum Canary {
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -87,6 +89,7 @@ impl Canary {
         Self::MarkedTooLate,
         Self::WritesBeforeGeneration,
         Self::TwoBitmapWriters,
+        Self::EvictedUnflushed,
         Self::ClearedBeforeFlush,
         Self::DetachedWithoutFlush,
         Self::FailedDiskBelieved,

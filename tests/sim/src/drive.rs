@@ -21,10 +21,21 @@ pub enum Content {
 /// A write: first sector, and the content of each; `None` is a sector that was never written.
 pub type Sectors = Vec<(u64, Option<Content>)>;
 
+/// What a write leaves in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Everything.
+    Cached,
+    /// Not the write itself: it is durable at its end.
+    Stable,
+    /// Neither the write nor what completed before it: that is flushed first.
+    AllStable,
+}
+
 struct InFlight {
     sectors: Sectors,
     /// What completed before is flushed before the write begins.
-    durable: bool,
+    flushes: bool,
 }
 
 struct Unflushed {
@@ -170,28 +181,29 @@ impl Drive {
         stalled_ns + usual_ns * trouble.slowness
     }
 
-    /// Writes. With `durable` what completed before is flushed first, and the write itself is
-    /// durable at its end. `done` gets whether that worked.
+    /// Writes. `done` gets whether that worked.
     pub fn write(
         self: &Rc<Self>,
         owner: Owner,
         sectors: Sectors,
-        durable: bool,
+        durability: Durability,
         done: impl FnOnce(bool) + 'static,
     ) {
         let sequence = self.next_sequence();
-        let write = InFlight { sectors, durable };
+        let flushes = durability == Durability::AllStable;
+        let write = InFlight { sectors, flushes };
+        let delay_ns = self.delay(durability != Durability::Cached);
         self.in_flight.borrow_mut().insert(sequence, write);
         let drive = self.clone();
-        self.sim.after(owner, self.delay(durable), move || {
+        self.sim.after(owner, delay_ns, move || {
             let fails = drive.fails(drive.trouble.get().writes_permille);
             // Where the flush in front of it fails a write does not begin; else what it counts on
             // is on stable storage, whatever becomes of the write itself.
-            let begins = !(durable && fails && drive.sim.one_in(2));
-            if durable && begins {
+            let begins = !(flushes && fails && drive.sim.one_in(2));
+            if flushes && begins {
                 drive.settle(sequence);
             }
-            let durable = durable && !fails;
+            let durable = durability != Durability::Cached && !fails;
             let write = drive.in_flight.borrow_mut().remove(&sequence);
             let mut sectors = write.map(|write| write.sectors).unwrap_or_default();
             if fails {
@@ -282,8 +294,8 @@ impl Drive {
         let mut in_flight = self.in_flight.take();
         // A write with a flush in front has not begun before that is through.
         in_flight.retain(|&sequence, write| {
-            let begun = !write.durable || self.sim.one_in(2);
-            if begun && write.durable {
+            let begun = !write.flushes || self.sim.one_in(2);
+            if begun && write.flushes {
                 self.settle(sequence);
             }
             begun

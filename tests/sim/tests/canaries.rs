@@ -87,7 +87,7 @@ macro_rules! canaries {
 
 canaries! {
     an_ack_before_the_flush_is_found: AckBeforeFlush, plain in 36..=40,
-    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 20..=25,
+    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 78..=80,
     a_bit_cleared_too_early_is_found: BitClearedTooEarly, plain in 10..=15,
     an_activity_log_written_after_the_data_is_found: ActivityLogAfterData, plain in 1..=50,
     an_activity_log_that_is_not_applied_is_found: ActivityLogIgnored, plain in 1..=50,
@@ -98,8 +98,9 @@ canaries! {
     a_block_that_is_marked_too_late_is_found: MarkedTooLate, plain in 2388..=2392,
     a_write_that_only_a_target_has_is_found: TargetBelieved, plain in 605..=610,
     a_generation_that_is_not_begun_is_found: UuidNotRotated, plain in 1..=50,
-    a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite, plain in 20..=25,
+    a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite, plain in 94..=96,
     a_negative_ack_that_is_believed_is_found: NegativeAckBelieved, plain in 2055..=2060,
     a_flush_that_is_believed_is_found: FlushBelieved, failing in 1..=5,
+    an_extent_that_leaves_the_log_unflushed_is_found: EvictedUnflushed, plain in 15..=20,
     a_volume_that_is_not_flushed_is_found: OneVolumeFlushed, paired in 405..=415,
 }

@@ -12,10 +12,11 @@
 //!    each waiting request in order, as long as the answer is not [`Reserve::Wait`]: one
 //!    transaction admits them all. A reservation takes all extents of a request or none, so that
 //!    two requests never wait for each other.
-//! 3. [`ActivityLog::begin`] encodes the transaction. The shell writes the bitmap pages of the
-//!    extents that lost their slots ([`ActivityLog::evicted_pages`]), then the block, and calls
-//!    [`ActivityLog::commit`]; the requests with [`Reserve::AfterCommit`] go on. Meanwhile hot
-//!    extents can be had, new reservations wait.
+//! 3. [`ActivityLog::begin`] encodes the transaction. The shell flushes the data where it is to
+//!    ([`Transaction::flushes_data`]), writes the bitmap pages of the extents that lost their slots
+//!    ([`ActivityLog::evicted_pages`]), then the block, and calls [`ActivityLog::commit`]; the
+//!    requests with [`Reserve::AfterCommit`] go on. Meanwhile hot extents can be had, new
+//!    reservations wait.
 //! 4. When a request is finished, [`ActivityLog::put`] with its span; `true` says that a waiting
 //!    request may now get its slots.
 //!
@@ -92,6 +93,9 @@ pub struct Transaction {
     pub ring_block: u32,
     /// Slots that it changes.
     pub changes: u16,
+    /// What was written to an extent that loses its slot may still be in a volatile cache: the data
+    /// are to be flushed before the block is written, or the transaction aborted.
+    pub flushes_data: bool,
 }
 
 /// Counters for `/proc/drbd`.
@@ -126,6 +130,11 @@ pub struct ActivityLog<S> {
     context_start: u16,
     /// A transaction is being written: its changes are fixed.
     writing: bool,
+    /// Flushes of the data that transactions began; the one of the transaction that is being
+    /// written, and the last that is over.
+    flushes: u64,
+    flushing: Option<u64>,
+    flushed: u64,
     /// A request waits until this many slots are free or idle.
     starving: Option<u32>,
     statistics: Statistics,
@@ -158,6 +167,9 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             tr_number: 0,
             context_start: 0,
             writing: false,
+            flushes: 0,
+            flushing: None,
+            flushed: 0,
             starving: None,
             statistics: Statistics::default(),
         };
@@ -173,6 +185,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             self.free.push(&mut self.slots, number);
         }
         self.writing = false;
+        self.flushing = None;
         self.starving = None;
     }
 
@@ -264,7 +277,26 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         }
         self.encode(block, crc32c)?;
         self.writing = true;
-        Some(self.transaction())
+        let flushes_data = self.evicts_unflushed();
+        if flushes_data {
+            self.flushes = self.flushes.saturating_add(1);
+            self.flushing = Some(self.flushes);
+        }
+        Some(Transaction {
+            flushes_data,
+            ..self.transaction()
+        })
+    }
+
+    /// Whether no flush is over that began after the last write to each extent that is to lose its
+    /// slot had ended.
+    ///
+    /// Mostly there is one: the slot that is taken is the one idle for longest. What is written to
+    /// an extent ends before it is idle, so a flush that begins later covers it. (The C driver
+    /// flushes with each transaction.)
+    fn evicts_unflushed(&self) -> bool {
+        let mut changes = self.pending.iter(&self.slots);
+        changes.any(|(_, slot)| slot.extent != FREE && slot.idle_since >= self.flushed)
     }
 
     /// Encodes a transaction that changes no slot, and counts it as committed. Pending changes stay
@@ -311,6 +343,9 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             return;
         }
         self.writing = false;
+        if let Some(flush) = self.flushing.take() {
+            self.flushed = flush;
+        }
         self.advance();
         self.statistics.changed = self
             .statistics
@@ -321,10 +356,10 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             let in_use = get(&self.slots, number).references != 0;
             update(&mut self.slots, number, |slot| {
                 slot.extent = slot.label;
-                slot.place = if in_use { Place::Used } else { Place::Idle };
+                slot.place = Place::Used;
             });
             if !in_use {
-                self.idle.push(&mut self.slots, number);
+                self.rest(number);
             }
         }
     }
@@ -334,6 +369,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     /// of it becomes hot.
     pub fn abort(&mut self) {
         self.writing = false;
+        self.flushing = None;
     }
 
     /// Takes the shape of a ring that has moved. To be followed by [`Self::rewrite`] of every
@@ -477,9 +513,18 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         // A pending slot without references keeps its change: on disk it is harmless, and the old
         // extent may be gone already.
         if references == 0 && slot.place == Place::Used {
-            update(&mut self.slots, number, |slot| slot.place = Place::Idle);
-            self.idle.push(&mut self.slots, number);
+            self.rest(number);
         }
+    }
+
+    /// Nobody uses the extent any more.
+    fn rest(&mut self, number: u16) {
+        let idle_since = self.flushes;
+        update(&mut self.slots, number, |slot| {
+            slot.place = Place::Idle;
+            slot.idle_since = idle_since;
+        });
+        self.idle.push(&mut self.slots, number);
     }
 
     fn encode(&self, block: &mut [u8; BLOCK_SIZE], crc32c: impl Crc32c) -> Option<()> {
@@ -501,6 +546,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             tr_number: self.tr_number,
             ring_block: self.ring.block_of(self.tr_number),
             changes: self.pending.len(),
+            flushes_data: false,
         }
     }
 

@@ -32,6 +32,7 @@ use drbd_sys::{
     },
     sync_io::{
         BulkIo,
+        Durability,
         MetaPage,
         SyncIo, //
     },
@@ -263,26 +264,26 @@ impl Bitmap {
         Ok(())
     }
 
-    /// Writes one page where it changed; it is on stable storage only after the next flush. The
-    /// caller holds `LocalDisk::bitmap_writer`. May sleep.
+    /// Writes one page where it changed; it is on stable storage only after the next flush. Whether
+    /// it had to be written. The caller holds `LocalDisk::bitmap_writer`. May sleep.
     pub(crate) fn write_page_if_dirty(
         &self,
         device: &Device,
         disk: &LocalDisk,
         page_io: &mut SyncIo,
         page: u64,
-    ) -> Result {
+    ) -> Result<bool> {
         if !self.take_dirty(page) {
-            return Ok(());
+            return Ok(false);
         }
         let sector = disk.layout.bitmap_page(page).ok_or(EINVAL)?;
         device.counters.bitmap_writes.add(1);
         let filled = self.fill(disk, page, page_io.page()?);
-        let written = filled.and_then(|()| disk.write_page(page_io, sector, false));
+        let written = filled.and_then(|()| disk.write_page(page_io, sector, Durability::Cached));
         if written.is_err() {
             self.mark_dirty(page);
         }
-        written
+        written.map(|()| true)
     }
 
     /// Reads the bitmap from disk; to be done before the disk is in use. May sleep.

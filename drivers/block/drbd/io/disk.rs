@@ -50,7 +50,10 @@ use drbd_sys::{
     idle_mutex::IdleMutex,
     log,
     new_idle_mutex,
-    sync_io::SyncIo,
+    sync_io::{
+        Durability,
+        SyncIo, //
+    },
     time::monotonic_ns, //
 };
 use kernel::{
@@ -320,7 +323,7 @@ impl LocalDisk {
             .page
             .page()
             .map(|page| superblock.encode(page))
-            .and_then(|()| self.write_page(&mut meta.page, sector, self.flushes_metadata()));
+            .and_then(|()| self.write_page(&mut meta.page, sector, self.durability()));
         drop(meta);
         self.judge_metadata(device, written)
     }
@@ -328,6 +331,14 @@ impl LocalDisk {
     /// Whether metadata writes are flushed to stable storage.
     pub(crate) fn flushes_metadata(&self) -> bool {
         self.conf().md_flushes
+    }
+
+    /// How metadata are written that what was written before depends on.
+    pub(crate) fn durability(&self) -> Durability {
+        match self.flushes_metadata() {
+            true => Durability::AllStable,
+            false => Durability::Cached,
+        }
     }
 
     /// How long one metadata I/O may take before the disk is given up.
@@ -348,15 +359,19 @@ impl LocalDisk {
         self.abandoned.set(1);
     }
 
-    /// Writes a page of metadata; with `flush`, it is on stable storage afterwards, and what was
-    /// written before. May sleep.
+    /// Writes a page of metadata. May sleep.
     ///
     /// The wait ends when the disk is abandoned, also where it began before.
-    pub(crate) fn write_page(&self, io: &mut SyncIo, sector: Sector, flush: bool) -> Result {
+    pub(crate) fn write_page(
+        &self,
+        io: &mut SyncIo,
+        sector: Sector,
+        durability: Durability,
+    ) -> Result {
         if faults::strikes(self.minor.0, Fault::MetaWrite) {
             return Err(EIO);
         }
-        io.start_write(sector.0, flush)?;
+        io.start_write(sector.0, durability)?;
         self.finish(io)
     }
 
@@ -423,9 +438,12 @@ impl LocalDisk {
         let evicts = self.activity_log.lock().evicted().next().is_some();
         let _one_writer = evicts.then(|| self.bitmap_writer.lock());
         let written = if self.conf().al_updates {
-            self.flush_evicted_data(&mut meta.data)
+            self.flush_evicted_data(&mut meta.data, transaction)
                 .and_then(|()| self.write_evicted(device, &mut meta.page))
-                .and_then(|()| self.write_block(device, &mut meta.activity_log, transaction))
+                .and_then(|wrote_pages| {
+                    let block = &mut meta.activity_log;
+                    self.write_block(device, block, transaction, wrote_pages)
+                })
         } else {
             Ok(())
         };
@@ -440,12 +458,11 @@ impl LocalDisk {
     }
 
     /// The data of extents that leave the log must not be in a cache any more: after a power cut
-    /// nothing would tell that it is missing. The flush of the metadata does that where both are on
-    /// one device.
-    fn flush_evicted_data(&self, io: &mut SyncIo) -> Result {
+    /// nothing would tell that it is missing. The flush in front of the block does that where both
+    /// are on one device.
+    fn flush_evicted_data(&self, io: &mut SyncIo, transaction: Transaction) -> Result {
         let is_internal = self.layout.placement().is_internal();
-        let evicts = self.activity_log.lock().evicted().next().is_some();
-        if is_internal || !evicts || !self.backing.has_write_cache() {
+        if is_internal || !transaction.flushes_data || !self.backing.has_write_cache() {
             return Ok(());
         }
         io.start_flush()?;
@@ -453,8 +470,8 @@ impl LocalDisk {
     }
 
     /// What the bitmap says of extents that leave the log must be on disk before the log forgets
-    /// them.
-    fn write_evicted(&self, device: &Device, page_io: &mut SyncIo) -> Result {
+    /// them. Whether anything had to be written, which the next flush makes stable.
+    fn write_evicted(&self, device: &Device, page_io: &mut SyncIo) -> Result<bool> {
         let mut pages = [u64::MAX; MAX_UPDATES];
         for (place, page) in pages
             .iter_mut()
@@ -462,11 +479,13 @@ impl LocalDisk {
         {
             *place = page;
         }
+        let mut wrote_pages = false;
         for &page in pages.iter().take_while(|&&page| page != u64::MAX) {
-            self.bitmap
+            wrote_pages |= self
+                .bitmap
                 .write_page_if_dirty(device, self, page_io, page)?;
         }
-        Ok(())
+        Ok(wrote_pages)
     }
 
     fn write_block(
@@ -474,11 +493,20 @@ impl LocalDisk {
         device: &Device,
         block_io: &mut SyncIo,
         transaction: Transaction,
+        wrote_pages: bool,
     ) -> Result {
+        let is_internal = self.layout.placement().is_internal();
+        let durability = if !self.flushes_metadata() {
+            Durability::Cached
+        } else if wrote_pages || (transaction.flushes_data && is_internal) {
+            Durability::AllStable
+        } else {
+            Durability::Stable
+        };
         let Some(sector) = self.layout.activity_log_block(transaction.ring_block) else {
             return Err(EINVAL);
         };
-        self.write_page(block_io, sector, self.flushes_metadata())?;
+        self.write_page(block_io, sector, durability)?;
         device.counters.activity_log_writes.add(1);
         Ok(())
     }

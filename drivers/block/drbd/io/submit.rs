@@ -101,6 +101,8 @@ pub(crate) struct Bio {
     mark: Option<Mark>,
     /// A read that has its data and ends when I/O goes on.
     is_served: bool,
+    /// It had to wait.
+    was_delayed: bool,
 }
 
 impl Bio {
@@ -113,6 +115,7 @@ impl Bio {
             failed: Failed::default(),
             mark: None,
             is_served: false,
+            was_delayed: false,
         }
     }
 
@@ -305,7 +308,8 @@ impl Device {
     }
 
     /// Gives a bio to the work item. Any context.
-    pub(crate) fn delay(self: &Arc<Self>, bio: Bio) {
+    pub(crate) fn delay(self: &Arc<Self>, mut bio: Bio) {
+        bio.was_delayed = true;
         self.delayed.count.up();
         self.resource.delayed.up();
         if let Err(bio) = self.delayed.arrivals.push(bio) {
@@ -501,6 +505,7 @@ impl Device {
             protocol: connection.protocol(),
             chooses_ack: connection.version().number() >= 100,
         };
+        let was_delayed = bio.was_delayed;
         let (reference, extents) = match bio.extents {
             Some((reference, span)) => {
                 let id = reference.id;
@@ -534,8 +539,14 @@ impl Device {
         );
         drop(log);
         if plan.remote || plan.out_of_sync {
-            // Before the local part: the way to the peer and back is the longer one.
-            self.resource.send_soon();
+            if was_delayed {
+                // The work item has others to serve, and the next transaction to write, while
+                // these are sent.
+                self.resource.chore(chore::SEND);
+            } else {
+                // Before the local part: the way to the peer and back is the longer one.
+                self.resource.send_soon();
+            }
         }
         if let (true, Some(clone)) = (plan.local, clone) {
             let sectors = u64::from(size_bytes >> 9);

@@ -33,6 +33,17 @@ pub const META_PAGE_BYTES: usize = 4096;
 /// One unit of metadata.
 pub type MetaPage = [u8; META_PAGE_BYTES];
 
+/// What a write leaves in a volatile cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Everything, until the next flush.
+    Cached,
+    /// Not the page itself: it is on stable storage at the end.
+    Stable,
+    /// Neither the page nor what ended before: that is flushed first.
+    AllStable,
+}
+
 /// Longest single sleep, below the kernel's hung-task limit of 120 s.
 const NAP_MS: u32 = 60_000;
 
@@ -164,14 +175,15 @@ impl SyncIo {
         Ok(())
     }
 
-    /// Starts writing [`SyncIo::page`] to `sector`; [`SyncIo::finish`] waits for the end. With
-    /// `flush`, what was written before and the page are on stable storage then.
-    pub fn start_write(&mut self, sector: u64, flush: bool) -> Result {
+    /// Starts writing [`SyncIo::page`] to `sector`; [`SyncIo::finish`] waits for the end.
+    pub fn start_write(&mut self, sector: u64, durability: Durability) -> Result {
         let token = self.token()?;
-        let mut flags = Flags::SYNC | Flags::META | Flags::PRIO;
-        if flush {
-            flags = flags | Flags::FUA | Flags::PREFLUSH;
-        }
+        let flags = Flags::SYNC | Flags::META | Flags::PRIO;
+        let flags = match durability {
+            Durability::Cached => flags,
+            Durability::Stable => flags | Flags::FUA,
+            Durability::AllStable => flags | Flags::FUA | Flags::PREFLUSH,
+        };
         self.device
             .submit_slot(bindings::req_op_REQ_OP_WRITE, flags, sector, token);
         Ok(())
@@ -330,7 +342,7 @@ impl BulkIo {
                 let lane = self.lane(&mut turn)?;
                 lane.finish_while(goes_on)?;
                 fill(index, lane.page()?)?;
-                lane.start_write(sector, false)?;
+                lane.start_write(sector, Durability::Cached)?;
             }
             Ok(())
         });

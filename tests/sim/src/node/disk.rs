@@ -19,7 +19,7 @@ use drbd_engine::types::{BitNr, Sector};
 
 use super::device::Device;
 use crate::canary::Canary;
-use crate::drive::{Content, Drive, Sectors};
+use crate::drive::{Content, Drive, Durability, Sectors};
 use crate::tools::crc32c;
 
 /// How often the bitmap is written before the activity log counts as busy.
@@ -218,12 +218,13 @@ impl LocalDisk {
         self.meta_busy.set(false);
     }
 
-    async fn write_meta(&self, device: &Device, sectors: Sectors, durable: bool) -> bool {
+    async fn write_meta(&self, device: &Device, sectors: Sectors, durability: Durability) -> bool {
         let done = Rc::new(Cell::new(None));
         let told = done.clone();
-        self.meta.write(device.owner, sectors, durable, move |ok| {
-            told.set(Some(ok));
-        });
+        self.meta
+            .write(device.owner, sectors, durability, move |ok| {
+                told.set(Some(ok));
+            });
         device.sim.until(|| done.get().is_some()).await;
         done.get() == Some(true)
     }
@@ -255,7 +256,9 @@ impl LocalDisk {
             let mut block = [0; SUPERBLOCK_SIZE];
             self.superblock.borrow().encode(&mut block);
             let sectors = meta_sectors(self.layout.superblock(), &block);
-            written = self.write_meta(device, sectors, true).await;
+            written = self
+                .write_meta(device, sectors, Durability::AllStable)
+                .await;
         }
         self.unlock_metadata();
         self.judge_metadata(device, written)
@@ -315,20 +318,28 @@ impl LocalDisk {
         let is_internal = Rc::ptr_eq(&self.data, &self.meta);
         // What the log is about to forget must be on stable storage; a flush of the metadata does
         // not reach it.
-        if !pages.is_empty() && !is_internal && !self.flush_data(device).await {
+        let flushes_data = transaction.flushes_data && !device.config.has(Canary::EvictedUnflushed);
+        if flushes_data && !is_internal && !self.flush_data(device).await {
             return false;
         }
+        let mut wrote_pages = false;
         if !device.config.has(Canary::BitmapAfterActivityLog) {
             for &page in &pages {
-                if !self.write_page_if_dirty(device, page).await {
-                    return false;
+                match self.write_page_if_dirty(device, page).await {
+                    Ok(wrote) => wrote_pages |= wrote,
+                    Err(MetaFailed) => return false,
                 }
             }
         }
+        let durability = if wrote_pages || (flushes_data && is_internal) {
+            Durability::AllStable
+        } else {
+            Durability::Stable
+        };
         let Some(sector) = self.layout.activity_log_block(transaction.ring_block) else {
             return false;
         };
-        self.write_meta(device, meta_sectors(sector, block), true)
+        self.write_meta(device, meta_sectors(sector, block), durability)
             .await
     }
 
@@ -367,7 +378,7 @@ impl LocalDisk {
                 return Err(MetaFailed);
             }
             for page in (0..).take(self.dirty_pages.len()) {
-                if !self.write_page_if_dirty(device, page).await {
+                if self.write_page_if_dirty(device, page).await.is_err() {
                     return Err(MetaFailed);
                 }
             }
@@ -395,7 +406,11 @@ impl LocalDisk {
             };
             let is_last = position + 1 == blocks;
             let sectors = meta_sectors(sector, &block);
-            if !self.write_meta(device, sectors, is_last).await {
+            let durability = match is_last {
+                true => Durability::AllStable,
+                false => Durability::Cached,
+            };
+            if !self.write_meta(device, sectors, durability).await {
                 return false;
             }
         }
@@ -448,18 +463,20 @@ impl LocalDisk {
         }
     }
 
-    async fn write_page_if_dirty(&self, device: &Device, page: u64) -> bool {
+    /// Whether it had to be written.
+    async fn write_page_if_dirty(&self, device: &Device, page: u64) -> Result<bool, MetaFailed> {
         let dirty = usize::try_from(page)
             .ok()
             .and_then(|page| self.dirty_pages.get(page));
         let Some(dirty) = dirty.filter(|dirty| dirty.replace(false)) else {
-            return true;
+            return Ok(false);
         };
         let written = self.write_page(device, page).await;
         if !written {
             dirty.set(true);
+            return Err(MetaFailed);
         }
-        written
+        Ok(true)
     }
 
     async fn write_page(&self, device: &Device, page: u64) -> bool {
@@ -477,7 +494,7 @@ impl LocalDisk {
         let Some(sector) = self.layout.bitmap_page(page) else {
             return false;
         };
-        self.write_meta(device, meta_sectors(sector, &content), false)
+        self.write_meta(device, meta_sectors(sector, &content), Durability::Cached)
             .await
     }
 

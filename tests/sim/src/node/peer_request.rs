@@ -14,7 +14,7 @@ use drbd_engine::types::BlockId;
 use super::device::Device;
 use super::disk::LocalRef;
 use crate::canary::Canary;
-use crate::drive::Sectors;
+use crate::drive::{Durability, Sectors};
 use crate::packet::{Blocks, WriteFlags};
 
 /// What a peer request is about.
@@ -114,7 +114,7 @@ impl Device {
         let device = self.clone();
         self.hardware
             .data
-            .write(self.owner, sectors, false, move |ok| {
+            .write(self.owner, sectors, Durability::Cached, move |ok| {
                 device.io_ended(&mut request, ok);
                 device.node().done.borrow_mut().push_back(request);
             });

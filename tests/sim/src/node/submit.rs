@@ -19,7 +19,7 @@ use super::device::Device;
 use super::disk::LocalRef;
 use super::request::{Master, Operation, Parts};
 use crate::canary::Canary;
-use crate::drive::Content;
+use crate::drive::{Content, Durability};
 use crate::packet::Blocks;
 use crate::sim::Moment;
 
@@ -361,9 +361,14 @@ impl Device {
                 let content = Some(Content::Data(number));
                 let sectors = (sector.0..sector.0 + count).map(|at| (at, content.clone()));
                 let master = master.clone();
-                data.write(self.owner, sectors.collect(), false, move |ok| {
-                    device.local_ended(index, &master, ok);
-                });
+                data.write(
+                    self.owner,
+                    sectors.collect(),
+                    Durability::Cached,
+                    move |ok| {
+                        device.local_ended(index, &master, ok);
+                    },
+                );
             }
             Operation::Flush => {
                 let master = master.clone();

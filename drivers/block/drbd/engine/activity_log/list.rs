@@ -35,6 +35,9 @@ pub struct Slot {
     pub(super) label: u32,
     /// Requests that use the extent.
     pub(super) references: u32,
+    /// How many flushes had begun when the extent became idle: a later one makes what was written
+    /// to it stable.
+    pub(super) idle_since: u64,
     pub(super) previous: u16,
     pub(super) next: u16,
     /// The next slot in this one's hash chain.
@@ -51,6 +54,7 @@ impl Default for Slot {
             extent: FREE,
             label: FREE,
             references: 0,
+            idle_since: 0,
             previous: NONE,
             next: NONE,
             chain: NONE,

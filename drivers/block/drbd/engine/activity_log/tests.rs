@@ -409,6 +409,9 @@ proptest! {
         let mut in_flight = None;
         let mut writing: Vec<Span> = Vec::new();
         let mut waiting: Vec<Span> = Vec::new();
+        // What was written and may be in a volatile cache, and what of it a flush is about.
+        let mut cached = BTreeSet::new();
+        let mut flushing = BTreeSet::new();
         for step in steps {
             match step {
                 Step::TryGet(first, count) => {
@@ -430,6 +433,10 @@ proptest! {
                 Step::Put(index) if !writing.is_empty() => {
                     let span = writing.swap_remove(index.index(writing.len()));
                     prop_assert_eq!(log.put(span), model.put(span));
+                    for extent in span.extents() {
+                        cached.insert(extent);
+                        flushing.remove(&extent);
+                    }
                 }
                 Step::Put(_) => {}
                 Step::Begin(torn_after) => {
@@ -437,6 +444,12 @@ proptest! {
                         model.writing = true;
                         let ready: Vec<_> = writing.iter().flat_map(|s| s.extents()).collect();
                         prop_assert!(log.evicted().all(|extent| !ready.contains(&extent)));
+                        let is_cached = log.evicted().any(|extent| cached.contains(&extent));
+                        prop_assert_eq!(transaction.flushes_data, is_cached);
+                        flushing = match transaction.flushes_data {
+                            true => cached.clone(),
+                            false => BTreeSet::new(),
+                        };
                         disk.write(transaction, &block, torn_after);
                         in_flight = Some(transaction);
                     }
@@ -446,11 +459,14 @@ proptest! {
                         disk.write(transaction, &block, BLOCK_SIZE);
                         log.commit();
                         model.commit();
+                        cached.retain(|extent| !flushing.contains(extent));
+                        flushing.clear();
                         writing.append(&mut waiting);
                     }
                 }
                 Step::Abort => {
                     in_flight = None;
+                    flushing.clear();
                     log.abort();
                     model.writing = false;
                 }

@@ -8,7 +8,10 @@ use drbd_engine::activity_log::{
 };
 use drbd_sys::{
     hash::crc32c,
-    sync_io::SyncIo, //
+    sync_io::{
+        Durability,
+        SyncIo, //
+    },
 };
 use kernel::prelude::*;
 
@@ -95,7 +98,11 @@ fn initialize(local: &LocalRef, block_io: &mut SyncIo) -> Result {
         block::initialize(block_io.page()?, |bytes| crc32c(0, bytes));
         let sector = local.layout.activity_log_block(number).ok_or(EINVAL)?;
         let is_last = number.checked_add(1) == Some(blocks);
-        local.write_page(block_io, sector, is_last && local.flushes_metadata())?;
+        let durability = match is_last {
+            true => local.durability(),
+            false => Durability::Cached,
+        };
+        local.write_page(block_io, sector, durability)?;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ use crate::node::submit::Ended;
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     number: u64,
+    /// The node whose application wrote it.
+    writer: usize,
     submitted: u64,
     /// When its end was told, well or not.
     ended: Option<u64>,
@@ -34,6 +36,7 @@ impl Candidate {
     /// What a sector holds before the first write.
     const FIRST: Self = Self {
         number: 0,
+        writer: 0,
         submitted: 0,
         ended: Some(0),
         acknowledged: true,
@@ -58,10 +61,11 @@ impl View {
             .or_insert_with(|| vec![Candidate::FIRST])
     }
 
-    fn add(&mut self, sectors: std::ops::Range<u64>, number: u64, submitted: u64) {
+    fn add(&mut self, sectors: std::ops::Range<u64>, number: u64, writer: usize, submitted: u64) {
         for sector in sectors {
             self.candidates(sector).push(Candidate {
                 number,
+                writer,
                 submitted,
                 ended: None,
                 acknowledged: false,
@@ -74,25 +78,35 @@ impl View {
 
     /// A write was told done: what it overwrote may not be seen again.
     ///
-    /// With `apart` the nodes have left each other, and what was written here since then may have
-    /// overwritten it.
-    fn acknowledge(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64, apart: bool) {
+    /// Its ack may come late, when the nodes have left each other and the other one was promoted:
+    /// what that has written since is newer. It was on disk before that began, for a node that is
+    /// promoted waits for the last writes of its peer.
+    fn acknowledge(&mut self, sectors: std::ops::Range<u64>, number: u64, now: u64) {
         for sector in sectors {
             let candidates = self.candidates(sector);
-            let Some(own) = candidates.iter_mut().find(|one| one.number == number) else {
+            let Some(&own) = candidates.iter().find(|one| one.number == number) else {
                 continue;
             };
             if own.acknowledged {
                 continue;
             }
-            own.acknowledged = true;
-            own.ended = Some(now);
-            let submitted = own.submitted;
-            for other in candidates.iter_mut().filter(|one| one.number != number) {
-                let before = other.ended.is_some_and(|ended| ended <= submitted);
-                let is_older = before || (other.acknowledged && !apart);
-                if other.superseded.is_none() && is_older {
-                    other.superseded = Some(now);
+            let follows =
+                |one: &&Candidate| one.writer != own.writer && one.submitted > own.submitted;
+            let next = candidates.iter().filter(follows);
+            let done = next.map(|one| one.submitted).fold(now, u64::min);
+            let is_newer = |one: &&Candidate| one.acknowledged && one.submitted >= done;
+            let newer = candidates.iter().filter(is_newer);
+            let superseded = newer.filter_map(|one| one.ended).min();
+            for one in candidates.iter_mut() {
+                let ended = one.ended.is_some_and(|ended| {
+                    ended <= own.submitted || (one.acknowledged && ended <= done)
+                });
+                if one.number == number {
+                    one.acknowledged = true;
+                    one.ended = Some(done);
+                    one.superseded = one.superseded.or(superseded);
+                } else if one.superseded.is_none() && ended {
+                    one.superseded = Some(done);
                 }
             }
         }
@@ -337,14 +351,14 @@ impl Oracle {
                 .into_iter()
                 .filter(|(to, _)| *to)
             {
-                self.views[view].add(range(master), number, started);
+                self.views[view].add(range(master), number, node, started);
             }
             if remote {
                 self.in_flight[node].insert(number);
                 self.unacked[node].insert(number);
             }
             if let (true, Some((frozen, _))) = (local, &mut self.frozen[node]) {
-                frozen.add(range(master), number, started);
+                frozen.add(range(master), number, node, started);
             }
         }
     }
@@ -393,15 +407,14 @@ impl Oracle {
         }
         self.counts.writes += 1;
         if ended.local {
-            self.views[node].acknowledge(sectors(), number, now, false);
+            self.views[node].acknowledge(sectors(), number, now);
         } else {
             self.views[node].fail(sectors(), number, now);
         }
         if bio.remote && bio.peer_crashed {
             self.views[1 - node].fail(sectors(), number, now);
         } else if bio.remote && ended.acknowledged && self.protocol != Protocol::A {
-            let apart = self.states[1 - node].conn < ConnState::Connected;
-            self.views[1 - node].acknowledge(sectors(), number, now, apart);
+            self.views[1 - node].acknowledge(sectors(), number, now);
         }
         match (ended.local, ended.acknowledged) {
             (true, false) => self.alone[node].insert(number),
@@ -485,7 +498,7 @@ impl Oracle {
                 self.alone[1 - node].insert(number);
             }
             let view = &mut self.views[1 - node];
-            view.acknowledge(range(master), number, now, false);
+            view.acknowledge(range(master), number, now);
             view.settle(|one| one.number == number);
         }
     }

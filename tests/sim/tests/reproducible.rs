@@ -38,6 +38,9 @@ const SEEDS_AND_DISKS: &[u64] = &[
 /// The same, with failing disks, two volumes and options that change.
 const SEEDS_OF_PAIRS: &[u64] = &[742, 1309];
 
+/// The same, where the seed decides about everything.
+const SEEDS_AS_DRAWN: &[u64] = &[2860, 7347];
+
 /// One volume, and options that stay as they are.
 const PLAIN: Options = Options {
     canary: None,
@@ -72,4 +75,5 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         ..failing
     };
     expect_no_violation(SEEDS_OF_PAIRS, pairs);
+    expect_no_violation(SEEDS_AS_DRAWN, Options::default());
 }

@@ -129,8 +129,13 @@ fn carry_out_deferred(
         | Deferred::SendStateForHandshake
         | Deferred::SendStateForAhead
         | Deferred::SendStateForInconsistent
-        | Deferred::SendStateForResyncEnd
         | Deferred::SendStateForVerifyEnd => device.send_state(new),
+        Deferred::SendStateForResyncEnd => {
+            let sent = device.send_state(new);
+            device.flags.clear(flag::END_UNTOLD);
+            resource.waiters.wake_all();
+            sent
+        }
         Deferred::GreetPeerDisk => device
             .send_uuids(UuidFlags::default())
             .and_then(|()| device.send_state(new)),

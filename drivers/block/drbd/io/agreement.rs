@@ -37,7 +37,10 @@ use super::{
         flag,
         Connection, //
     },
-    device::Device,
+    device::{
+        flag as device_flag,
+        Device, //
+    },
     resource::Resource,
     state::How, //
 };
@@ -46,14 +49,25 @@ use super::{
 const RETRY_MS: u32 = 100;
 /// How long it is tried again.
 const RETRY_LIMIT_NS: u64 = 30 * drbd_engine::timer::SECOND_NS;
+/// How long a change waits for the worker to tell that a resync has ended.
+const UNTOLD_MS: u32 = 1000;
 /// The shortest time that the peer has for its answer: it may have much to write before.
 const ANSWER_MS_MIN: u32 = 10_000;
 
 impl Connection {
     /// Whether a change that the peer is asked for is under way; its end wakes the resource's
-    /// waiters. Not in interrupts.
+    /// waiters. Any context.
     pub(crate) fn is_changing(&self) -> bool {
-        self.agreement.try_lock().is_none()
+        self.flags.any(flag::CHANGING)
+    }
+
+    /// Makes a change that the peer is asked for, where it needs to be. May sleep.
+    fn change_alone<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _one_change = self.agreement.lock();
+        self.flags.set(flag::CHANGING);
+        let made = change();
+        self.flags.clear(flag::CHANGING);
+        made
     }
 }
 
@@ -73,10 +87,10 @@ impl Resource {
         how: How,
     ) -> Result<Success, StateError> {
         self.until_settled(|| {
-            let _one_change = self.connection.agreement.lock();
             if !self.volume_needs_peer(device, change, how)? {
                 return self.change_state(device, change, how);
             }
+            self.await_told_end(device)?;
             self.ask_peer(device.volume, Command::StateChangeRequest, change)?;
             self.change_state(device, change, how).inspect_err(|_| {
                 // The peer has made the change already: tell it how things are. What cannot be sent
@@ -98,7 +112,6 @@ impl Resource {
         how: How,
     ) -> Result<Success, StateError> {
         self.until_settled(|| {
-            let _one_change = self.connection.agreement.lock();
             if how.flags.hard || !connection_needs_peer(self.cstate(), change) {
                 return self.change_connection(change, how);
             }
@@ -126,7 +139,7 @@ impl Resource {
     ) -> Result<Success, StateError> {
         let begin_ns = monotonic_ns();
         loop {
-            let result = attempt();
+            let result = self.connection.change_alone(&attempt);
             // The agreement is let go only now.
             self.waiters.wake_all();
             let waited_ns = monotonic_ns().saturating_sub(begin_ns);
@@ -154,6 +167,17 @@ impl Resource {
             log!(Error, device, "State change failed: {}", error.text());
         }
         Ok(!how.flags.hard && needs_peer(old, judged?.new))
+    }
+
+    /// Waits until the peer knows of a resync that has ended here: it must not leave it by what it
+    /// is asked for, and go on without the generation that the target has taken over.
+    fn await_told_end(&self, device: &Device) -> Result<(), StateError> {
+        let is_told = || !device.flags.any(device_flag::END_UNTOLD);
+        if self.waiters.wait_until_timeout(is_told, UNTOLD_MS) {
+            Ok(())
+        } else {
+            Err(StateError::InTransientState)
+        }
     }
 
     /// Asks, and waits for the answer. The caller holds the agreement.

@@ -87,6 +87,8 @@ pub(crate) mod flag {
     pub(crate) const CHANGE_REFUSED: u32 = 1 << 6;
     /// The peer's answer to a state change: a change of its own comes first.
     pub(crate) const CHANGE_CONCURRENT: u32 = 1 << 14;
+    /// A change that the peer is asked for is under way.
+    pub(crate) const CHANGING: u32 = 1 << 16;
     /// An answer to a state change is awaited.
     pub(crate) const CHANGE_PENDING: u32 = 1 << 7;
     /// The asender runs: a stalled send is worth a ping.

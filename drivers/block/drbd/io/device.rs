@@ -106,6 +106,8 @@ pub(crate) mod flag {
     pub(crate) const RESYNC_DOUBTED: u32 = 1 << 15;
     /// The backing device did not take what another disk has.
     pub(crate) const LACKS_DATA: u32 = 1 << 16;
+    /// The peer has yet to be told that the resync ended here.
+    pub(crate) const END_UNTOLD: u32 = 1 << 17;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

@@ -69,6 +69,10 @@ impl Device {
         if !needs_peer(old, changed.new) {
             return (self.change_state(request, Flags::SOFT), false);
         }
+        // The peer must not leave a resync by it of which it does not know that it has ended.
+        if self.flags.end_untold.get() {
+            self.sim.until(|| !self.flags.end_untold.get()).await;
+        }
         let node = self.node();
         let answered = &node.flags.change_answer;
         answered.set(None);

@@ -54,8 +54,12 @@ async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, n
         Deferred::SendStateForPause
         | Deferred::SendStateForHandshake
         | Deferred::SendStateForAhead
-        | Deferred::SendStateForInconsistent
-        | Deferred::SendStateForResyncEnd => device.send_state(new).await,
+        | Deferred::SendStateForInconsistent => device.send_state(new).await,
+        Deferred::SendStateForResyncEnd => {
+            device.send_state(new).await;
+            device.flags.end_untold.set(false);
+            device.sim.touch();
+        }
         Deferred::ReleaseDisk => {
             if old.disk == DiskState::Negotiating {
                 device.flags.go_diskless.set(true);

@@ -47,6 +47,8 @@ pub struct DeviceFlags {
     pub start_source: Cell<bool>,
     /// The resync may be at its end.
     pub resync_done: Cell<bool>,
+    /// The peer has yet to be told that the resync ended here.
+    pub end_untold: Cell<bool>,
     /// New generations that must be on disk before the application may write.
     pub generations_due: Cell<u32>,
     /// The disks have nothing in common.

@@ -13,8 +13,8 @@ use drbd_engine::resync::{
     Deferred, DirtyBits, Next, Planner, Progress, PutAside, Request as Ask, Shape,
 };
 use drbd_engine::state::resync::{
-    awaits_sync_uuid, finish as decide_finish, finishes_by_itself, start as decide_start,
-    takes_sync_uuid, FinishUuids, Side,
+    awaits_sync_uuid, end_waits, finish as decide_finish, finishes_by_itself,
+    start as decide_start, takes_sync_uuid, FinishUuids, Side,
 };
 use drbd_engine::state::{Change as Request, ConnState};
 use drbd_engine::types::{BitNr, BlockId, Sector, BIT_SIZE};
@@ -158,11 +158,20 @@ async fn ask_for(device: &Rc<Device>, planner: &mut Plan, request: &Ask) -> bool
 fn check_end(device: &Rc<Device>, planner: &mut Plan) {
     let Some(local) = device.local() else { return };
     let resync = device.resync.borrow();
-    let idle = resync.in_flight_sectors == 0;
-    if idle && resync.progress.is_finished(local.set_bits(device)) {
-        device.flags.resync_done.set(true);
-    } else if idle {
+    if resync.in_flight_sectors != 0 {
+        return;
+    }
+    if !resync.progress.is_finished(local.set_bits(device)) {
         planner.restart();
+    } else if !device.end_waits() {
+        device.flags.resync_done.set(true);
+    }
+}
+
+impl Device {
+    /// Whether the end of a resync waits for a change that the peer is asked for.
+    fn end_waits(&self) -> bool {
+        end_waits(self.state().conn, self.node().flags.agreement.get())
     }
 }
 
@@ -208,16 +217,19 @@ pub(crate) async fn finish(device: &Rc<Device>) {
     // Generation and state change together: who loses the peer in between must not be told that
     // both are equal.
     let changed = device.change_state_if(finish.change, Node::SOFT, |state| {
-        let goes_on = state.conn == old.conn;
+        let goes_on = state.conn == old.conn && !device.end_waits();
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
             settle_uuids(device, local, finish.uuids);
         }
+        let is_target = Side::of(state.conn) == Some(Side::Target);
+        device.flags.end_untold.set(goes_on && is_target);
         goes_on
     });
     if let Some(local) = local {
         local.sync(device).await;
     }
     if changed.is_err() {
+        device.flags.end_untold.set(false);
         device.resync.borrow_mut().done = false;
         return;
     }

@@ -145,6 +145,15 @@ pub const fn finishes_by_itself(side: Side, apv: u32, set_bits: u64, failed_bits
     may && set_bits <= failed_bits
 }
 
+/// Whether the end of a resync waits for a change that the peer is asked for, as `changes` says.
+///
+/// A source that consents to a detach has left the resync, and what it writes from then on only its
+/// bitmap tells of: the generation that a target takes over at the end would promise more than its
+/// disk has. The C driver's target ends the resync.
+pub const fn end_waits(conn: ConnState, changes: bool) -> bool {
+    changes && matches!(Side::of(conn), Some(Side::Target))
+}
+
 /// Whether a target may take over the UUID of the resync that its source has begun.
 pub const fn takes_sync_uuid(conn: ConnState) -> bool {
     matches!(conn, ConnState::WFSyncUUID | ConnState::Behind)

@@ -6,6 +6,7 @@ use drbd_engine::{
     resync::Progress,
     state::{
         resync::{
+            end_waits as decide_end_waits,
             finish as decide_finish,
             finishes_by_itself,
             unfences_peer,
@@ -27,6 +28,7 @@ use super::{
     verify, //
 };
 use crate::io::{
+    after,
     device::{
         flag,
         Device, //
@@ -35,6 +37,14 @@ use crate::io::{
     state::How,
     worker::chore, //
 };
+
+/// Whether the end of a resync waits for a change that the peer is asked for.
+pub(super) fn end_waits(device: &Device) -> bool {
+    decide_end_waits(
+        device.state().conn,
+        device.resource.connection.is_changing(),
+    )
+}
 
 pub(super) fn finish_if_done(device: &Arc<Device>) {
     let Some(local) = device.local() else { return };
@@ -116,11 +126,15 @@ pub(crate) fn finish(device: &Arc<Device>) {
         }
     }
     let peer = device.peer.lock().uuids;
+    let is_target = Side::of(old.conn) == Some(Side::Target);
     let mut settled = None;
     // Together with the state: who loses the peer in between must not find both generations equal
     // and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
-        let goes_on = state.conn == old.conn;
+        let goes_on = state.conn == old.conn && !end_waits(device);
+        if goes_on && is_target {
+            device.flags.set(flag::END_UNTOLD);
+        }
         if let (true, Some(local)) = (goes_on, &local) {
             settled = settle_uuids(device, local, finish.uuids, peer, state.role.is_primary());
         }
@@ -133,6 +147,9 @@ pub(crate) fn finish(device: &Arc<Device>) {
     }
     drop(local);
     if changed.is_err() {
+        if is_target {
+            device.flags.clear(flag::END_UNTOLD);
+        }
         device.resync.lock().done = false;
         return;
     }
@@ -143,6 +160,10 @@ pub(crate) fn finish(device: &Arc<Device>) {
         resync.cancel();
     }
     device.flags.clear(flag::BEFORE_RESYNC_DONE);
+    if is_target {
+        // The peer need not wait for the helper.
+        after::carry_out(resource);
+    }
     if let Some(name) = finish.helper {
         let _ = helper::run(device, name);
     }

@@ -45,6 +45,7 @@ use kernel::{
 
 use super::{
     checksum,
+    finish::end_waits,
     pace::pace_of,
     THROTTLE_MS, //
 };
@@ -210,7 +211,9 @@ fn check_end(device: &Arc<Device>) {
     let finished = resync.progress.is_finished(set_bits);
     drop(resync);
     if idle && finished {
-        device.chore(chore::RESYNC_DONE);
+        if !end_waits(device) {
+            device.chore(chore::RESYNC_DONE);
+        }
     } else if idle {
         // Bits were set behind the planner.
         if let Some(planner) = (*device.plan.lock()).as_mut() {

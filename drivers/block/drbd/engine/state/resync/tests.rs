@@ -194,6 +194,18 @@ fn what_has_ended_already_does_not_end_again() {
 }
 
 #[test]
+fn a_target_does_not_end_while_it_asks_for_a_change() {
+    for conn in [C::SyncTarget, C::PausedSyncT] {
+        assert!(end_waits(conn, true), "{conn}");
+        assert!(!end_waits(conn, false), "{conn}");
+    }
+    // The source hears of the end from its target, and must not miss it.
+    for conn in [C::SyncSource, C::PausedSyncS, C::VerifyS, C::Connected] {
+        assert!(!end_waits(conn, true), "{conn}");
+    }
+}
+
+#[test]
 fn a_peer_is_unfenced_when_everything_is_well_again() {
     use super::super::{Aggregate, Fencing};
     let old = State {

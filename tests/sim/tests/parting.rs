@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one node has done and the other does not know of yet, when they part: an ack, the consent to
+//! a detach, the end of a resync.
+
+mod pair;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use drbd_engine::config::Protocol;
+use drbd_engine::state::{ConnState, DiskState};
+use drbd_engine::types::Sector;
+use drbd_sim::net::Socket;
+use drbd_sim::node::request::Operation;
+use drbd_sim::packet::Blocks;
+use drbd_sim::sim::MS;
+use drbd_sim::tools;
+
+use pair::{is_well, write, Pair, PLACES};
+
+/// The disks are attached, the nodes connected, and the first is Primary.
+fn connected(seed: u64, protocol: Protocol) -> Pair {
+    let pair = Pair::boot(seed, protocol, 1);
+    pair.on_both("the disks are attached", |node| async move {
+        node.devices[0].attach().await.unwrap();
+        node.connect(false).await.unwrap();
+    });
+    pair.run_until("both are connected", || pair.all(is_well));
+    pair.on(0, "there is a Primary", |node| async move {
+        node.devices[0].promote(false).await.unwrap();
+    });
+    pair
+}
+
+/// As [`connected`]; then the second node was away, and gets what the first has written since.
+fn resyncing(seed: u64) -> Pair {
+    let pair = connected(seed, Protocol::C);
+    pair.on(1, "it is alone", |node| async move {
+        node.disconnect().await.unwrap();
+    });
+    pair.on(0, "something is to be synced", |node| async move {
+        for place in 0..PLACES {
+            write(&node.devices[0], place).await;
+        }
+    });
+    pair.on(1, "it connects", |node| async move {
+        node.connect(false).await.unwrap();
+    });
+    pair.run_until("the resync has begun", || {
+        pair.nodes[1].devices[0].state().conn == ConnState::SyncTarget
+    });
+    pair
+}
+
+/// The target detaches, and its source writes on: the target's disk is not of the generation that
+/// this is written in. Attached again it gets what it lacks.
+fn detach_and_write_alone(pair: &Pair) {
+    let left = Rc::new(Cell::new(false));
+    let (target, has_left) = (pair.nodes[1].devices[0].clone(), left.clone());
+    pair.sim.spawn(target.owner, async move {
+        target.detach().await.unwrap();
+        has_left.set(true);
+    });
+    let device = &pair.nodes[0].devices[0];
+    pair.run_until("the peer consents", || {
+        device.state().pdsk <= DiskState::Failed
+    });
+    pair.on(0, "it has written alone", |node| async move {
+        for place in 0..4 {
+            write(&node.devices[0], place).await;
+        }
+    });
+    pair.run_until("the disk is detached", || left.get());
+    let [source, target] = [0, 1].map(|id: usize| {
+        let device = &pair.nodes[id].devices[0];
+        let superblock = tools::read_superblock(&device.hardware.meta, &device.config).unwrap();
+        superblock.uuids.current & !1
+    });
+    assert_ne!(source, target);
+    pair.on(1, "the disk is back", |node| async move {
+        node.devices[0].attach().await.unwrap();
+    });
+    pair.expect_to_get_well();
+}
+
+#[test]
+fn a_resync_does_not_end_while_the_peer_is_asked() {
+    for seed in 1..=20 {
+        let pair = resyncing(seed);
+        // The target waits for the answer to its last ping, and then still for that to its request.
+        pair.net.stall_one(0, Socket::Meta, 50 * MS);
+        pair.pass(20 * MS);
+        pair.net.stall_one(0, Socket::Meta, 200 * MS);
+        detach_and_write_alone(&pair);
+    }
+}
+
+#[test]
+fn the_end_of_a_resync_is_told_before_the_peer_is_asked() {
+    for seed in 1..=20 {
+        let pair = resyncing(seed);
+        pair.run_until("the resync has ended", || {
+            pair.nodes[1].devices[0].state().disk == DiskState::UpToDate
+        });
+        detach_and_write_alone(&pair);
+    }
+}
+
+/// With protocol A a write is told done long before the peer's ack is there. The peer has left by
+/// then, is Primary, and has written the same blocks: the judge takes that for newer.
+#[test]
+fn an_ack_that_comes_late_is_older_than_what_was_written_since() {
+    for seed in 1..=20 {
+        let pair = connected(seed, Protocol::A);
+        pair.net.stall_one(1, Socket::Meta, 300 * MS);
+        pair.on(0, "it has written", |node| async move {
+            write(&node.devices[0], 0).await;
+        });
+        let node = pair.nodes[0].clone();
+        pair.sim.spawn(node.owner, async move {
+            node.disconnect().await.unwrap();
+        });
+        pair.run_until("the peer has left", || {
+            pair.nodes[1].conn() == ConnState::WFConnection
+        });
+        pair.on(
+            1,
+            "the peer is Primary and has written",
+            |node| async move {
+                let device = &node.devices[0];
+                device.promote(false).await.unwrap();
+                write(device, 0).await;
+            },
+        );
+        assert_eq!(pair.nodes[0].conn(), ConnState::WFReportParams);
+        pair.run_until("the ack has come", || {
+            pair.nodes[0].conn() == ConnState::StandAlone
+        });
+        pair.on(1, "it is read", |node| async move {
+            let device = &node.devices[0];
+            let number = device.oracle.borrow_mut().number();
+            let blocks = Blocks {
+                sector: Sector(0),
+                size_bytes: 4096,
+            };
+            let master = device.submit(number, Operation::Read, blocks).await;
+            node.sim.until(|| master.ended.get().is_some()).await;
+        });
+        pair.expect_no_violation();
+    }
+}

@@ -10,9 +10,6 @@ use drbd_engine::{
     activity_log::Span,
     range::Handle,
     request::{
-        apply,
-        enter,
-        settle,
         Consequences,
         Context,
         Event,
@@ -27,7 +24,6 @@ use drbd_sys::{
         MasterBio,
         Operation, //
     },
-    bits::AtomicBits32,
     time::monotonic_ns, //
 };
 use kernel::{
@@ -49,6 +45,13 @@ use super::{
     resource::Resource,
     submit::Bio,
     worker::chore, //
+};
+
+mod word;
+
+use word::{
+    Life,
+    Word, //
 };
 
 /// What a request consists of while its slot is in use.
@@ -101,16 +104,30 @@ impl Parts {
     }
 }
 
-impl Facts {
-    /// What the engine needs to know beside the request, at this moment.
+/// Somebody who moves a request along.
+struct Acting<'a> {
+    request: &'a Request,
+    facts: Facts,
+}
+
+impl Life for Acting<'_> {
     fn context(&self) -> Context {
-        let state = self.device.glance();
+        let device = &self.facts.device;
+        let state = device.glance();
         Context {
-            suspended: self.device.holds_completions(),
+            suspended: device.holds_completions(),
             local_is_current: state.has_current_disk(),
             peer_is_current: state.has_current_peer(),
-            mirrored_since_sent: self.device.mirror_generation.load() == self.mirror_generation,
+            mirrored_since_sent: device.mirror_generation.load() == self.facts.mirror_generation,
         }
+    }
+
+    fn carry_out(&self, new: RequestState, todo: Consequences) {
+        self.request.carry_out(&self.facts, new, todo);
+    }
+
+    fn release(&self) {
+        self.request.release(&self.facts.device);
     }
 }
 
@@ -127,7 +144,7 @@ pub(crate) struct Failed {
 #[pin_data]
 pub(crate) struct Request {
     index: Index,
-    state: AtomicBits32,
+    word: Word,
     #[pin]
     parts: SpinLockIrq<Option<Parts>>,
 }
@@ -143,7 +160,7 @@ impl RequestTable {
             let request = Arc::pin_init(
                 try_pin_init!(Request {
                     index: Index(index),
-                    state: AtomicBits32::new(RequestState::RELEASED.0),
+                    word: Word::new(),
                     parts <- new_spinlock_irq!(None, "drbd_request"),
                 }),
                 GFP_KERNEL,
@@ -169,12 +186,12 @@ impl Request {
     /// has just admitted the request.
     pub(crate) fn begin(&self, parts: Parts, state: RequestState) {
         *self.parts.lock() = Some(parts);
-        self.state.store(state.0);
+        self.word.begin(state);
     }
 
     /// Where it is. Any context.
     pub(crate) fn state(&self) -> RequestState {
-        RequestState(self.state.load())
+        self.word.state()
     }
 
     /// Reads the parts under their lock; `None` once released. Any context; `read` must be short.
@@ -191,25 +208,11 @@ impl Request {
         let Some(facts) = self.with(|parts| parts.facts()) else {
             return true;
         };
-        let (new, todo) = self.step(&facts, event);
-        self.carry_out(&facts, new, todo);
-        if todo.has(Consequences::SETTLE) {
-            if new.is_held_back() && !facts.device.holds_completions() {
-                // I/O went on between the look at the device and the change of the word: who
-                // resumed it may not have seen that this one is held back.
-                self.resume(&facts);
-            }
-            self.settle(&facts);
-        }
-        !todo.has(Consequences::PROTOCOL_ERROR)
-    }
-
-    fn resume(&self, facts: &Facts) {
-        let (new, todo) = self.step(facts, Event::Resumed);
-        self.carry_out(facts, new, todo);
-        if todo.has(Consequences::SETTLE) {
-            self.settle(facts);
-        }
+        let acting = Acting {
+            request: self,
+            facts,
+        };
+        self.word.happens(&acting, event)
     }
 
     /// Moves the request in this slot along, if there is one and it is meant, by who has no part of
@@ -218,14 +221,17 @@ impl Request {
         let facts = {
             let parts = self.parts.lock();
             let facts = (*parts).as_ref().map(Parts::facts);
-            let kept = |word| enter(RequestState(word)).map(|state| state.0);
-            facts.filter(|_| self.state.try_update(kept).is_ok())
+            facts.filter(|_| self.word.enter())
         };
         let Some(facts) = facts else { return };
-        if is_meant(&facts.device) {
-            self.happens(event);
+        let acting = Acting {
+            request: self,
+            facts,
+        };
+        if is_meant(&acting.facts.device) {
+            self.word.happens(&acting, event);
         }
-        self.settle(&facts);
+        self.word.settle(&acting);
     }
 
     /// Gives up the local part if this is a request of `device`: its disk does not answer, and the
@@ -249,33 +255,7 @@ impl Request {
             .flatten()
     }
 
-    /// Moves the state along; returns it, and what follows.
-    fn step(&self, facts: &Facts, event: Event) -> (RequestState, Consequences) {
-        let mut outcome = (RequestState::RELEASED, Consequences::NONE);
-        self.state.update(|word| {
-            outcome = apply(RequestState(word), event, facts.context());
-            outcome.0 .0
-        });
-        outcome
-    }
-
-    /// Reports that what a step asked for is carried out.
-    fn settle(&self, facts: &Facts) {
-        let mut is_last = false;
-        self.state.update(|word| {
-            let (new, releases) = settle(RequestState(word));
-            is_last = releases;
-            new.0
-        });
-        if is_last {
-            self.release(&facts.device);
-        }
-    }
-
     fn carry_out(&self, facts: &Facts, new: RequestState, todo: Consequences) {
-        if todo.is_none() {
-            return;
-        }
         let device = &facts.device;
         let connection = &device.resource.connection;
         if todo.has(Consequences::SET_OUT_OF_SYNC) {
@@ -314,9 +294,6 @@ impl Request {
         }
         if todo.has(Consequences::RETRY) {
             self.retry(device);
-        }
-        if todo.has(Consequences::RELEASE) {
-            self.release(device);
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one node has done and the other does not know of yet, when they part: an ack, the consent to
-//! a detach, the end of a resync.
+//! What one node has done and the other does not know of yet, when they part: an ack, the consent
+//! to a detach, the end of a resync.
 
 mod pair;
 

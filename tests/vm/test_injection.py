@@ -110,7 +110,7 @@ def test_without_memory_for_the_bitmap_a_disk_is_not_attached(nodes):
 
 @pytest.mark.parametrize("fault, whose", [(RESYNC_WRITE, 1), (RESYNC_READ, 0)],
                          ids=["write-at-the-target", "read-at-the-source"])
-def test_a_resync_that_fails_ends_and_leaves_marks(nodes, fault, whose):
+def test_a_resync_that_fails_costs_the_disk_that_failed(nodes, fault, whose):
     own, peer = nodes
     failing = nodes[whose]
     inject(failing, fault)

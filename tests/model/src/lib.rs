@@ -5,6 +5,8 @@
 //!
 //! The module's own files are compiled here with [loom]'s atomics under the kernel's names.
 
+#![cfg(test)]
+
 extern crate self as drbd_sys;
 extern crate self as kernel;
 
@@ -13,9 +15,7 @@ pub mod sync;
 #[path = "../../../drivers/block/drbd/sys/bits.rs"]
 pub mod bits;
 
-#[allow(dead_code)]
 #[path = "../../../drivers/block/drbd/io/request/word.rs"]
 mod word;
 
-#[cfg(test)]
 mod tests;

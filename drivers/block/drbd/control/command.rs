@@ -71,6 +71,7 @@ impl<B: Backend, E: Events> Control<B, E> {
     }
 
     /// Appends what a command returns beside its code.
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn append_result(
         &self,
         request: &Request<'_>,
@@ -172,6 +173,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         }
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn new_resource(
         &self,
         request: &Request<'_>,
@@ -209,6 +211,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(code)
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn new_minor(
         &self,
         request: &Request<'_>,
@@ -254,6 +257,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(code)
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn delete_minor(&self, minor: Minor, device: &DeviceSummary, scratch: &mut Scratch) -> Outcome {
         if device.has_disk
             || device.state.disk != DiskState::Diskless
@@ -269,6 +273,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(code)
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn delete_resource(&self, resource: ResourceId, scratch: &mut Scratch) -> Outcome {
         if self.summary(resource)?.connection_state != ConnState::StandAlone {
             return Err(RetCode::NET_CONFIGURED);
@@ -284,6 +289,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(code)
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn resource_options(
         &self,
         parsed: &Parsed<'_>,
@@ -307,6 +313,7 @@ impl<B: Backend, E: Events> Control<B, E> {
             .resource_options(resource, options, &mut scratch.info))
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn attach(
         &self,
         parsed: &Parsed<'_>,
@@ -341,6 +348,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(self.backend.attach(minor, disk, info))
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn disk_options(
         &self,
         parsed: &Parsed<'_>,
@@ -363,6 +371,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(self.backend.disk_options(minor, disk, info))
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn connect(&self, parsed: &Parsed<'_>, resource: ResourceId, scratch: &mut Scratch) -> Outcome {
         let Scratch { net, info, .. } = scratch;
         let context = &parsed.context;
@@ -394,6 +403,7 @@ impl<B: Backend, E: Events> Control<B, E> {
             .connect(resource, my_address, peer_address, net, info))
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn net_options(
         &self,
         parsed: &Parsed<'_>,
@@ -433,6 +443,7 @@ impl<B: Backend, E: Events> Control<B, E> {
         Ok(done(code))
     }
 
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn resize(
         &self,
         parsed: &Parsed<'_>,
@@ -485,6 +496,7 @@ impl<B: Backend, E: Events> Control<B, E> {
     }
 
     /// Demotes, disconnects, detaches and removes a whole resource.
+    #[inline(never)] // Keeps its frame off the stack of the other commands.
     fn down(&self, resource: ResourceId, scratch: &mut Scratch) -> Outcome {
         self.for_each_device(resource, |minor| {
             let code = self.backend.secondary(minor, &mut scratch.info);
@@ -555,6 +567,7 @@ pub(crate) fn secrets_for(request: &Request<'_>) -> Secrets {
 }
 
 /// A command's parameters over their defaults, and which the request had.
+#[inline(never)] // Keeps its frame off the stack of what the command then does.
 fn read<S: Settings>(parsed: &Parsed<'_>, scratch: &mut Scratch) -> Result<(S, Present), RetCode> {
     let mut settings = S::DEFAULT;
     let present = match parsed.options::<S>() {

@@ -68,6 +68,7 @@ fn code_of(outcome: Outcome) -> RetCode {
 
 impl Registry {
     /// Runs a command on a device.
+    #[inline(never)] // Keeps a command's frame off the stack of the others.
     fn on_device(&self, minor: Minor, act: impl FnOnce(&Arc<Device>) -> Outcome) -> RetCode {
         let _scope = NoIoScope::enter();
         let Some(device) = self.find(minor) else {
@@ -88,6 +89,7 @@ impl Registry {
     }
 
     /// Runs a command on a resource.
+    #[inline(never)] // Keeps a command's frame off the stack of the others.
     fn on_resource(&self, id: ResourceId, act: impl FnOnce(&Arc<Resource>) -> Outcome) -> RetCode {
         let _scope = NoIoScope::enter();
         let Some(resource) = self.resource(id) else {

@@ -232,6 +232,7 @@ fn fence_peer(
 }
 
 /// Whoever becomes Primary wants its own data from now on.
+#[inline(never)] // All net options are on its stack.
 fn forget_discard_my_data(resource: &Resource) -> Result<(), RetCode> {
     let connection = &resource.connection;
     let Some(config) = connection

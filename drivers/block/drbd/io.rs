@@ -22,6 +22,7 @@ pub(crate) mod disk;
 pub(crate) mod disk_error;
 pub(crate) mod disk_timer;
 pub(crate) mod environment;
+pub(crate) mod erase;
 pub(crate) mod fault;
 pub(crate) mod fence;
 pub(crate) mod fifo;

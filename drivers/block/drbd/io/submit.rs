@@ -6,7 +6,7 @@
 //! The submitting task does all of it when nothing is in the way. Whatever must wait for a
 //! transaction, a range or a slot goes to the device's work item instead: the block layer holds
 //! back what a task submits until its `submit_bio` returns, so a task that waited in there could
-//! wait for itself.
+//! wait for itself. So does what erases, which waits for the disk.
 
 use drbd_engine::{
     activity_log::{
@@ -47,6 +47,7 @@ use drbd_engine::{
 };
 use drbd_sys::{
     bio::{
+        ClonedBio,
         Completion,
         Flags,
         MasterBio,
@@ -72,6 +73,11 @@ use super::{
         Device,
         Gauge,
         LocalRef, //
+    },
+    disk::LocalDisk,
+    erase::{
+        Erasure,
+        Way, //
     },
     fault::{
         self,
@@ -142,8 +148,40 @@ impl Bio {
         )
     }
 
+    fn erases(&self) -> bool {
+        Way::of(self.master.operation(), self.master.flags()).is_some()
+    }
+
     fn sector(&self) -> Sector {
         Sector(self.master.sector())
+    }
+}
+
+/// What a bio has this node's disk do.
+enum Deed {
+    /// What a clone of it does, without anybody waiting.
+    Clone(ClonedBio),
+    /// What may take several bios of other kinds.
+    Erase(Erasure),
+}
+
+impl Deed {
+    fn of(local: &LocalDisk, master: &MasterBio) -> Result<Self> {
+        Ok(match Way::of(master.operation(), master.flags()) {
+            Some(way) => Self::Erase(Erasure::new(local, way)),
+            None => Self::Clone(local.backing.clone_bio(master)?),
+        })
+    }
+
+    /// Has it done for a request. May sleep where the bio erases.
+    fn begin(self, token: AtDisk, sector: Sector, size_bytes: u32) {
+        match self {
+            Self::Clone(clone) => clone.submit(token),
+            Self::Erase(erasure) => {
+                let result = erasure.carry_out(sector, size_bytes);
+                Completion::complete(token, result);
+            }
+        }
     }
 }
 
@@ -211,7 +249,12 @@ impl DiskOps for Device {
             _ => Some(master),
         };
         let Some(master) = master else { return };
-        if let Err((bio, _)) = device.attempt(Bio::new(master)) {
+        let bio = Bio::new(master);
+        if bio.erases() {
+            // That waits for the disk.
+            return device.delay(bio);
+        }
+        if let Err((bio, _)) = device.attempt(bio) {
             device.delay(bio);
         }
     }
@@ -423,17 +466,14 @@ impl Device {
             Some(_) => None,
             None => self.local(),
         };
-        // The clone needs memory and the master, so it is made before the lock and before the
-        // master moves.
-        let backing = match &bio.extents {
-            Some((reference, _)) => Some(&reference.backing),
-            None => local.as_ref().map(|local| &local.backing),
+        // A clone needs memory and the master, so it is made before the lock and before the master
+        // moves.
+        let disk = match &bio.extents {
+            Some((reference, _)) => Some(reference),
+            None => local.as_ref(),
         };
-        let clone = match backing
-            .map(|backing| backing.clone_bio(&bio.master))
-            .transpose()
-        {
-            Ok(clone) => clone,
+        let deed = match disk.map(|local| Deed::of(local, &bio.master)).transpose() {
+            Ok(deed) => deed,
             Err(error) => {
                 self.give_back(bio.extents, bio.range);
                 bio.master.end(Err(error));
@@ -451,7 +491,7 @@ impl Device {
             return Err((bio, Obstacle::Generation));
         }
         let state = self.glance();
-        let plan = match self.route(&bio, state, clone.is_some()) {
+        let plan = match self.route(&bio, state, deed.is_some()) {
             Route::Go(plan) => plan,
             Route::Suspend => {
                 drop(log);
@@ -467,7 +507,7 @@ impl Device {
             }
         };
         let plan = Plan {
-            local: plan.local && clone.is_some(),
+            local: plan.local && deed.is_some(),
             ..plan
         };
         if !plan.local && !plan.remote {
@@ -548,7 +588,7 @@ impl Device {
                 self.resource.send_soon();
             }
         }
-        if let (true, Some(clone)) = (plan.local, clone) {
+        if let (true, Some(deed)) = (plan.local, deed) {
             let sectors = u64::from(size_bytes >> 9);
             if operation == Operation::Read {
                 self.counters.read.add(sectors);
@@ -560,10 +600,10 @@ impl Device {
                 _ => Fault::DataWrite,
             };
             if fault::strikes(self, fault) {
-                drop(clone);
+                drop(deed);
                 Completion::complete(AtDisk(request.clone()), Err(EIO));
             } else {
-                clone.submit(AtDisk(request.clone()));
+                deed.begin(AtDisk(request.clone()), sector, size_bytes);
             }
         }
         request.happens(Event::SubmitterDone);

@@ -53,6 +53,10 @@ use crate::io::{
         LocalRef, //
     },
     disk::LocalDisk,
+    erase::{
+        Erasure,
+        Way, //
+    },
     peer_request::{
         Kind,
         PeerIo,
@@ -127,12 +131,13 @@ impl Receiver {
         };
         let result = request.local.as_ref().map_or(Err(ENODEV), |local| {
             let is_trim = command == Command::Trim;
-            if is_trim && self.features.contains(Features::WRITE_ZEROES) {
-                discard_as_zeroes(local, data.sector, size)
+            let way = if is_trim && self.features.contains(Features::WRITE_ZEROES) {
+                Way::Discard
             } else {
                 let unmap = is_trim || data.flags.contains(DataFlags::DISCARD);
-                zero(local, data.sector.0, sectors_of(size), unmap)
-            }
+                Way::Zero { unmap }
+            };
+            Erasure::new(local, way).carry_out(data.sector, size)
         });
         Completion::complete(PeerIo(request), result);
         Ok(())
@@ -458,44 +463,4 @@ fn bio_flags(flags: DataFlags) -> Flags {
             bio
         }
     })
-}
-
-fn zero(local: &LocalDisk, sector: u64, sectors: u32, unmap: bool) -> Result {
-    if sectors == 0 {
-        return Ok(());
-    }
-    local.backing.zero_sync(sector, u64::from(sectors), unmap)
-}
-
-/// Discards so that the range reads as zeroes on every node: what the device would leave as it is
-/// at the edges is written.
-fn discard_as_zeroes(local: &LocalDisk, sector: Sector, size: u32) -> Result {
-    let backing = &local.backing;
-    let sectors = sectors_of(size);
-    if backing.max_discard_sectors() == 0 || !local.conf().discard_zeroes_if_aligned {
-        return zero(local, sector.0, sectors, true);
-    }
-    let granularity = u64::from(backing.discard_granularity_bytes() >> SECTOR_SHIFT).max(1);
-    let offset = u64::from(backing.discard_alignment_bytes() >> SECTOR_SHIFT);
-    let end = sector.0.saturating_add(u64::from(sectors));
-    let past = |at: u64| {
-        at.saturating_sub(offset)
-            .checked_rem(granularity)
-            .unwrap_or(0)
-    };
-    let first = match past(sector.0) {
-        0 => sector.0,
-        over => sector.0.saturating_sub(over).saturating_add(granularity),
-    };
-    let last = end.saturating_sub(past(end));
-    if first >= last {
-        return zero(local, sector.0, sectors, true);
-    }
-    let part = |from: u64, to: u64| u32::try_from(to.saturating_sub(from)).unwrap_or(0);
-    zero(local, sector.0, part(sector.0, first), true)?;
-    match backing.discard_sync(first, last.saturating_sub(first)) {
-        Err(EOPNOTSUPP) => zero(local, first, part(first, last), true)?,
-        other => other?,
-    }
-    zero(local, last, part(last, end), true)
 }

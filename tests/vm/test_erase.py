@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Discards and zeroes on disks that cannot do them by themselves: both nodes read zeroes.
+
+The disks keep their data in memory; one discards and one does not, and neither writes zeroes.
+`--module c` shows that what is expected is what the C driver does.
+"""
+
+import pytest
+
+from config import resource
+from scenario import life, node_pair
+
+BACKING = "/dev/nullb0"
+SIZE_MIB = 64
+# What is erased, in KiB: a megabyte, a block, and what begins and ends in the middle of a block.
+RANGES = ((1024, 1024), (4096, 4), (8194, 61), (12289, 2))
+
+
+@pytest.fixture(scope="module")
+def nodes(module_lab, flavour):
+    conf = resource(net=f"{life.PATIENCE} verify-alg crc32c;", disk_options=life.FAST, disk=BACKING)
+    nodes = node_pair(module_lab, flavour, conf, disks=[])
+    for node, discard in zip(nodes, (0, 1)):
+        node.run(f"modprobe null_blk nr_devices=0; d=/sys/kernel/config/nullb/nullb0; "
+                 "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; "
+                 f"mkdir $d && echo {SIZE_MIB} > $d/size && echo 1 > $d/memory_backed && "
+                 f"echo {discard} > $d/discard && echo 1 > $d/power")
+        for what, able in (("write_zeroes", False), ("discard", discard)):
+            most = node.run(f"cat /sys/block/nullb0/queue/{what}_max_bytes").out
+            assert (int(most) != 0) == bool(able), f"{node.name}: {what} {most}"
+    life.bring_up(nodes)
+    life.first_sync(*nodes)
+    return nodes
+
+
+def reads_zeroes(node, at_kib, size_kib):
+    result = node.run(f"cmp -n {size_kib}K <(dd if={node.device} bs=1k skip={at_kib} "
+                      f"count={size_kib} status=none) /dev/zero", check=False)
+    return result.code == 0
+
+
+@pytest.mark.parametrize("primary", [0, 1])
+@pytest.mark.parametrize("option", ["-z", ""], ids=["zeroes", "discards"])
+def test_what_is_erased_reads_as_zeroes_on_both_nodes(nodes, primary, option):
+    writer, other = nodes[primary], nodes[1 - primary]
+    for node in nodes:
+        node.secondary()
+    writer.primary()
+    writer.write("before", 0, 16 * 1024)
+    if not option and int(writer.run("cat /sys/block/drbd0/queue/discard_max_bytes").out) == 0:
+        # Where the own disk cannot discard, nothing is offered that could.
+        assert writer.run(f"blkdiscard -o 0 -l 4K {writer.device}", check=False).code != 0
+        assert writer.holds("before", 0, 4)
+        return
+    for at_kib, size_kib in RANGES:
+        writer.run(f"blkdiscard {option} -o {at_kib}K -l {size_kib}K {writer.device}")
+        assert reads_zeroes(writer, at_kib, size_kib)
+    assert not reads_zeroes(writer, 0, 4)
+    for node in nodes:
+        assert node.state().oos_kib == 0
+    mark = writer.mark()
+    writer.run("drbdadm verify r0")
+    writer.guest.wait_until("dmesg", f"(?s){mark}\n.*Online verify done")
+    assert "ut of sync" not in writer.log_since(mark)
+    writer.secondary()
+    other.primary()
+    for at_kib, size_kib in RANGES:
+        assert reads_zeroes(other, at_kib, size_kib)
+    other.secondary()

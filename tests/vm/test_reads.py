@@ -64,7 +64,7 @@ def test_an_application_reads_on_whatever_its_disk_does(nodes):
     t.run("drbdadm attach r0")
     t.wait_synced()
     assert t.holds("before", 0, 1024)
-    assert reader.running, reader.out
+    assert reader.running(), reader.out
     reader.kill()
     t.guest.wait_until("cat /proc/drbd", r"lo:0 pe:0 ua:0 ap:0")
 

@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Configuration files for the pairs of guests that tests use."""
 
+import os
+
+from drbdvm.lab import SLOWNESS
+
+# drbdadm gives most commands five seconds, on whatever machine.
+PATIENCE = "cmd-timeout-short 60; " if os.environ.get("DRBD_LANE") in SLOWNESS else ""
+GLOBAL = f"global {{ usage-count no; {PATIENCE}}}\n"
+
 
 def resource(first: str = "t", second: str = "Shentar", *, name: str = "r0", minor: int = 0,
              disk: str = "/dev/vda", protocol: str = "C", net: str = "", disk_options: str = "",
@@ -16,7 +24,7 @@ def resource(first: str = "t", second: str = "Shentar", *, name: str = "r0", min
         for number, host in enumerate((first, second), start=1)
     )
     return (
-        "global { usage-count no; }\n"
+        f"{GLOBAL}"
         f"resource {name} {{\n"
         f"    net {{ protocol {protocol}; {net} }}\n"
         f"    disk {{ {disk_options} }}\n"
@@ -41,7 +49,7 @@ def volumes(first: str = "t", second: str = "Shentar", *, name: str = "r0",
         for number, host in enumerate((first, second), start=1)
     )
     return (
-        "global { usage-count no; }\n"
+        f"{GLOBAL}"
         f"resource {name} {{\n"
         f"    net {{ protocol C; {net} }}\n"
         f"    disk {{ {disk_options} }}\n"

@@ -173,8 +173,6 @@ class Lab:
         names = {"localhost": "127.0.0.1", **(hosts or {name: address})}
         table = "".join(f"{where} {who}\n" for who, where in names.items())
         files = {"etc/hosts": table, **(files or {})}
-        if self.lane in DEBUG_LANES:
-            files["etc/slow.sh"] = CHECKOUT / "tests" / "vm" / "guest" / "slow.sh"
         write_image(directory / "initrd", self._ground, module=module, tools=tools,
                     bench=bench, system=system, files=files)
         guest = self._machine(name, address, directory, memory_mib, processors, paths, wire,

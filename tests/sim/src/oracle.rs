@@ -6,6 +6,9 @@
 //! For every node there is a view: for each sector the writes that may be found there. A write that
 //! was told done supersedes those before it. A power cut takes that back where the write was not
 //! flushed. A resync that ends makes the target's view the source's.
+//!
+//! Beside that, whatever disk a Primary has now, its users read nothing that is older than what
+//! they were told done since it was promoted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -271,6 +274,8 @@ pub struct Oracle {
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
     worthless: [bool; 2],
+    /// By sector, the last writes that the users of this Primary were told done.
+    told: [BTreeMap<u64, Vec<u64>>; 2],
     /// What was counted.
     pub counts: Counts,
     /// What was broken.
@@ -280,6 +285,12 @@ pub struct Oracle {
 fn range(master: &Master) -> std::ops::Range<u64> {
     let first = master.blocks.sector.0;
     first..first + master.blocks.sectors()
+}
+
+/// Whether the end of a write was told before another bio was submitted.
+fn ended_before(bios: &BTreeMap<u64, Bio>, write: u64, bio: Bio) -> bool {
+    let told = bios.get(&write).and_then(|write| write.told);
+    told.is_some_and(|told| told <= bio.started)
 }
 
 impl Oracle {
@@ -301,6 +312,7 @@ impl Oracle {
             unacked: Default::default(),
             alone: Default::default(),
             worthless: [false; 2],
+            told: Default::default(),
             counts: Counts::default(),
             violations: Vec::new(),
         }
@@ -386,6 +398,7 @@ impl Oracle {
             Operation::Read if ended.ok => {
                 self.counts.reads += 1;
                 self.judge_read(master, bio);
+                self.judge_read_by_users(master, bio);
             }
             _ => {}
         }
@@ -406,6 +419,7 @@ impl Oracle {
             return;
         }
         self.counts.writes += 1;
+        self.remember_told(node, sectors(), number, bio);
         if ended.local {
             self.views[node].acknowledge(sectors(), number, now);
         } else {
@@ -480,6 +494,43 @@ impl Oracle {
         }
     }
 
+    /// What a write follows its users do not count on any more.
+    fn remember_told(&mut self, node: usize, sectors: std::ops::Range<u64>, number: u64, bio: Bio) {
+        let bios = &self.bios;
+        let precedes = |one: u64| ended_before(bios, one, bio);
+        for sector in sectors {
+            let told = self.told[node].entry(sector).or_default();
+            told.retain(|&one| !precedes(one));
+            told.push(number);
+        }
+    }
+
+    /// Users are not given what was there before something that they were told done.
+    fn judge_read_by_users(&mut self, master: &Master, bio: Bio) {
+        let content = master.read.borrow();
+        for (sector, content) in content.iter() {
+            let found = match content {
+                Some(Content::Data(number)) => *number,
+                _ => 0,
+            };
+            let told = self.told[bio.reader].get(sector);
+            let is_lost = |one: &&u64| {
+                let write = self.bios.get(one).copied().unwrap_or_default();
+                let was_told = write.told.is_some_and(|told| told <= bio.started);
+                let is_older = found == 0 || ended_before(&self.bios, found, write);
+                was_told && **one != found && is_older
+            };
+            let lost = told.and_then(|told| told.iter().find(is_lost)).copied();
+            if let Some(lost) = lost {
+                self.violation(format!(
+                    "read #{} of sector {sector} gave write #{found}, though the same users were told that #{lost} is done",
+                    master.number
+                ));
+                return;
+            }
+        }
+    }
+
     /// The peer acked the epoch of a write, which it may have refused.
     pub fn epoch_acked(&mut self, node: usize, number: u64) {
         self.unacked[node].remove(&number);
@@ -507,6 +558,9 @@ impl Oracle {
     pub fn state_changed(&mut self, node: usize, old: State, new: State) {
         let now = self.now();
         self.states[node] = new;
+        if !new.role.is_primary() {
+            self.told[node].clear();
+        }
         let bios = std::mem::take(&mut self.bios);
         if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
             for view in &mut self.views {
@@ -594,6 +648,7 @@ impl Oracle {
     pub fn forced(&mut self, node: usize) {
         self.views[node].is_anything = true;
         self.worthless[1 - node] = true;
+        self.told[node].clear();
     }
 
     /// The admin gave up a node's data.
@@ -604,6 +659,7 @@ impl Oracle {
     /// A node lost its power.
     pub fn crashed(&mut self, node: usize) {
         let now = self.now();
+        self.forget_told_with(node);
         if self.states[node].conn >= ConnState::Connected {
             self.freeze_target_of(node);
         }
@@ -616,6 +672,16 @@ impl Oracle {
         for bio in self.bios.values_mut() {
             bio.over = true;
             bio.peer_crashed |= bio.reader != node;
+        }
+    }
+
+    /// A node lost its power, and with it what only it had and what was not flushed there.
+    fn forget_told_with(&mut self, node: usize) {
+        self.told[node].clear();
+        let view = &self.views[node];
+        let has_disk = self.states[1 - node].disk == DiskState::UpToDate;
+        for told in self.told[1 - node].values_mut() {
+            told.retain(|&number| has_disk || view.is_durable(number));
         }
     }
 }

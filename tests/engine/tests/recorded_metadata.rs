@@ -151,7 +151,6 @@ fn after_apply_al_the_disk_is_up_to_date_and_nothing_is_marked() {
         primary: false,
         suspended_no_data: false,
         fencing_dont_care: true,
-        connected: false,
     };
     let attach = attach.decide();
     assert!(!attach.crashed_primary);

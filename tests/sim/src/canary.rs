@@ -71,11 +71,13 @@ pub enum Canary {
     FlushBelieved,
     /// An activity log is replaced while a page of the bitmap is on its way to the disk.
     LogEmptiedBesideWriter,
+    /// A Primary that has run on its peer's disk takes its own for what its users have seen.
+    UsersForgotten,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -109,6 +111,7 @@ impl Canary {
         Self::LogEmptiedUnflushed,
         Self::LogEmptiedBesideWriter,
         Self::FlushBelieved,
+        Self::UsersForgotten,
     ];
 
     /// The canary with this name.

@@ -34,7 +34,8 @@ use drbd_engine::{
     state::{
         Change,
         ConnState,
-        DiskState, //
+        DiskState,
+        State, //
     },
     types::Sector, //
 };
@@ -127,7 +128,7 @@ pub(crate) fn attach(
     if !resource.flush_worker_within(COMMAND_WAIT_MS) {
         return Err(RetCode::INTERRUPTED);
     }
-    check_generation(device, &superblock)?;
+    check_generation(device, device.state(), superblock.uuids.current)?;
     resource.change_state(device, Change::disk(DiskState::Attaching), How::VERBOSE)?;
     let result = publish(device, disk, &superblock, size);
     if result.is_err() {
@@ -412,24 +413,25 @@ pub(crate) fn discard_granularity(device: &Device, backing: &BlockDevice, conf: 
 }
 
 /// A Primary that runs on without its disk gets no other data than those it had.
-fn check_generation(device: &Device, superblock: &Superblock) -> Result<(), RetCode> {
-    let state = device.state();
-    let exposed = device.exposed_uuid.load();
-    let is_alone = state.conn < ConnState::Connected || state.pdsk < DiskState::UpToDate;
-    if state.role.is_primary()
-        && is_alone
-        && exposed != 0
-        && exposed & !1 != superblock.uuids.generation()
-    {
+fn check_generation(device: &Device, state: State, current_uuid: u64) -> Result<(), RetCode> {
+    let seen = device.seen();
+    if !seen.refuses(state, current_uuid) {
+        return Ok(());
+    }
+    log!(
+        Error,
+        device,
+        "Can only attach to data with current UUID={:016X}",
+        seen.exposed_uuid
+    );
+    if seen.peer {
         log!(
             Error,
             device,
-            "Can only attach to data with current UUID={:016X}",
-            exposed
+            "This Primary has run on its peer's disk: connect before attaching, or demote it"
         );
-        return Err(RetCode::DATA_NOT_CURRENT);
     }
-    Ok(())
+    Err(RetCode::DATA_NOT_CURRENT)
 }
 
 /// Puts the disk into use. On an error the caller takes it out of use again.
@@ -445,7 +447,6 @@ fn publish(
         primary: state.role.is_primary(),
         suspended_no_data: state.susp_nod,
         fencing_dont_care: disk.conf().fencing == Fencing::DontCare,
-        connected: state.conn >= ConnState::Connected,
     }
     .decide();
     device.set_local(disk);
@@ -585,6 +586,9 @@ fn let_refusals_arrive(device: &Device) -> Result<(), RetCode> {
 }
 
 /// Enters the state that the metadata vouch for, or lets the peer judge it.
+///
+/// The peer may have come or gone since the attach began: what is asked for is asked for in the
+/// state that it was decided in.
 fn enter_state(
     device: &Arc<Device>,
     local: &LocalRef,
@@ -598,19 +602,30 @@ fn enter_state(
         AttachedDisk::UpToDate => DiskState::UpToDate,
     };
     let pdsk = conclusions.peer_outdated.then_some(DiskState::Outdated);
-    let change = if conclusions.negotiate {
-        let pdsk = pdsk.unwrap_or(device.state().pdsk);
-        resource.control.lock().set_negotiated(device, disk, pdsk);
-        // The peer sends them again; older ones must not be taken for them.
-        device.peer.lock().uuids = None;
-        Change::disk(DiskState::Negotiating)
-    } else {
-        let change = Change::disk(disk);
-        pdsk.map_or(change, |pdsk| change.with_pdsk(pdsk))
-    };
-    resource.change_state(device, change, How::VERBOSE)?;
-    local.stamp_attached();
-    Ok(())
+    loop {
+        let state = device.state();
+        check_generation(device, state, local.current_uuid())?;
+        let change = if state.conn >= ConnState::Connected {
+            let pdsk = pdsk.unwrap_or(state.pdsk);
+            resource.control.lock().set_negotiated(device, disk, pdsk);
+            // The peer sends them again; older ones must not be taken for them.
+            device.peer.lock().uuids = None;
+            Change::disk(DiskState::Negotiating)
+        } else {
+            let change = Change::disk(disk);
+            pdsk.map_or(change, |pdsk| change.with_pdsk(pdsk))
+        };
+        let mut has_changed = false;
+        let entered = resource.change_state_if(device, change, How::VERBOSE, |now| {
+            has_changed = now != state;
+            !has_changed
+        });
+        if !has_changed {
+            entered?;
+            local.stamp_attached();
+            return Ok(());
+        }
+    }
 }
 
 /// Lets the metadata know the role, and writes them: from now on they are unclean.

@@ -17,6 +17,7 @@ use drbd_engine::{
     state::{
         DiskState,
         Glance,
+        Seen,
         State, //
     },
     types::{
@@ -108,6 +109,8 @@ pub(crate) mod flag {
     pub(crate) const LACKS_DATA: u32 = 1 << 16;
     /// The peer has yet to be told that the resync ended here.
     pub(crate) const END_UNTOLD: u32 = 1 << 17;
+    /// The users have seen the peer's data since this node's disk was in use.
+    pub(crate) const USERS_SAW_PEER: u32 = 1 << 18;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.
@@ -465,6 +468,14 @@ impl Device {
     pub(crate) fn close(&self) {
         self.open_count.update(|count| count.saturating_sub(1));
         self.wake();
+    }
+
+    /// What the users have seen. Any context.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen {
+            exposed_uuid: self.exposed_uuid.load(),
+            peer: self.flags.any(flag::USERS_SAW_PEER),
+        }
     }
 
     /// Whether no block that a read wants is out of sync. Any context.

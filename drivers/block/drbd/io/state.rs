@@ -188,8 +188,7 @@ impl Control {
                 .is_some_and(|config| !config.net.verify_alg.is_empty()),
             apv: resource.connection.version().number(),
             state_sent: self.state_sent,
-            exposed_uuid_is_current: current
-                .is_some_and(|current| current & !1 == device.exposed_uuid.load() & !1),
+            users_saw_disk: current.is_some_and(|current| device.seen().is_on_disk(current)),
             negotiated_disk: volume.negotiated.0,
             negotiated_pdsk: volume.negotiated.1,
         }
@@ -525,6 +524,12 @@ impl Resource {
             }
             Immediate::TrustBitmap => {
                 device.flags.clear(flag::BITMAP_DISTRUSTED);
+            }
+            Immediate::UsersSeePeer => {
+                device.flags.set(flag::USERS_SAW_PEER);
+            }
+            Immediate::UsersSeeDisk => {
+                device.flags.clear(flag::USERS_SAW_PEER);
             }
             Immediate::ConsiderResync => {
                 device.flags.set(flag::CONSIDER_RESYNC);

@@ -75,14 +75,8 @@ impl Device {
         let mut superblock = superblock.ok_or(StateError::Unknown)?;
         superblock.check_clean().map_err(|_| StateError::Unknown)?;
         let state = self.state();
-        let exposed = self.exposed_uuid.get();
-        let is_alone = state.conn < ConnState::Connected || state.pdsk < DiskState::UpToDate;
-        if state.role.is_primary()
-            && is_alone
-            && exposed != 0
-            && superblock.uuids.generation() != exposed & !1
-        {
-            // A diskless Primary was promised other data.
+        let current = superblock.uuids.current;
+        if self.seen().refuses(state, current) {
             return Err(StateError::Unknown);
         }
         let decided = AttachInputs {
@@ -90,7 +84,6 @@ impl Device {
             primary: state.role.is_primary(),
             suspended_no_data: state.susp_nod,
             fencing_dont_care: true,
-            connected: state.conn >= ConnState::Connected,
         }
         .decide();
         superblock.magic = Magic::Unclean;
@@ -125,6 +118,11 @@ impl Device {
             AttachedDisk::UpToDate => DiskState::UpToDate,
         };
         let state = self.state();
+        if self.seen().refuses(state, current) {
+            // The peer was lost meanwhile.
+            self.local.replace(None);
+            return Err(StateError::Unknown);
+        }
         let pdsk = if decided.peer_outdated {
             DiskState::Outdated
         } else {

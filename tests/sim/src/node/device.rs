@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use drbd_engine::config::OnIoError;
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::range::{Node as RangeNode, RangeTable};
-use drbd_engine::state::{DiskState, Role, State};
+use drbd_engine::state::{DiskState, Role, Seen, State};
 use drbd_engine::types::VolumeNr;
 
 use super::{disk, resync, submit, Config, Hardware, Node, Parts};
@@ -55,6 +55,8 @@ pub struct DeviceFlags {
     pub unrelated: Cell<bool>,
     /// The peer may know of blocks out of sync that the bitmap does not tell of.
     pub bitmap_distrusted: Cell<bool>,
+    /// The users have seen the peer's data since this node's disk was in use.
+    pub users_saw_peer: Cell<bool>,
     /// The disk failed, and the worker has not judged it yet.
     pub disk_unjudged: Cell<bool>,
     /// The metadata could not be written, and the worker has not judged that yet.
@@ -179,6 +181,14 @@ impl Device {
     /// The state.
     pub fn state(&self) -> State {
         self.state.get()
+    }
+
+    /// What the users have seen.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen {
+            exposed_uuid: self.exposed_uuid.get(),
+            peer: self.flags.users_saw_peer.get(),
+        }
     }
 
     /// Whether this node is Primary.

@@ -12,6 +12,7 @@ use drbd_engine::state::{
 
 use super::device::Device;
 use super::{After, AfterConnection, Node};
+use crate::canary::Canary;
 
 impl Device {
     pub(crate) fn context(&self) -> Context {
@@ -30,8 +31,7 @@ impl Device {
             has_verify_alg: false,
             apv: 101,
             state_sent: self.node().state_sent.get(),
-            exposed_uuid_is_current: current
-                .is_some_and(|current| current & !1 == self.exposed_uuid.get() & !1),
+            users_saw_disk: current.is_some_and(|current| self.seen().is_on_disk(current)),
             negotiated_disk,
             negotiated_pdsk,
         }
@@ -120,6 +120,11 @@ impl Device {
             }
             Immediate::DistrustBitmap => self.flags.bitmap_distrusted.set(true),
             Immediate::TrustBitmap => self.flags.bitmap_distrusted.set(false),
+            Immediate::UsersSeePeer => {
+                let careless = self.config.has(Canary::UsersForgotten);
+                self.flags.users_saw_peer.set(!careless);
+            }
+            Immediate::UsersSeeDisk => self.flags.users_saw_peer.set(false),
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
             Immediate::StopReceiver | Immediate::RestartReceiver => self.node().interrupt(),
             Immediate::QueueDeferred => self.defer(old, new, resends),

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use drbd_engine::config::{OnIoError, Protocol};
 use drbd_engine::state::{ConnState, DiskState};
 use drbd_engine::types::Sector;
+use drbd_sim::canary::Canary;
 use drbd_sim::check::first_difference;
 use drbd_sim::drive::{Drive, Speed};
 use drbd_sim::net::Net;
@@ -42,6 +43,16 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn boot(seed: u64, protocol: Protocol, volumes: usize) -> Self {
+        Self::boot_with(seed, protocol, volumes, None)
+    }
+
+    /// The same, with a deliberate bug.
+    pub(crate) fn boot_with(
+        seed: u64,
+        protocol: Protocol,
+        volumes: usize,
+        canary: Option<Canary>,
+    ) -> Self {
         let config = Rc::new(Config {
             protocol,
             internal_metadata: false,
@@ -50,7 +61,7 @@ impl Pair {
             max_epoch_size: 64,
             on_io_error: OnIoError::Detach,
             volumes,
-            canary: None,
+            canary,
         });
         let sim = Sim::new(seed, Story::new(false, true));
         let net = Net::new(sim.clone(), 200 * US);
@@ -183,13 +194,33 @@ fn hardware(sim: &Rc<Sim>, config: &Config) -> Hardware {
 /// Writes a block, and waits for the end.
 pub(crate) async fn write(device: &Rc<Device>, place: u64) {
     let number = device.oracle.borrow_mut().number();
+    submit(device, number, Operation::Write(number), place).await;
+}
+
+/// Reads a block, and waits for the end.
+pub(crate) async fn read(device: &Rc<Device>, place: u64) {
+    let number = device.oracle.borrow_mut().number();
+    submit(device, number, Operation::Read, place).await;
+}
+
+/// Has a flush made; whether it was.
+pub(crate) async fn flush(device: &Rc<Device>) -> bool {
+    let number = device.oracle.borrow_mut().number();
+    submit(device, number, Operation::Flush, 0).await
+}
+
+async fn submit(device: &Rc<Device>, number: u64, operation: Operation, place: u64) -> bool {
+    let size_bytes = match operation {
+        Operation::Flush => 0,
+        Operation::Read | Operation::Write(_) => 4096,
+    };
     let blocks = Blocks {
         sector: Sector(place * STRIDE),
-        size_bytes: 4096,
+        size_bytes,
     };
-    let operation = Operation::Write(number);
     let master = device.submit(number, operation, blocks).await;
     device.sim.until(|| master.ended.get().is_some()).await;
+    master.ended.get() == Some(true)
 }
 
 /// Whether a volume is in sync.

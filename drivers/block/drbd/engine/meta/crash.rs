@@ -16,8 +16,6 @@ pub struct AttachInputs {
     pub suspended_no_data: bool,
     /// The disk's fencing policy is dont-care.
     pub fencing_dont_care: bool,
-    /// The peer is connected (conn >= Connected).
-    pub connected: bool,
 }
 
 /// Where the bitmap comes from.
@@ -53,12 +51,11 @@ pub struct Attach {
     pub use_degr_wfc_timeout: bool,
     /// Where the bitmap comes from.
     pub bitmap: BitmapSource,
-    /// The disk's state after the attach.
+    /// The disk's state after the attach. Where the node is connected by then, the disk goes
+    /// Negotiating, and this is remembered for the sync handshake.
     pub disk: AttachedDisk,
     /// The peer's disk is known to be Outdated.
     pub peer_outdated: bool,
-    /// Go Negotiating and let the sync handshake decide; `disk` is what to remember for it.
-    pub negotiate: bool,
 }
 
 impl AttachInputs {
@@ -80,7 +77,6 @@ impl AttachInputs {
             },
             disk: self.disk(peer_outdated),
             peer_outdated,
-            negotiate: self.connected,
         }
     }
 
@@ -115,7 +111,6 @@ mod tests {
             primary: false,
             suspended_no_data: false,
             fencing_dont_care: true,
-            connected: false,
         }
     }
 
@@ -179,15 +174,5 @@ mod tests {
             bitmap(MdFlags::AL_DISABLED.with(MdFlags::PRIMARY_IND)),
             BitmapSource::CrashedWithoutActivityLog
         );
-    }
-
-    #[test]
-    fn a_connected_node_lets_the_handshake_decide() {
-        let connected = AttachInputs {
-            connected: true,
-            ..attach(GOOD)
-        };
-        assert!(connected.decide().negotiate);
-        assert!(!attach(GOOD).decide().negotiate);
     }
 }

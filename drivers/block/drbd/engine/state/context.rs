@@ -28,8 +28,9 @@ pub struct Context {
     pub apv: u32,
     /// The connection has sent its state and waits for the peer's (flag STATE_SENT).
     pub state_sent: bool,
-    /// Whether the UUID that was last shown to the users is the disk's current one.
-    pub exposed_uuid_is_current: bool,
+    /// Whether what the users have seen is what the disk has, see
+    /// [`Seen::is_on_disk`](super::users::Seen::is_on_disk).
+    pub users_saw_disk: bool,
     /// The disk state that attaching would have given without a peer; used while Negotiating.
     pub negotiated_disk: DiskState,
     /// The peer's disk state that attaching would have given without a peer; used while
@@ -48,7 +49,7 @@ impl Context {
         has_verify_alg: false,
         apv: 0,
         state_sent: false,
-        exposed_uuid_is_current: false,
+        users_saw_disk: false,
         negotiated_disk: DiskState::Diskless,
         negotiated_pdsk: DiskState::DUnknown,
     };

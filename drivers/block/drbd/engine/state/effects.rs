@@ -105,6 +105,10 @@ effect_set! {
         UpdateMetadataFlags,
         /// The disk became trustworthy: its current UUID is what users see.
         ExposeCurrentUuid,
+        /// The users see the peer's data, and nothing of this node's: remember it.
+        UsersSeePeer,
+        /// There are no users, or they see this node's data: forget that they saw the peer's.
+        UsersSeeDisk,
         /// The peer was forced Primary on inconsistent data: run the handshake at its next state
         /// (flag CONSIDER_RESYNC).
         ConsiderResync,

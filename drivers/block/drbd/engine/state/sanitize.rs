@@ -138,7 +138,7 @@ fn settle_lost_negotiation(new: &mut State, context: &Context, warnings: &mut Wa
     if new.conn >= ConnState::Connected || new.disk != DiskState::Negotiating {
         return;
     }
-    if context.exposed_uuid_is_current {
+    if context.users_saw_disk {
         new.disk = context.negotiated_disk;
         new.pdsk = context.negotiated_pdsk;
     } else {
@@ -154,7 +154,7 @@ fn settle_lost_negotiation(new: &mut State, context: &Context, warnings: &mut Wa
 fn refuse_older_disk(old: State, new: &mut State, context: &Context, warnings: &mut Warnings) {
     let settles = old.disk == DiskState::Negotiating && new.disk > DiskState::Negotiating;
     let is_alone = new.pdsk <= DiskState::Failed;
-    if settles && is_alone && new.role.is_primary() && !context.exposed_uuid_is_current {
+    if settles && is_alone && new.role.is_primary() && !context.users_saw_disk {
         warnings.add(Warning::PeerDiskLostNegotiating);
         new.disk = DiskState::Diskless;
     }

@@ -2,6 +2,7 @@
 
 //! The immediate effects of a change (spec §4.7).
 
+use super::super::users::{see_own_disk, see_peer};
 use super::super::values::{ConnState, DiskState, Role};
 use super::super::word::State;
 use super::{Immediate, ImmediateEffects};
@@ -82,6 +83,8 @@ fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     effects.add_if(Immediate::UpdateMetadataFlags, is_used);
     let trusted = old.disk < DiskState::Consistent && new.disk >= DiskState::Consistent;
     effects.add_if(Immediate::ExposeCurrentUuid, trusted);
+    effects.add_if(Immediate::UsersSeePeer, see_peer(new));
+    effects.add_if(Immediate::UsersSeeDisk, see_own_disk(new));
     let was_attaching = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
     let usable = new.disk > DiskState::Negotiating;
     effects.add_if(Immediate::RecordReattach, was_attaching && usable);

@@ -122,6 +122,10 @@ fn each_immediate_effect_has_its_change() {
         disk: D::Attaching,
         ..PAIR
     };
+    let without_disk = State {
+        disk: D::Failed,
+        ..PRIMARY
+    };
     let table = [
         (PAIR, at(C::SyncSource), I::ClearResyncDone),
         (PRIMARY, LOST, I::CloseEpoch),
@@ -138,6 +142,8 @@ fn each_immediate_effect_has_its_change() {
         (PAIR, at(C::VerifyS), I::StartVerifyTimer),
         (PAIR, PRIMARY, I::UpdateMetadataFlags),
         (inconsistent, PAIR, I::ExposeCurrentUuid),
+        (PRIMARY, without_disk, I::UsersSeePeer),
+        (without_disk, PRIMARY, I::UsersSeeDisk),
         (
             inconsistent,
             State {

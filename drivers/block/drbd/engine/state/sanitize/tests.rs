@@ -116,7 +116,7 @@ fn rule_3_nothing_syncs_without_both_disks() {
 fn rule_4_a_lost_negotiation_falls_back_to_what_the_users_saw() {
     let wanted = with(C::NetworkFailure, D::Negotiating, D::DUnknown);
     let context = Context {
-        exposed_uuid_is_current: true,
+        users_saw_disk: true,
         negotiated_disk: D::UpToDate,
         negotiated_pdsk: D::Outdated,
         ..Context::NEW
@@ -125,7 +125,7 @@ fn rule_4_a_lost_negotiation_falls_back_to_what_the_users_saw() {
     assert_eq!((state.disk, state.pdsk), (D::UpToDate, D::Outdated));
     assert!(warnings.is_empty());
     let context = Context {
-        exposed_uuid_is_current: false,
+        users_saw_disk: false,
         ..context
     };
     let (state, warnings) = sanitize(HEALTHY, wanted, &context);
@@ -148,7 +148,7 @@ fn a_primary_gets_no_older_disk_when_its_peer_loses_the_one_it_ran_on() {
     assert_eq!(state.disk, D::Diskless);
     assert!(warnings.contains(Warning::PeerDiskLostNegotiating));
     let current = Context {
-        exposed_uuid_is_current: true,
+        users_saw_disk: true,
         ..Context::NEW
     };
     assert_eq!(sanitize(old, settled, &current).0.disk, D::UpToDate);

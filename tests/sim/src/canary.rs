@@ -73,11 +73,13 @@ pub enum Canary {
     LogEmptiedBesideWriter,
     /// A Primary that has run on its peer's disk takes its own for what its users have seen.
     UsersForgotten,
+    /// A peer that is lost before it has flushed is believed by the next flush.
+    StabilityForgotten,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -112,6 +114,7 @@ impl Canary {
         Self::LogEmptiedBesideWriter,
         Self::FlushBelieved,
         Self::UsersForgotten,
+        Self::StabilityForgotten,
     ];
 
     /// The canary with this name.

@@ -274,6 +274,9 @@ pub struct Oracle {
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
     worthless: [bool; 2],
+    /// Writes told done that only the peer has, which was lost before it said that they are on stable
+    /// storage, and when it was.
+    doubted: [Option<(u64, u64)>; 2],
     /// By sector, the last writes that the users of this Primary were told done.
     told: [BTreeMap<u64, Vec<u64>>; 2],
     /// What was counted.
@@ -312,6 +315,7 @@ impl Oracle {
             unacked: Default::default(),
             alone: Default::default(),
             worthless: [false; 2],
+            doubted: [None; 2],
             told: Default::default(),
             counts: Counts::default(),
             violations: Vec::new(),
@@ -389,11 +393,15 @@ impl Oracle {
             Operation::Flush if ended.ok => {
                 self.counts.flushes += 1;
                 if ended.local {
+                    self.doubted[node] = None;
                     let flushed = |one: &Candidate| one.ended.is_some_and(|at| at <= bio.started);
                     self.views[node].settle(flushed);
                 } else {
                     self.judge_flush_by_peer(node, master, bio);
                 }
+            }
+            Operation::Flush => {
+                self.doubted[node] = self.doubted[node].filter(|(_, lost)| *lost > bio.started);
             }
             Operation::Read if ended.ok => {
                 self.counts.reads += 1;
@@ -448,7 +456,8 @@ impl Oracle {
             told.is_some_and(|told| told <= bio.started)
         };
         let missing = self.unacked[node].iter().find(was_told).copied();
-        if let Some(number) = missing {
+        let doubted = self.doubted[node].map(|(number, _)| number);
+        if let Some(number) = missing.or(doubted) {
             self.violation(format!(
                 "flush #{} was told done, but no disk has flushed write #{number}",
                 master.number
@@ -560,6 +569,7 @@ impl Oracle {
         self.states[node] = new;
         if !new.role.is_primary() {
             self.told[node].clear();
+            self.doubted[node] = None;
         }
         let bios = std::mem::take(&mut self.bios);
         if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
@@ -576,6 +586,7 @@ impl Oracle {
             self.frozen[node] = Some(self.as_synced_from(1 - node));
         }
         if loses_peer {
+            self.doubt_unflushed(node, now);
             self.in_flight[node].clear();
             self.unacked[node].clear();
         }
@@ -595,6 +606,18 @@ impl Oracle {
             self.alone[node].clear();
             self.alone[1 - node].retain(|number| !synced.contains(number));
             self.worthless[node] = false;
+        }
+    }
+
+    /// The peer is lost, and with it who could say whether what only it has is on stable storage.
+    fn doubt_unflushed(&mut self, node: usize, now: u64) {
+        let is_elsewhere = |number: &&u64| {
+            let write = self.bios.get(number);
+            write.is_some_and(|write| write.told.is_some() && write.elsewhere)
+        };
+        let unflushed = self.unacked[node].iter().find(is_elsewhere);
+        if let Some(&number) = unflushed {
+            self.doubted[node] = Some((number, now));
         }
     }
 
@@ -678,6 +701,7 @@ impl Oracle {
     /// A node lost its power, and with it what only it had and what was not flushed there.
     fn forget_told_with(&mut self, node: usize) {
         self.told[node].clear();
+        self.doubted[node] = None;
         let view = &self.views[node];
         let has_disk = self.states[1 - node].disk == DiskState::UpToDate;
         for told in self.told[1 - node].values_mut() {

@@ -51,8 +51,9 @@ fn paired() -> Options {
 
 /// Deliberate bugs that were not found within the seeds that were tried, see
 /// Documentation/simulation.md.
-const NOT_FOUND: [Canary; 17] = [
-    Canary::UsersForgotten, // Forced by `missed_end.rs`.
+const NOT_FOUND: [Canary; 18] = [
+    Canary::UsersForgotten,     // Forced by `missed_end.rs`.
+    Canary::StabilityForgotten, // Forced by `parting.rs`.
     Canary::ClearedBeforeFlush,
     Canary::FailedFlushVouchedFor,
     Canary::LogEmptiedUnflushed,

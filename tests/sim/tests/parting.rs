@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What one node has done and the other does not know of yet, when they part: an ack, the consent
-//! to a detach, the end of a resync.
+//! to a detach, the end of a resync, a flush.
 
 mod pair;
 
@@ -11,17 +11,23 @@ use std::rc::Rc;
 use drbd_engine::config::Protocol;
 use drbd_engine::state::{ConnState, DiskState};
 use drbd_engine::types::Sector;
+use drbd_sim::canary::Canary;
 use drbd_sim::net::Socket;
 use drbd_sim::node::request::Operation;
 use drbd_sim::packet::Blocks;
 use drbd_sim::sim::MS;
 use drbd_sim::tools;
 
-use pair::{is_well, write, Pair, PLACES};
+use pair::{flush, is_well, write, Pair, PLACES};
 
 /// The disks are attached, the nodes connected, and the first is Primary.
 fn connected(seed: u64, protocol: Protocol) -> Pair {
-    let pair = Pair::boot(seed, protocol, 1);
+    connected_with(seed, protocol, None)
+}
+
+/// The same, with a deliberate bug.
+fn connected_with(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
+    let pair = Pair::boot_with(seed, protocol, 1, canary);
     pair.on_both("the disks are attached", |node| async move {
         node.devices[0].attach().await.unwrap();
         node.connect(false).await.unwrap();
@@ -149,4 +155,53 @@ fn an_ack_that_comes_late_is_older_than_what_was_written_since() {
         });
         pair.expect_no_violation();
     }
+}
+
+/// A Primary without a disk loses its peer between the ack of a write and that of its barrier, and
+/// has it back; what its next flush comes to.
+fn flush_after_parting(pair: &Pair) -> bool {
+    pair.on(0, "it has no disk and has written", |node| async move {
+        let device = &node.devices[0];
+        device.detach().await.unwrap();
+        // The peer's new generation is heard of.
+        device.sim.sleep(device.owner, 50 * MS).await;
+        write(device, 0).await;
+    });
+    pair.net.reset();
+    let state = || pair.nodes[0].devices[0].state();
+    pair.run_until("the peer is lost", || state().conn < ConnState::Connected);
+    pair.run_until("it is back", || state().pdsk == DiskState::UpToDate);
+    flush_by_first(pair)
+}
+
+fn flush_by_first(pair: &Pair) -> bool {
+    let ok = Rc::new(Cell::new(false));
+    let is_ok = ok.clone();
+    pair.on(0, "a flush ends", |node| async move {
+        is_ok.set(flush(&node.devices[0]).await);
+    });
+    ok.get()
+}
+
+#[test]
+fn a_flush_does_not_vouch_for_what_a_peer_that_was_lost_need_not_have_flushed() {
+    for seed in 1..=20 {
+        for protocol in [Protocol::A, Protocol::B, Protocol::C] {
+            let pair = connected(seed, protocol);
+            assert!(!flush_after_parting(&pair));
+            // The application knows.
+            assert!(flush_by_first(&pair));
+            pair.on(0, "its disk is attached", |node| async move {
+                node.devices[0].attach().await.unwrap();
+            });
+            pair.expect_to_get_well();
+        }
+    }
+}
+
+#[test]
+fn the_judge_sees_a_flush_that_vouches_for_a_peer_that_was_lost() {
+    let pair = connected_with(1, Protocol::C, Some(Canary::StabilityForgotten));
+    assert!(flush_after_parting(&pair));
+    assert_ne!(pair.oracles[0].borrow().violations, Vec::<String>::new());
 }

@@ -111,6 +111,9 @@ pub(crate) mod flag {
     pub(crate) const END_UNTOLD: u32 = 1 << 17;
     /// The users have seen the peer's data since this node's disk was in use.
     pub(crate) const USERS_SAW_PEER: u32 = 1 << 18;
+    /// The peer was lost with writes that it need not have flushed, and that only it has: the next
+    /// flush that it is asked for fails.
+    pub(crate) const STABILITY_LOST: u32 = 1 << 19;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

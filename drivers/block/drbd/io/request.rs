@@ -37,6 +37,7 @@ use kernel::{
 
 use super::{
     device::{
+        flag,
         Device,
         LocalRef, //
     },
@@ -285,6 +286,12 @@ impl Request {
             device.counters.application_pending.up();
         }
         account_in_flight(facts, todo);
+        if todo.has(Consequences::STABILITY_LOST) {
+            device.flags.set(flag::STABILITY_LOST);
+        }
+        if todo.has(Consequences::FLUSHED) {
+            device.flags.clear(flag::STABILITY_LOST);
+        }
         if todo.has(Consequences::QUEUE) {
             connection.log.lock().requeue(self.index);
             device.resource.chore(chore::SEND);

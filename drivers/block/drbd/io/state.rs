@@ -531,6 +531,9 @@ impl Resource {
             Immediate::UsersSeeDisk => {
                 device.flags.clear(flag::USERS_SAW_PEER);
             }
+            Immediate::NoUsers => {
+                device.flags.clear(flag::STABILITY_LOST);
+            }
             Immediate::ConsiderResync => {
                 device.flags.set(flag::CONSIDER_RESYNC);
             }

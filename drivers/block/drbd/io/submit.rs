@@ -70,6 +70,7 @@ use kernel::{
 
 use super::{
     device::{
+        flag,
         Device,
         Gauge,
         LocalRef, //
@@ -517,6 +518,16 @@ impl Device {
         }
         let operation = bio.master.operation();
         if operation == Operation::Flush && !plan.local {
+            if bio.mark.is_none() && self.takes_lost_stability() {
+                drop(log);
+                log!(
+                    Error,
+                    self,
+                    "the peer was lost with writes that it need not have flushed: a flush fails"
+                );
+                self.fail(bio);
+                return Ok(());
+            }
             let mark = *bio.mark.get_or_insert_with(|| log.mark());
             let stability = log.stability(mark);
             drop(log);
@@ -608,6 +619,13 @@ impl Device {
         }
         request.happens(Event::SubmitterDone);
         Ok(())
+    }
+
+    /// Whether the peer, who is to flush, need not have flushed what it acked before it was lost.
+    /// One flush tells so.
+    fn takes_lost_stability(&self) -> bool {
+        self.flags.any(flag::STABILITY_LOST)
+            && self.flags.clear(flag::STABILITY_LOST) & flag::STABILITY_LOST != 0
     }
 
     /// Ends a flush that only the peer can make, once it has.

@@ -190,6 +190,13 @@ impl Device {
             self.application_pending
                 .set(self.application_pending.get() + 1);
         }
+        if todo.has(Consequences::STABILITY_LOST) {
+            let careless = self.config.has(Canary::StabilityForgotten);
+            self.flags.stability_lost.set(!careless);
+        }
+        if todo.has(Consequences::FLUSHED) {
+            self.flags.stability_lost.set(false);
+        }
         if todo.has(Consequences::QUEUE) {
             node.log.borrow_mut().requeue(index);
         }

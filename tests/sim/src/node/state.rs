@@ -125,6 +125,7 @@ impl Device {
                 self.flags.users_saw_peer.set(!careless);
             }
             Immediate::UsersSeeDisk => self.flags.users_saw_peer.set(false),
+            Immediate::NoUsers => self.flags.stability_lost.set(false),
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
             Immediate::StopReceiver | Immediate::RestartReceiver => self.node().interrupt(),
             Immediate::QueueDeferred => self.defer(old, new, resends),

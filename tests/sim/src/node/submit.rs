@@ -320,6 +320,10 @@ impl Device {
 
     /// Ends a flush that only the peer can make, once it has.
     fn flush_by_peer(&self, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
+        if bio.mark.is_none() && self.flags.stability_lost.replace(false) {
+            self.fail(bio);
+            return Ok(());
+        }
         let stability = {
             let node = self.node();
             let mut log = node.log.borrow_mut();

@@ -103,6 +103,13 @@ impl RequestState {
         self.is_data_write() && self.has(stale)
     }
 
+    /// Whether the application counts on the peer alone, which may not have flushed the write.
+    const fn is_unflushed_elsewhere(self) -> bool {
+        let told = Self(Self::COMPLETED.0 | Self::NET_OK.0);
+        let here = self.has(Self::LOCAL_OK) && !self.has(Self::LOCAL_STALE);
+        self.is_data_write() && self.has(told) && !self.has(Self::NET_DONE) && !here
+    }
+
     /// Whether the peer does not have the data, and will not get it by this request.
     const fn is_lost_to_peer(self) -> bool {
         let on_its_way = self.has_any(Self(Self::NET_PENDING.0 | Self::NET_QUEUED.0));
@@ -297,6 +304,12 @@ impl Consequences {
     /// Report by [`settle`] when all else is carried out. If completions may go on since the
     /// context was looked at, let [`Event::Resumed`] happen before.
     pub const SETTLE: Self = Self(1 << 13);
+    /// The application was told that a write is done which only the peer has, and the connection is
+    /// lost before the peer has said that it is on stable storage: a flush that the peer is asked
+    /// for later says nothing about it, so the next one fails. The C driver does not flush at all.
+    pub const STABILITY_LOST: Self = Self(1 << 14);
+    /// This node's disk, which is good, made a flush: [`Self::STABILITY_LOST`] is over.
+    pub const FLUSHED: Self = Self(1 << 15);
 
     /// Whether `consequence` is among them.
     pub const fn has(self, consequence: Self) -> bool {
@@ -390,7 +403,12 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         todo.add_if(!again, Consequences::COMPLETE);
         let in_epoch = new.has(RequestState::EXPECT_BARRIER_ACK);
         todo.add_if(in_epoch, Consequences::CLOSE_EPOCH);
+        let flushed = new.has(RequestState::FLUSH | RequestState::LOCAL_OK);
+        let is_good = !new.has(RequestState::LOCAL_STALE);
+        todo.add_if(flushed && is_good && !again, Consequences::FLUSHED);
     }
+    let unflushed = event == Event::ConnectionLost && old.is_unflushed_elsewhere();
+    todo.add_if(unflushed, Consequences::STABILITY_LOST);
     // Blocks that the peer will not get are marked at once and not when the local disk is through:
     // the bitmaps may be exchanged before.
     let differs = new.has(RequestState::COMPLETED) && !new.is_on_both();

@@ -109,6 +109,9 @@ effect_set! {
         UsersSeePeer,
         /// There are no users, or they see this node's data: forget that they saw the peer's.
         UsersSeeDisk,
+        /// There are no users: nobody waits to be told that a write may not be on stable storage
+        /// (see `Consequences::STABILITY_LOST`).
+        NoUsers,
         /// The peer was forced Primary on inconsistent data: run the handshake at its next state
         /// (flag CONSIDER_RESYNC).
         ConsiderResync,

@@ -21,10 +21,9 @@ const SUSPENDED: Context = Context {
 const ACKED: Event = Event::WriteAcked { in_sync: false };
 const SYNCED: Event = Event::WriteAcked { in_sync: true };
 
-fn mirrored(protocol: Protocol) -> RequestState {
-    let kind = Kind::Write;
+const fn mirrored_start(protocol: Protocol) -> Start {
     Start {
-        kind,
+        kind: Kind::Write,
         local: true,
         remote: true,
         out_of_sync: false,
@@ -32,7 +31,10 @@ fn mirrored(protocol: Protocol) -> RequestState {
         local_is_current: true,
         chooses_ack: true,
     }
-    .state()
+}
+
+fn mirrored(protocol: Protocol) -> RequestState {
+    mirrored_start(protocol).state()
 }
 
 /// Applies all events; what all of them together asked for.
@@ -499,4 +501,58 @@ fn a_count_that_is_full_is_never_empty_again() {
         assert!(!is_last);
         state = next;
     }
+}
+
+/// What the peer alone has, and need not have flushed when it is lost.
+#[test]
+fn a_write_that_only_a_lost_peer_has_is_not_taken_for_flushed() {
+    let elsewhere = Start {
+        local: false,
+        ..mirrored_start(Protocol::C)
+    };
+    let told = [Event::SubmitterDone, Event::HandedOver, ACKED];
+    let lost = |state| {
+        let (_, todo) = apply(state, Event::ConnectionLost, USUAL);
+        todo.has(Consequences::STABILITY_LOST)
+    };
+    let (acked, _) = run(elsewhere.state(), &told);
+    assert!(lost(acked));
+    let (flushed, todo) = run(acked, &[Event::BarrierAcked]);
+    assert!(!lost(flushed) && !todo.has(Consequences::STABILITY_LOST));
+    // The application is told that it failed.
+    let (untold, _) = run(elsewhere.state(), &told[..2]);
+    assert!(!lost(untold));
+    let (here, _) = run(mirrored(Protocol::C), &[Event::LocalOk]);
+    let (here, _) = run(here, &told);
+    assert!(!lost(here));
+    // A target's disk is overwritten by the next resync.
+    let target = Context {
+        local_is_current: false,
+        ..USUAL
+    };
+    let state = [Event::LocalOk].iter().chain(&told).fold(
+        mirrored(Protocol::C),
+        |state, &event| apply(state, event, target).0,
+    );
+    assert!(lost(state));
+}
+
+#[test]
+fn a_good_disk_that_flushes_has_all_that_was_told_done() {
+    let flush = Start {
+        kind: Kind::Flush,
+        remote: false,
+        ..mirrored_start(Protocol::C)
+    };
+    let (state, _) = run(flush.state(), &[Event::SubmitterDone]);
+    let (_, todo) = apply(state, Event::LocalOk, USUAL);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::FLUSHED));
+    let (_, todo) = apply(state, Event::LocalFailed, USUAL);
+    assert!(!todo.has(Consequences::FLUSHED));
+    let target = Context {
+        local_is_current: false,
+        ..USUAL
+    };
+    let (_, todo) = apply(state, Event::LocalOk, target);
+    assert!(!todo.has(Consequences::FLUSHED));
 }

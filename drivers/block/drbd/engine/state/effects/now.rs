@@ -85,6 +85,7 @@ fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     effects.add_if(Immediate::ExposeCurrentUuid, trusted);
     effects.add_if(Immediate::UsersSeePeer, see_peer(new));
     effects.add_if(Immediate::UsersSeeDisk, see_own_disk(new));
+    effects.add_if(Immediate::NoUsers, !new.role.is_primary());
     let was_attaching = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
     let usable = new.disk > DiskState::Negotiating;
     effects.add_if(Immediate::RecordReattach, was_attaching && usable);

@@ -144,6 +144,7 @@ fn each_immediate_effect_has_its_change() {
         (inconsistent, PAIR, I::ExposeCurrentUuid),
         (PRIMARY, without_disk, I::UsersSeePeer),
         (without_disk, PRIMARY, I::UsersSeeDisk),
+        (PRIMARY, PAIR, I::NoUsers),
         (
             inconsistent,
             State {

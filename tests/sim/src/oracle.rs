@@ -274,8 +274,8 @@ pub struct Oracle {
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
     worthless: [bool; 2],
-    /// Writes told done that only the peer has, which was lost before it said that they are on stable
-    /// storage, and when it was.
+    /// A write told done that only the peer has, which was lost before it said that it had flushed
+    /// it, and when it was.
     doubted: [Option<(u64, u64)>; 2],
     /// By sector, the last writes that the users of this Primary were told done.
     told: [BTreeMap<u64, Vec<u64>>; 2],
@@ -532,7 +532,7 @@ impl Oracle {
             let lost = told.and_then(|told| told.iter().find(is_lost)).copied();
             if let Some(lost) = lost {
                 self.violation(format!(
-                    "read #{} of sector {sector} gave write #{found}, though the same users were told that #{lost} is done",
+                    "read #{} of sector {sector} gave write #{found}, older than the told #{lost}",
                     master.number
                 ));
                 return;

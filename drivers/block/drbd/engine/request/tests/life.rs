@@ -530,10 +530,10 @@ fn a_write_that_only_a_lost_peer_has_is_not_taken_for_flushed() {
         local_is_current: false,
         ..USUAL
     };
-    let state = [Event::LocalOk].iter().chain(&told).fold(
-        mirrored(Protocol::C),
-        |state, &event| apply(state, event, target).0,
-    );
+    let (mut state, _) = apply(mirrored(Protocol::C), Event::LocalOk, target);
+    for event in told {
+        (state, _) = apply(state, event, target);
+    }
     assert!(lost(state));
 }
 

@@ -240,6 +240,38 @@ static int offer_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int 
 }
 
 /*
+ * TCP acknowledges what is read: each small segment, or every second one if the session is
+ * interactive. On a socket that brings nothing but answers of a few bytes that is a frame, an
+ * interrupt and a call of the card for each of them, before who waits for the answer goes on.
+ *
+ * So acknowledgements wait for ACK_BYTES, or for the timer of drbd_shim_sock_hasten_acks(). Ten
+ * segments are the least that a sender may have on the way (initcwnd), and no packet is shorter
+ * than 16 bytes: nobody has to wait for the timer.
+ */
+#define ACK_BYTES 128
+
+static void gather_acks(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+
+	if (tcp_sk(sk)->rcv_nxt - tcp_sk(sk)->rcv_wup >= ACK_BYTES) {
+		inet_csk_exit_pingpong_mode(sk);
+		return;
+	}
+	inet_csk_enter_pingpong_mode(sk);
+	smp_store_release(&icsk->icsk_ack.pending, icsk->icsk_ack.pending & ~ICSK_ACK_PUSHED2);
+}
+
+/*
+ * Lets the timer for acknowledgements be as short as TCP has it, so that the peer's probes for lost
+ * segments, which come two ticks and two round trips after the last one, find none to send again.
+ */
+void drbd_shim_sock_hasten_acks(struct socket *sock)
+{
+	WRITE_ONCE(inet_csk(sock->sk)->icsk_delack_max, TCP_TIMEOUT_MIN);
+}
+
+/*
  * Offers what a socket has received, from the function it is hooked with, which has it locked. What
  * is not taken stays. Returns whether nothing is left.
  */
@@ -250,6 +282,7 @@ bool drbd_shim_sock_offer(struct sock *sk,
 	struct offer offer = { .take = take, .context = context };
 	read_descriptor_t desc = { .arg.data = &offer, .count = 1 };
 
+	gather_acks(sk);
 	tcp_read_sock(sk, &desc, offer_skb);
 	return tcp_sk(sk)->copied_seq == tcp_sk(sk)->rcv_nxt;
 }

@@ -37,6 +37,7 @@ struct drbd_shim_sock_hook *drbd_shim_sock_hook(struct socket *sock,
 bool drbd_shim_sock_offer(struct sock *sk,
 			  size_t (*take)(void *context, const u8 *bytes, size_t len),
 			  void *context);
+void drbd_shim_sock_hasten_acks(struct socket *sock);
 void drbd_shim_sock_unhook(struct socket *sock, struct drbd_shim_sock_hook *hook);
 
 bool drbd_shim_sendpages_ok(struct page *page, size_t len, size_t offset);

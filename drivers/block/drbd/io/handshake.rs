@@ -249,6 +249,7 @@ fn prepare(config: &Config, data: &TcpSocket, meta: &TcpSocket) {
     meta.set_priority(Priority::Interactive);
     data.set_nodelay();
     meta.set_nodelay();
+    meta.hasten_acks();
     let answer = tenths(net.ping_timeo.saturating_mul(4));
     data.set_send_timeout(answer);
     data.set_receive_timeout(answer);

@@ -65,8 +65,10 @@ use super::{
 mod agree;
 mod sockets;
 
-/// How many bytes of a packet are received at once: the header, and the fixed part of a write.
-const LOOKAHEAD: usize = 40;
+/// How many bytes are received at once where a packet begins: a barrier, and what of the write behind
+/// it is not data. A write without one has as many bytes of its data copied once more as a barrier is
+/// long.
+const LOOKAHEAD: usize = 64;
 
 /// Why an attempt to connect ended without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

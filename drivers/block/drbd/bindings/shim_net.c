@@ -118,6 +118,9 @@ struct drbd_shim_sock_hook {
 	void (*write_space)(struct sock *sk);
 	void (*notify)(void *context, struct sock *sk, unsigned int event);
 	void *context;
+	/* Up to where TCP had acknowledged, and the segments with data that had arrived before. */
+	u32 acked;
+	u32 segments;
 };
 
 static void hook_data_ready(struct sock *sk)
@@ -244,17 +247,22 @@ static int offer_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int 
  * interactive. On a socket that brings nothing but answers of a few bytes that is a frame, an
  * interrupt and a call of the card for each of them, before who waits for the answer goes on.
  *
- * So acknowledgements wait for ACK_BYTES, or for the timer of drbd_shim_sock_hasten_acks(). Ten
- * segments are the least that a sender may have on the way (initcwnd), and no packet is shorter
- * than 16 bytes: nobody has to wait for the timer.
+ * So acknowledgements wait for some segments, or for the timer of drbd_shim_sock_hasten_acks(). Ten
+ * are the least that a sender may have on the way (initcwnd): it need not wait for the timer.
  */
-#define ACK_BYTES 128
+#define SEGMENTS_UNACKED_MAX 8
 
 static void gather_acks(struct sock *sk)
 {
+	struct drbd_shim_sock_hook *hook = sk->sk_user_data;
 	struct inet_connection_sock *icsk = inet_csk(sk);
+	const struct tcp_sock *tp = tcp_sk(sk);
 
-	if (tcp_sk(sk)->rcv_nxt - tcp_sk(sk)->rcv_wup >= ACK_BYTES) {
+	if (hook->acked != tp->rcv_wup) {
+		hook->acked = tp->rcv_wup;
+		hook->segments = tp->data_segs_in - 1;
+	}
+	if (tp->data_segs_in - hook->segments >= SEGMENTS_UNACKED_MAX) {
 		inet_csk_exit_pingpong_mode(sk);
 		return;
 	}

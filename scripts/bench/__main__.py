@@ -37,13 +37,15 @@ def arguments() -> argparse.Namespace:
                         help="count instructions, switches and calls for each operation instead")
     parser.add_argument("--profile", action="store_true",
                         help="with the counts, the functions that most instructions are of")
+    parser.add_argument("--moments", action="store_true",
+                        help="look what the processors do in the rows instead")
     parser.add_argument("--drivers", default=" ".join(DRIVERS), help="count on these only")
     parser.add_argument("--depths", default="1 32", help="count at these only")
     parser.add_argument("--works", default="write", help="count these: write, a, b, away, cold, "
                         "sequential, read, fsync, resync, scattered")
     options = parser.parse_args()
-    if (options.counts or options.profile) and options.lane != "qemu":
-        sys.exit("make bench: --counts and --profile need a plugin of QEMU; lane um has none")
+    if (options.counts or options.profile or options.moments) and options.lane != "qemu":
+        sys.exit("make bench: --counts, --profile and --moments ask QEMU; lane um has none")
     if options.wire == "cards" and options.lane != "qemu":
         sys.exit("make bench: only QEMU has such cards")
     return options
@@ -121,6 +123,11 @@ def main() -> int:
             return 0
         pairs = {driver: stack.enter_context(Pair(driver, lane, cards=cards))
                  for driver in DRIVERS}
+        if options.moments:
+            import moments
+            moments.report(pairs, chosen(options.rows), options.runs,
+                           lambda text: print(text, file=screen, flush=True))
+            return 0
         with pairs["c"].running():
             kernel = pairs["c"].primary.run("uname -rv").out.strip()
         facts = {"date": datetime.date.today().isoformat(), "kernel": kernel,

@@ -3,6 +3,7 @@
 
 import itertools
 import os
+import re
 import socket
 import subprocess
 from dataclasses import dataclass, field
@@ -199,7 +200,13 @@ class QemuGuest(Guest):
     def set_link(self, up: bool) -> None:
         self._execute("set_link", name="port", up=up)
 
-    def _execute(self, command: str, **arguments) -> dict:
+    def place(self) -> int | None:
+        """The instruction that its only processor is at; none while that is idle."""
+        registers = self._execute("human-monitor-command", **{"command-line": "info registers"})
+        match = re.search(r"\bRIP=([0-9a-f]+).*\bHLT=([01])", registers, re.S)
+        return None if match.group(2) == "1" else int(match.group(1), 16)
+
+    def _execute(self, command: str, **arguments) -> dict | str:
         if not self._monitor:
             raise GuestDied(f"{self.name} is switched off, it cannot {command}")
         return self._monitor.execute(command, **arguments)

@@ -14,7 +14,7 @@ class Monitor:
         json.loads(self._stream.readline())
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, **arguments) -> dict:
+    def execute(self, command: str, **arguments) -> dict | str:
         self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
         self._stream.flush()
         while True:

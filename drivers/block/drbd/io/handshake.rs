@@ -65,9 +65,9 @@ use super::{
 mod agree;
 mod sockets;
 
-/// How many bytes are received at once where a packet begins: a barrier, and what of the write behind
-/// it is not data. A write without one has as many bytes of its data copied once more as a barrier is
-/// long.
+/// How many bytes are received at once where a packet begins: a barrier, and what of the write
+/// behind it is not data. A write without one has as many bytes of its data copied once more as a
+/// barrier is long.
 const LOOKAHEAD: usize = 64;
 
 /// Why an attempt to connect ended without a connection.

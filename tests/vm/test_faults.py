@@ -40,10 +40,6 @@ LARGE = "320M"
 # While a fault lasts the application goes on for so long.
 WHILE_S = 1.0
 ON_THE_WAY_S = 10
-# On a busy host the kernel of User Mode Linux at times hears that its disk has answered only when
-# the disk answers once more; what waits then waits for ever (any driver). So it is asked again.
-POKE = ("if [ -e /dev/ubda ]; then (while sleep 1; do dd if=/dev/ubda of=/dev/null bs=4k count=1 "
-        "iflag=direct; done) < /dev/null > /dev/null 2>&1 & fi")
 # What a node is at: states, what its disks have not answered, where its threads wait.
 AT = ("cat /proc/drbd; grep . /sys/block/*/inflight; for task in /proc/[0-9]*; do "
       "grep -Hs drbd $task/comm && cat $task/stack; done; true")
@@ -114,7 +110,7 @@ def attach(node: Node):
 def start(node: Node):
     """A disk that can break, and the driver."""
     node.run(f"modprobe dm_mod; dmsetup create --noudevsync --noudevrules backing "
-             f"<<< '{table(node, 'good')}' && dmsetup mknodes && modprobe drbd && {POKE}")
+             f"<<< '{table(node, 'good')}' && dmsetup mknodes && modprobe drbd")
 
 
 def come_back(node: Node):

@@ -71,7 +71,12 @@ class Process:
         self._out = bytearray()
         self._err = bytearray()
         self._code: int | None = None
-        self._id, self._arrivals = guest.line.begin(agent.RUN, script.encode())
+        try:
+            self._id, self._arrivals = guest.line.begin(agent.RUN, script.encode())
+        except OSError as error:
+            # A kernel that died says why.
+            guest.check()
+            raise GuestDied(f"{guest.name}: nobody takes commands: {error}") from error
 
     @property
     def out(self) -> str:

@@ -8,10 +8,12 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Kinds of frame; the runner's side is `tests/vm/drbdvm/agent.py`.
 mod kind {
@@ -190,11 +192,32 @@ fn write_file(payload: &[u8]) -> io::Result<()> {
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
+/// Memory that the kernel reads a disk into without a copy.
+#[repr(align(4096))]
+struct Block([u8; 4096]);
+
+/// Asks a disk again and again. On a busy host the kernel of User Mode Linux at times hears that a
+/// disk has answered only when it answers once more, and what waits then waits for ever.
+fn ask_disk(path: &str) {
+    const O_DIRECT: i32 = 0o40000;
+    let mut block = Block([0; 4096]);
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        let disk = OpenOptions::new()
+            .read(true)
+            .custom_flags(O_DIRECT)
+            .open(path);
+        // A guest need not have a disk, and a test may let it fail.
+        let _ = disk.and_then(|mut disk| disk.read(&mut block.0));
+    }
+}
+
 fn main() -> io::Result<()> {
     let path = std::env::args().nth(1).expect("usage: agent DEVICE");
     let device = OpenOptions::new().read(true).write(true).open(&path)?;
     let line = Line(Arc::new(Mutex::new(device.try_clone()?)));
     let mut from: Box<dyn Read> = if path.starts_with("/dev/tty") {
+        thread::spawn(|| ask_disk("/dev/ubda"));
         Box::new(Paced {
             from: device,
             line: line.clone(),

@@ -18,10 +18,10 @@ from config import resource
 from scenario import life, node_pair, same_data
 
 PROCESSORS = 2
-ROUNDS, LONG_ROUNDS = 8, 60
+ROUNDS, LONG_ROUNDS = 8, 40
 JOBS, DEPTH = 4, 32
-# Small enough that a pass over it takes seconds, larger than what the activity log holds.
-DISK, JOB_MIB = "72M", 16
+# A pass over it, and a resync of all, take seconds. The activity log holds less than that.
+JOB_MIB = 7
 AL_EXTENTS = 7
 PASS_TIMEOUT_S, RUN_TIMEOUT_S = 300, 3600
 GO_ON = "/tmp/go-on"
@@ -117,7 +117,7 @@ def test_requests_that_end_on_two_processors_at_once(request, lab, flavour, prot
     net = f"{life.PATIENCE} verify-alg crc32c; max-buffers 2048;"
     conf = resource(protocol=protocol, net=net,
                     disk_options=f"{life.FAST} al-extents {AL_EXTENTS};")
-    nodes = node_pair(lab, flavour, conf, disks=[DISK], bench=True, processors=PROCESSORS)
+    nodes = node_pair(lab, flavour, conf, disks=[life.DISK], bench=True, processors=PROCESSORS)
     for node in nodes:
         assert node.run("nproc").out == f"{PROCESSORS}\n"
     life.bring_up(nodes)

@@ -110,6 +110,9 @@ class QemuGuest(Guest):
             "guest.agent=drbd.agent",
         ]
         tsc_khz = COUNTED_KHZ if machine.plugin else tsc.frequency_khz()
+        if machine.plugin:
+            # The same program is at the same place each time, and its blocks are the same.
+            kernel_options.append("norandmaps")
         if machine.accelerator == "tcg" and tsc_khz:
             kernel_options.append(f"tsc_early_khz={tsc_khz}")
         # With five levels of page tables an interrupt while the kernel looks at its processor

@@ -159,14 +159,14 @@ fault-matrix: ko-um
 		tests/vm/test_faults.py
 	@echo "the matrix: build/fault-matrix.md"
 
-# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|um|engine] [WIRE=frames|cards]   side by side with the
+# help: make bench [ROWS=] [RUNS=5] [LANE=qemu|um|engine] [WIRE=cards|frames]   side by side with the
 # help:                  C driver: table, JSON, plot in build/bench/; um: on User Mode Linux, at native
 # help:                  speed; engine: instructions of the engine's hot functions; cards: network
 # help:                  cards that segment and sum
 ROWS ?=
 RUNS ?= 5
 LANE ?= qemu
-WIRE ?= frames
+WIRE ?= $(if $(wildcard /dev/net/tun),cards,frames)
 .PHONY: bench bench-qemu bench-um bench-engine
 bench: bench-$(LANE)
 bench-qemu: prepare ko

@@ -176,6 +176,8 @@ impl<S: DerefMut<Target = [Node]>> Tree<S> {
             left,
             right,
             parent,
+            height,
+            max_end,
             ..
         }) = self.node(index)
         else {
@@ -204,7 +206,15 @@ impl<S: DerefMut<Target = [Node]>> Tree<S> {
         }
         self.set_left(heir, left);
         self.replace_child(parent, index, heir);
-        self.rebalance(lowest);
+        if let Some(node) = self.node_mut(heir) {
+            // What those above know of the subtree.
+            node.height = height;
+            node.max_end = max_end;
+        }
+        if lowest != heir {
+            self.rebalance(lowest);
+        }
+        self.rebalance(heir);
     }
 
     /// The first range that overlaps `start..end`, by its first sector; [`NIL`] if none does.
@@ -299,13 +309,22 @@ impl<S: DerefMut<Target = [Node]>> Tree<S> {
         }
     }
 
-    /// Restores balance and knowledge from a node up to the root.
+    /// Restores balance and knowledge from a node, below which something changed, up to where
+    /// nothing is new to those above.
     fn rebalance(&mut self, lowest: u32) {
         let mut index = lowest;
-        while self.node(index).is_some() {
+        while let Some(&Node {
+            height, max_end, ..
+        }) = self.node(index)
+        {
             self.update(index);
             let top = self.rotate_if_needed(index);
-            index = self.node(top).map_or(NIL, |node| node.parent);
+            match self.node(top) {
+                Some(node) if node.height != height || node.max_end != max_end => {
+                    index = node.parent;
+                }
+                _ => return,
+            }
         }
     }
 

@@ -247,22 +247,25 @@ static int offer_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int 
  * interactive. On a socket that brings nothing but answers of a few bytes that is a frame, an
  * interrupt and a call of the card for each of them, before who waits for the answer goes on.
  *
- * So acknowledgements wait for some segments, or for the timer of drbd_shim_sock_hasten_acks(). Ten
- * are the least that a sender may have on the way (initcwnd): it need not wait for the timer.
+ * So acknowledgements wait for some segments, or for the timer of drbd_shim_sock_hasten_acks(). A
+ * sender has ten on the way at first (initcwnd), seven after a loss; one that may have fewer than
+ * these waits for the timer.
  */
-#define SEGMENTS_UNACKED_MAX 8
+#define SEGMENTS_UNACKED_MAX 4
 
 static void gather_acks(struct sock *sk)
 {
 	struct drbd_shim_sock_hook *hook = sk->sk_user_data;
 	struct inet_connection_sock *icsk = inet_csk(sk);
 	const struct tcp_sock *tp = tcp_sk(sk);
+	/* Counted where a segment arrives, even while somebody else has the socket. */
+	u32 segments = READ_ONCE(tp->data_segs_in);
 
 	if (hook->acked != tp->rcv_wup) {
 		hook->acked = tp->rcv_wup;
-		hook->segments = tp->data_segs_in - 1;
+		hook->segments = segments - 1;
 	}
-	if (tp->data_segs_in - hook->segments >= SEGMENTS_UNACKED_MAX) {
+	if (segments - hook->segments >= SEGMENTS_UNACKED_MAX) {
 		inet_csk_exit_pingpong_mode(sk);
 		return;
 	}
@@ -271,12 +274,15 @@ static void gather_acks(struct sock *sk)
 }
 
 /*
- * Lets the timer for acknowledgements be as short as TCP has it, so that the peer's probes for lost
- * segments, which come two ticks and two round trips after the last one, find none to send again.
+ * Lets the timer for acknowledgements be a tick. The peer's TCP sends its last segment again two
+ * round trips and 2 ms after it, if more than that one are not acknowledged: a longer timer would
+ * have it do so for nothing.
  */
+#define ACK_TICKS 1
+
 void drbd_shim_sock_hasten_acks(struct socket *sock)
 {
-	WRITE_ONCE(inet_csk(sock->sk)->icsk_delack_max, TCP_TIMEOUT_MIN);
+	WRITE_ONCE(inet_csk(sock->sk)->icsk_delack_max, ACK_TICKS);
 }
 
 /*

@@ -428,7 +428,8 @@ fn check_generation(device: &Device, state: State, current_uuid: u64) -> Result<
         log!(
             Error,
             device,
-            "This Primary has run on its peer's disk: connect before attaching, or demote it"
+            "This Primary has run on its peer's disk: connect before attaching, or demote it \
+             (after resume-io, if I/O is suspended)"
         );
     }
     Err(RetCode::DATA_NOT_CURRENT)

@@ -315,7 +315,7 @@ impl TcpSocket {
         unsafe { drbd_bindings::tcp_sock_set_quickack(self.0.sk(), NOW_AND_STAY) };
     }
 
-    /// Acknowledges what [`Arrived::offer`] takes as early as TCP's timer can. Any context.
+    /// Acknowledges what [`Arrived::offer`] takes within a tick. Any context.
     pub fn hasten_acks(&self) {
         // SAFETY: The socket is a TCP socket.
         unsafe { drbd_bindings::drbd_shim_sock_hasten_acks(self.0.as_ptr()) };

@@ -21,6 +21,7 @@ pub mod bitmap;
 pub mod cache;
 pub mod config;
 pub mod epoch;
+pub mod erase;
 pub mod fencing;
 pub mod handshake;
 pub mod meta;

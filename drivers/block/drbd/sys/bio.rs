@@ -33,9 +33,11 @@ use kernel::{
     types::Opaque, //
 };
 
+mod erase;
 mod flight;
 mod master;
 
+pub use erase::ZERO_PAGES_SECTORS_MAX;
 pub use flight::{
     BufferCompletion,
     ClonedBio,
@@ -58,6 +60,8 @@ pub struct BioSet(Arc<BioSetInner>);
 pub(crate) struct BioSetInner {
     #[pin]
     set: Opaque<bindings::bio_set>,
+    /// What is written where a device cannot zero by itself.
+    zeroes: erase::Zeroes,
     /// Open devices, and one for the [`BioSet`] itself.
     users: Atomic<usize>,
     #[pin]
@@ -74,6 +78,7 @@ impl BioSet {
     ///
     /// Errors: `ENOMEM`. Context: may sleep.
     pub fn new(reserve: u32) -> Result<Self> {
+        let zeroes = erase::Zeroes::new()?;
         let inner = Arc::pin_init(
             try_pin_init!(BioSetInner {
                 set <- Opaque::try_ffi_init(|set: *mut bindings::bio_set| {
@@ -91,6 +96,7 @@ impl BioSet {
                         )
                     })
                 }),
+                zeroes,
                 users: Atomic::new(1),
                 unused <- Event::new(),
             }),

@@ -194,43 +194,8 @@ impl BlockDevice {
         unsafe { self.start(bio, None, token) };
     }
 
-    /// Discards `sectors` sectors. The token gets `EOPNOTSUPP` when the device cannot.
-    pub fn submit_discard<C: Completion>(&self, sector: u64, sectors: u32, token: C) {
-        let op = bindings::req_op_REQ_OP_DISCARD;
-        self.submit_range(op, Flags::NONE, sector, sectors, token);
-    }
-
-    /// Writes zeroes; with [`Flags::NOUNMAP`] the blocks stay allocated. The token gets
-    /// `EOPNOTSUPP` when the device cannot.
-    pub fn submit_write_zeroes<C: Completion>(
-        &self,
-        flags: Flags,
-        sector: u64,
-        sectors: u32,
-        token: C,
-    ) {
-        let op = bindings::req_op_REQ_OP_WRITE_ZEROES;
-        self.submit_range(op, flags, sector, sectors, token);
-    }
-
-    fn submit_range<C: Completion>(
-        &self,
-        op: bindings::req_op,
-        flags: Flags,
-        sector: u64,
-        sectors: u32,
-        token: C,
-    ) {
-        let Some(size_bytes) = sectors.checked_mul(kernel::block::SECTOR_SIZE) else {
-            return token.complete(Err(EINVAL));
-        };
-        let bio = self.alloc(op, flags, sector, size_bytes);
-        // SAFETY: `bio` is fresh from our set; these operations carry no data.
-        unsafe { self.start(bio, None, token) };
-    }
-
     /// Allocates a bio without a vector; waits for one of the reserve if need be.
-    fn alloc(
+    pub(super) fn alloc(
         &self,
         op: bindings::req_op,
         flags: Flags,

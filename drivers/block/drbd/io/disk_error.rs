@@ -53,8 +53,9 @@ pub(crate) fn request_failed(request: &Arc<Request>, error: Error) {
     let Some((device, (operation, sector, size_bytes))) = failed else {
         return;
     };
-    // A device that cannot discard is not broken.
-    if error == EOPNOTSUPP && operation != Operation::Read {
+    // A device that cannot flush is not broken, and the peer may flush. Anything else that is not
+    // supported is data that this disk does not have.
+    if error == EOPNOTSUPP && operation == Operation::Flush {
         return;
     }
     if operation != Operation::Read {

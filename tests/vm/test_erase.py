@@ -2,15 +2,17 @@
 """Discards and zeroes on disks that cannot do them by themselves: both nodes read zeroes.
 
 The disks keep their data in memory; one discards and one does not, and neither writes zeroes.
-`--module c` shows that what is expected is what the C driver does.
+`--module c` shows that what the disks are to hold is what the C driver makes them hold.
 """
+
+import time
 
 import pytest
 
 from config import resource
 from scenario import life, node_pair
 
-BACKING = "/dev/nullb0"
+BACKING = "/dev/mapper/backing"
 SIZE_MIB = 64
 # What is erased, in KiB: a megabyte, a block, and what begins and ends in the middle of a block.
 RANGES = ((1024, 1024), (4096, 4), (8194, 61), (12289, 2))
@@ -25,6 +27,8 @@ def nodes(module_lab, flavour):
                  "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; "
                  f"mkdir $d && echo {SIZE_MIB} > $d/size && echo 1 > $d/memory_backed && "
                  f"echo {discard} > $d/discard && echo 1 > $d/power")
+        node.run("modprobe dm_mod; dmsetup create --noudevsync --noudevrules backing "
+                 f"<<< '0 {SIZE_MIB * 2048} linear /dev/nullb0 0' && dmsetup mknodes")
         for what, able in (("write_zeroes", False), ("discard", discard)):
             most = node.run(f"cat /sys/block/nullb0/queue/{what}_max_bytes").out
             assert (int(most) != 0) == bool(able), f"{node.name}: {what} {most}"
@@ -39,14 +43,18 @@ def reads_zeroes(node, at_kib, size_kib):
     return result.code == 0
 
 
-@pytest.mark.parametrize("primary", [0, 1])
-@pytest.mark.parametrize("option", ["-z", ""], ids=["zeroes", "discards"])
-def test_what_is_erased_reads_as_zeroes_on_both_nodes(nodes, primary, option):
-    writer, other = nodes[primary], nodes[1 - primary]
+def begin(nodes, writer):
     for node in nodes:
         node.secondary()
     writer.primary()
     writer.write("before", 0, 16 * 1024)
+
+
+@pytest.mark.parametrize("primary", [0, 1])
+@pytest.mark.parametrize("option", ["-z", ""], ids=["zeroes", "discards"])
+def test_what_is_erased_reads_as_zeroes_on_both_nodes(nodes, primary, option):
+    writer, other = nodes[primary], nodes[1 - primary]
+    begin(nodes, writer)
     if not option and int(writer.run("cat /sys/block/drbd0/queue/discard_max_bytes").out) == 0:
         # Where the own disk cannot discard, nothing is offered that could.
         assert writer.run(f"blkdiscard -o 0 -l 4K {writer.device}", check=False).code != 0
@@ -67,3 +75,54 @@ def test_what_is_erased_reads_as_zeroes_on_both_nodes(nodes, primary, option):
     for at_kib, size_kib in RANGES:
         assert reads_zeroes(other, at_kib, size_kib)
     other.secondary()
+
+
+def test_a_disk_that_finds_out_that_it_cannot_discard_is_written(nodes):
+    writer = nodes[1]
+    begin(nodes, writer)
+    limit = "/sys/block/nullb0/queue/discard_max_bytes"
+    most = writer.run(f"cat {limit}").out
+    # What lies on top still says that it can.
+    writer.run(f"echo 0 > {limit}")
+    try:
+        for at_kib, size_kib in RANGES:
+            writer.run(f"blkdiscard -o {at_kib}K -l {size_kib}K {writer.device}")
+            assert reads_zeroes(writer, at_kib, size_kib)
+    finally:
+        writer.run(f"echo {most} > {limit}")
+    assert not reads_zeroes(writer, 0, 4)
+    for node in nodes:
+        assert node.state().oos_kib == 0
+    assert "UpToDate/UpToDate" in writer.guest.read("/proc/drbd")
+
+
+@pytest.mark.parametrize("option", ["-z", ""], ids=["zeroes", "discards"])
+def test_a_disk_that_hangs_while_it_erases_is_given_up(nodes, flavour, option):
+    if flavour.module == "c":
+        pytest.skip("only of ours is it said what the application waits for")
+    writer = nodes[1]
+    begin(nodes, writer)
+    slowness = writer.guest.slowness
+    writer.run("dmsetup suspend --noflush --nolockfs --noudevsync backing")
+    try:
+        # More than one, of which only one is at the disk. Without -f it would read first.
+        erasing = [writer.guest.spawn(f"blkdiscard -f {option} -o {at_kib}K -l {size_kib}K "
+                                      f"{writer.device}") for at_kib, size_kib in RANGES]
+        time.sleep(slowness)
+        begun = time.monotonic()
+        writer.run("drbdsetup detach 0 --force")
+        codes = [process.wait().code for process in erasing]
+        took = time.monotonic() - begun
+        # The peer has done it, and serves the reads.
+        assert codes == [0] * len(RANGES)
+        assert took < 10 * slowness
+        for at_kib, size_kib in RANGES:
+            assert reads_zeroes(writer, at_kib, size_kib)
+    finally:
+        writer.run("dmsetup resume --noudevsync backing")
+    writer.wait_state("ds:Diskless/UpToDate")
+    writer.run("drbdadm attach r0")
+    writer.wait_synced()
+    for at_kib, size_kib in RANGES:
+        assert reads_zeroes(writer, at_kib, size_kib)
+    assert not reads_zeroes(writer, 0, 4)

@@ -58,6 +58,7 @@ use kernel::{
 
 use super::{
     disk::LocalDisk,
+    erase::Erasing,
     limits::RANGES_MAX,
     peer::PeerVolume,
     read::ReadWatch,
@@ -280,6 +281,12 @@ pub(crate) struct Device {
     /// Serves them.
     #[pin]
     pub(super) delayed_work: Work<Device>,
+    /// Blocks of the disk that are to be erased.
+    #[pin]
+    pub(crate) erasing: Erasing,
+    /// Erases them.
+    #[pin]
+    pub(super) erase_work: Work<Device, 1>,
     /// Whoever waits for room, a range, a reference or the gate waits here.
     #[pin]
     pub(crate) waiters: WaitQueue,
@@ -328,6 +335,8 @@ impl Device {
                 resync <- new_spinlock_irq!(Resync::default(), "drbd_resync"),
                 delayed <- Delayed::new(),
                 delayed_work <- new_work!("drbd_delayed"),
+                erasing <- Erasing::new(),
+                erase_work <- new_work!("drbd_erase"),
                 waiters <- new_wait_queue!("drbd_device"),
                 open_count: AtomicBits32::new(0),
                 disk <- new_mutex!(None, "drbd_disk"),

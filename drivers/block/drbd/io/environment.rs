@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the whole module shares: its handle, the bio reserve, the queue for delayed bios, and where
-//! events go.
+//! What the whole module shares: its handle, the bio reserve, the queues for delayed bios and for
+//! blocks to be erased, and where events go.
 
 use drbd_sys::{
     bio::BioSet,
@@ -25,6 +25,9 @@ pub(crate) struct Environment {
     pub(crate) module: &'static ThisModule,
     /// Runs application bios that had to wait, one item a device.
     pub(crate) submit_queue: OwnQueue,
+    /// Erases blocks, one item a device. A disk that does not answer keeps such an item, and no
+    /// other.
+    pub(crate) erase_queue: OwnQueue,
     /// Where all bios come from.
     pub(crate) bios: BioSet,
     /// Where events go.
@@ -43,6 +46,7 @@ impl Environment {
         let environment = Self {
             module,
             submit_queue: OwnQueue::new(c"drbd_submit", Order::Concurrent)?,
+            erase_queue: OwnQueue::new(c"drbd_erase", Order::Concurrent)?,
             bios: BioSet::new(BIO_RESERVE)?,
             notifier,
         };

@@ -18,6 +18,8 @@ pub(crate) const RANGES_MAX: usize = REQUESTS_MAX + PEER_REQUESTS_MAX;
 pub(crate) const EPOCHS_MAX: usize = 64;
 /// Application bios that may wait for a cold extent, a busy range or a free request.
 pub(crate) const DELAYED_BIOS_MAX: usize = 4096;
+/// Ranges of a device's disk that may wait to be erased: all of the application and of the peer.
+pub(crate) const ERASURES_MAX: usize = DELAYED_BIOS_MAX + PEER_REQUESTS_MAX;
 /// Bios that are available to the module when memory is short.
 pub(crate) const BIO_RESERVE: u32 = 128;
 /// Pause before a failed connection is tried again.

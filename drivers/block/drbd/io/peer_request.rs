@@ -41,6 +41,11 @@ use super::{
     },
     disk::LocalDisk,
     disk_error,
+    erase::{
+        Erasure,
+        Owner,
+        Way, //
+    },
     fault::{
         self,
         Fault, //
@@ -303,6 +308,15 @@ impl PeerIo {
             return BufferCompletion::complete(self, buffer, Err(EIO));
         }
         backing.submit_buffer(operation, flags, self.0.sector.0, buffer, self);
+    }
+
+    /// Erases the blocks. Any context.
+    pub(crate) fn erase(self, device: &Arc<Device>, way: Way) {
+        let Some(local) = &self.0.local else {
+            return Completion::complete(self, Err(ENODEV));
+        };
+        let erasure = Erasure::new(local, way, self.0.sector, self.0.size_bytes);
+        device.erase(erasure, Owner::Peer(self));
     }
 }
 

@@ -259,6 +259,7 @@ impl Registry {
         // Waits for whoever is submitting still.
         drop(disk);
         cancel_sync::<Device, 0>(device);
+        cancel_sync::<Device, 1>(device);
     }
 
     /// Removes everything, as when the module goes: nothing is configured or open then. May sleep.

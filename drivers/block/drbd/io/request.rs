@@ -248,12 +248,22 @@ impl Request {
     }
 
     /// Since when this request of `device` is at the local disk, if it is. Any context.
+    ///
+    /// Blocks are erased one range after another and each in parts, which may have to be written:
+    /// what counts is how long the disk takes for a part.
     pub(crate) fn at_disk_since(&self, device: &Arc<Device>) -> Option<u64> {
         if !self.state().has(RequestState::LOCAL_PENDING) {
             return None;
         }
-        self.with(|parts| Arc::ptr_eq(&parts.device, device).then_some(parts.admitted_ns))
-            .flatten()
+        let mine = |parts: &mut Parts| {
+            let erases = matches!(parts.operation, Operation::Discard | Operation::WriteZeroes);
+            let since_ns = match erases {
+                true => parts.admitted_ns.max(device.erasing.advanced_ns()),
+                false => parts.admitted_ns,
+            };
+            Arc::ptr_eq(&parts.device, device).then_some(since_ns)
+        };
+        self.with(mine).flatten()
     }
 
     fn carry_out(&self, facts: &Facts, new: RequestState, todo: Consequences) {

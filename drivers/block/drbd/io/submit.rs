@@ -6,7 +6,7 @@
 //! The submitting task does all of it when nothing is in the way. Whatever must wait for a
 //! transaction, a range or a slot goes to the device's work item instead: the block layer holds
 //! back what a task submits until its `submit_bio` returns, so a task that waited in there could
-//! wait for itself. So does what erases, which waits for the disk.
+//! wait for itself.
 
 use drbd_engine::{
     activity_log::{
@@ -78,6 +78,7 @@ use super::{
     disk::LocalDisk,
     erase::{
         Erasure,
+        Owner,
         Way, //
     },
     fault::{
@@ -149,10 +150,6 @@ impl Bio {
         )
     }
 
-    fn erases(&self) -> bool {
-        Way::of(self.master.operation(), self.master.flags()).is_some()
-    }
-
     fn sector(&self) -> Sector {
         Sector(self.master.sector())
     }
@@ -162,26 +159,26 @@ impl Bio {
 enum Deed {
     /// What a clone of it does, without anybody waiting.
     Clone(ClonedBio),
-    /// What may take several bios of other kinds.
+    /// What may take several bios of other kinds, one after the other.
     Erase(Erasure),
 }
 
 impl Deed {
     fn of(local: &LocalDisk, master: &MasterBio) -> Result<Self> {
         Ok(match Way::of(master.operation(), master.flags()) {
-            Some(way) => Self::Erase(Erasure::new(local, way)),
+            Some(way) => {
+                let (sector, size_bytes) = (Sector(master.sector()), master.size_bytes());
+                Self::Erase(Erasure::new(local, way, sector, size_bytes))
+            }
             None => Self::Clone(local.backing.clone_bio(master)?),
         })
     }
 
-    /// Has it done for a request. May sleep where the bio erases.
-    fn begin(self, token: AtDisk, sector: Sector, size_bytes: u32) {
+    /// Has it done for a request. Does not sleep for I/O.
+    fn begin(self, device: &Arc<Device>, token: AtDisk) {
         match self {
             Self::Clone(clone) => clone.submit(token),
-            Self::Erase(erasure) => {
-                let result = erasure.carry_out(sector, size_bytes);
-                Completion::complete(token, result);
-            }
+            Self::Erase(erasure) => device.erase(erasure, Owner::Application(token)),
         }
     }
 }
@@ -251,10 +248,6 @@ impl DiskOps for Device {
         };
         let Some(master) = master else { return };
         let bio = Bio::new(master);
-        if bio.erases() {
-            // That waits for the disk.
-            return device.delay(bio);
-        }
         if let Err((bio, _)) = device.attempt(bio) {
             device.delay(bio);
         }
@@ -614,7 +607,7 @@ impl Device {
                 drop(deed);
                 Completion::complete(AtDisk(request.clone()), Err(EIO));
             } else {
-                deed.begin(AtDisk(request.clone()), sector, size_bytes);
+                deed.begin(self, AtDisk(request.clone()));
             }
         }
         request.happens(Event::SubmitterDone);

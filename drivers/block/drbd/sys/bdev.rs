@@ -12,10 +12,7 @@ use core::ptr;
 use drbd_bindings as raw;
 use kernel::{
     bindings,
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::from_err_ptr,
     prelude::*,
     sync::Arc, //
 };
@@ -236,34 +233,6 @@ impl BlockDevice {
             raw::drbd_shim_bdev_name(self.0.device, name.as_mut_ptr().cast(), name.len());
         }
         CStr::from_bytes_until_nul(name).unwrap_or(c"")
-    }
-
-    /// Discards a range. Errors: of the device. Context: may sleep.
-    pub fn discard_sync(&self, sector: u64, sectors: u64) -> Result {
-        // SAFETY: The device is open.
-        to_result(unsafe {
-            bindings::blkdev_issue_discard(self.0.device, sector, sectors, raw::DRBD_CONST_GFP_NOIO)
-        })
-    }
-
-    /// Zeroes a range, by writing if the device cannot do it otherwise; with `unmap` blocks may be
-    /// released where they then read as zero. Errors: of the device. Context: may sleep.
-    pub fn zero_sync(&self, sector: u64, sectors: u64, unmap: bool) -> Result {
-        let flags = if unmap {
-            0
-        } else {
-            raw::DRBD_CONST_BLKDEV_ZERO_NOUNMAP
-        };
-        // SAFETY: The device is open.
-        to_result(unsafe {
-            bindings::blkdev_issue_zeroout(
-                self.0.device,
-                sector,
-                sectors,
-                raw::DRBD_CONST_GFP_NOIO,
-                flags,
-            )
-        })
     }
 }
 

@@ -28,10 +28,7 @@ use drbd_engine::{
     },
 };
 use drbd_sys::{
-    bio::{
-        Completion,
-        Flags, //
-    },
+    bio::Flags,
     log,
     time::monotonic_ns, //
 };
@@ -53,10 +50,7 @@ use crate::io::{
         LocalRef, //
     },
     disk::LocalDisk,
-    erase::{
-        Erasure,
-        Way, //
-    },
+    erase::Way,
     peer_request::{
         Kind,
         PeerIo,
@@ -129,17 +123,14 @@ impl Receiver {
         let Some(request) = self.admit(device, local, Kind::Discard, &data, size)? else {
             return Ok(());
         };
-        let result = request.local.as_ref().map_or(Err(ENODEV), |local| {
-            let is_trim = command == Command::Trim;
-            let way = if is_trim && self.features.contains(Features::WRITE_ZEROES) {
-                Way::Discard
-            } else {
-                let unmap = is_trim || data.flags.contains(DataFlags::DISCARD);
-                Way::Zero { unmap }
-            };
-            Erasure::new(local, way).carry_out(data.sector, size)
-        });
-        Completion::complete(PeerIo(request), result);
+        let is_trim = command == Command::Trim;
+        let way = if is_trim && self.features.contains(Features::WRITE_ZEROES) {
+            Way::Discard
+        } else {
+            let unmap = is_trim || data.flags.contains(DataFlags::DISCARD);
+            Way::Zero { unmap }
+        };
+        PeerIo(request).erase(device, way);
         Ok(())
     }
 

@@ -52,6 +52,7 @@ use super::{
 use crate::io::{
     bitmap::Bitmap,
     device::Device,
+    erase::Way,
     peer_request::{
         Kind,
         PeerIo,
@@ -257,7 +258,7 @@ pub(crate) fn receive_reply(
     Ok(())
 }
 
-/// The source has only zeroes there: discards or zeroes the range. On the receiver.
+/// The source has only zeroes there: zeroes the range. On the receiver.
 pub(crate) fn receive_deallocated(
     device: &Arc<Device>,
     packet: BlockDescriptor,
@@ -270,18 +271,9 @@ pub(crate) fn receive_deallocated(
     };
     device.counters.unacked.up();
     device.resync.lock().moved(packet.size);
-    let backing = local.backing.clone();
     request.local = Some(local);
-    let sectors = packet.size >> SECTOR_SHIFT;
     // Zeroes must be read back: a plain discard does not promise that.
-    let result = backing.zero_sync(packet.sector.0, u64::from(sectors), true);
-    request.result = result;
-    if let Some(local) = &request.local {
-        local.cache.lock().write_ended();
-    }
-    finish_write(device, request);
-    // What cannot be sent has cost the connection.
-    let _ = device.resource.send_queued();
+    PeerIo(request).erase(device, Way::Zero { unmap: true });
     Ok(())
 }
 
@@ -328,8 +320,7 @@ pub(super) fn claim_reply(
     Ok(request)
 }
 
-/// A resync write is on disk: settles the bitmap and queues its ack. On the asender, or the
-/// receiver for discards.
+/// A resync write is on disk: settles the bitmap and queues its ack. On the asender.
 pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     let resource = &device.resource;
     let (sector, size_bytes) = (request.sector, request.size_bytes);

@@ -13,7 +13,7 @@ use drbd_engine::state::{ConnState, DiskState};
 use drbd_engine::types::Sector;
 use drbd_sim::canary::Canary;
 use drbd_sim::check::first_difference;
-use drbd_sim::drive::{Drive, Speed};
+use drbd_sim::drive::{Drive, Keep, Speed};
 use drbd_sim::net::Net;
 use drbd_sim::node::device::{Device, Volume};
 use drbd_sim::node::request::Operation;
@@ -35,6 +35,7 @@ const STEPS_MAX: u64 = 400_000;
 
 /// Two nodes that are booted, and nothing else.
 pub(crate) struct Pair {
+    config: Rc<Config>,
     pub(crate) sim: Rc<Sim>,
     pub(crate) net: Rc<Net>,
     pub(crate) nodes: [Rc<Node>; 2],
@@ -83,11 +84,40 @@ impl Pair {
             Node::boot(parts, volumes.collect())
         });
         Self {
+            config,
             sim,
             net,
             nodes,
             oracles,
         }
+    }
+
+    /// Cuts a node's power, which loses all data that were not flushed, and boots it again.
+    pub(crate) fn lose_power(&mut self, id: usize) {
+        let node = &self.nodes[id];
+        self.sim.kill(node.owner);
+        self.net.vanish(id);
+        let volumes: Vec<_> = node
+            .devices
+            .iter()
+            .map(|device| Volume {
+                hardware: device.hardware.clone(),
+                oracle: device.oracle.clone(),
+            })
+            .collect();
+        for Volume { hardware, oracle } in &volumes {
+            oracle.borrow_mut().crashed(id);
+            hardware.data.cut_power(Keep::METADATA);
+            hardware.meta.cut_power(Keep::METADATA);
+        }
+        let parts = Parts {
+            id,
+            life: 2,
+            sim: self.sim.clone(),
+            net: self.net.clone(),
+            config: self.config.clone(),
+        };
+        self.nodes[id] = Node::boot(parts, volumes);
     }
 
     /// Runs until something is so.

@@ -32,6 +32,17 @@ pub enum Durability {
     AllStable,
 }
 
+impl Durability {
+    /// What is needed of a write of an application, which has a flush made first or does not.
+    pub const fn of_write(flushes_first: bool) -> Self {
+        if flushes_first {
+            Self::AllStable
+        } else {
+            Self::Cached
+        }
+    }
+}
+
 struct InFlight {
     sectors: Sectors,
     /// What completed before is flushed before the write begins.

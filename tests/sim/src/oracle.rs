@@ -229,11 +229,34 @@ struct Bio {
     over: bool,
     /// When its end was told.
     told: Option<u64>,
+    /// A write that was told done.
+    done: bool,
     /// A write that was told done though this node's disk does not have it.
     elsewhere: bool,
     /// The peer lost its power since the write was sent there: what it acked before is as good as
     /// lost there, though the ack may arrive only now.
     peer_crashed: bool,
+}
+
+/// A write told done of which the peer, when it was lost, had not said that it had flushed it.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    number: u64,
+    /// When the peer was lost.
+    lost: u64,
+    /// How long this node's disk, which has it too, was good after that; 0 if it was not.
+    here_until: u64,
+}
+
+impl Doubt {
+    /// Whether this node's disk was good, and had it, when a bio began.
+    fn was_here(&self, bio: Bio) -> bool {
+        self.lost > bio.started || self.here_until > bio.started
+    }
+
+    fn is_here(&self) -> bool {
+        self.here_until == u64::MAX
+    }
 }
 
 /// What was counted in a run.
@@ -274,9 +297,8 @@ pub struct Oracle {
     alone: [BTreeSet<u64>; 2],
     /// The admin gave up this node's data.
     worthless: [bool; 2],
-    /// A write told done that only the peer has, which was lost before it said that it had flushed
-    /// it, and when it was.
-    doubted: [Option<(u64, u64)>; 2],
+    /// Writes told done that the peer, which was lost, need not have flushed.
+    doubted: [Vec<Doubt>; 2],
     /// By sector, the last writes that the users of this Primary were told done.
     told: [BTreeMap<u64, Vec<u64>>; 2],
     /// What was counted.
@@ -315,7 +337,7 @@ impl Oracle {
             unacked: Default::default(),
             alone: Default::default(),
             worthless: [false; 2],
-            doubted: [None; 2],
+            doubted: Default::default(),
             told: Default::default(),
             counts: Counts::default(),
             violations: Vec::new(),
@@ -392,17 +414,12 @@ impl Oracle {
             Operation::Write(number) => self.write_ended(node, master, number, bio, ended, now),
             Operation::Flush if ended.ok => {
                 self.counts.flushes += 1;
-                if ended.local {
-                    self.doubted[node] = None;
-                    let flushed = |one: &Candidate| one.ended.is_some_and(|at| at <= bio.started);
-                    self.views[node].settle(flushed);
-                } else {
+                if !ended.local {
                     self.judge_flush_by_peer(node, master, bio);
                 }
+                self.flushed(node, master, bio, ended);
             }
-            Operation::Flush => {
-                self.doubted[node] = self.doubted[node].filter(|(_, lost)| *lost > bio.started);
-            }
+            Operation::Flush => self.flush_failed(node, bio),
             Operation::Read if ended.ok => {
                 self.counts.reads += 1;
                 self.judge_read(master, bio);
@@ -424,7 +441,13 @@ impl Oracle {
         let sectors = || range(master);
         if !ended.ok {
             self.views[node].fail(sectors(), number, now);
+            if master.flushes_first {
+                self.flush_failed(node, bio);
+            }
             return;
+        }
+        if master.flushes_first {
+            self.flushed(node, master, bio, ended);
         }
         self.counts.writes += 1;
         self.remember_told(node, sectors(), number, bio);
@@ -445,24 +468,50 @@ impl Oracle {
             _ => false,
         };
         if let Some(bio) = self.bios.get_mut(&master.number) {
+            bio.done = true;
             bio.elsewhere = !ended.local;
         }
     }
 
     /// Without the own disk the peer's has to have what was told done before.
     fn judge_flush_by_peer(&mut self, node: usize, master: &Master, bio: Bio) {
-        let was_told = |number: &&u64| {
-            let told = self.bios.get(number).and_then(|write| write.told);
-            told.is_some_and(|told| told <= bio.started)
-        };
+        let was_told = |number: &&u64| ended_before(&self.bios, **number, bio);
         let missing = self.unacked[node].iter().find(was_told).copied();
-        let doubted = self.doubted[node].map(|(number, _)| number);
-        if let Some(number) = missing.or(doubted) {
-            self.violation(format!(
-                "flush #{} was told done, but no disk has flushed write #{number}",
-                master.number
-            ));
+        if let Some(number) = missing {
+            self.not_flushed(master, number);
         }
+    }
+
+    /// A flush was told done, or a write in front of which there was one.
+    fn flushed(&mut self, node: usize, master: &Master, bio: Bio, ended: Ended) {
+        if ended.local {
+            let flushed = |one: &Candidate| one.ended.is_some_and(|at| at <= bio.started);
+            self.views[node].settle(flushed);
+        }
+        let here = ended.local && bio.view == node;
+        let bios = &self.bios;
+        let was_told = |doubt: &Doubt| ended_before(bios, doubt.number, bio);
+        let missing = self.doubted[node]
+            .iter()
+            .find(|doubt| was_told(doubt) && !(here && doubt.was_here(bio)))
+            .map(|doubt| doubt.number);
+        self.doubted[node].retain(|doubt| !(here && doubt.is_here() && was_told(doubt)));
+        if let Some(number) = missing {
+            self.not_flushed(master, number);
+        }
+    }
+
+    /// The application was told that it cannot count on what was told done before.
+    fn flush_failed(&mut self, node: usize, bio: Bio) {
+        let bios = &self.bios;
+        self.doubted[node].retain(|doubt| !ended_before(bios, doubt.number, bio));
+    }
+
+    fn not_flushed(&mut self, master: &Master, number: u64) {
+        self.violation(format!(
+            "flush #{} was told done, but no disk has flushed write #{number}",
+            master.number
+        ));
     }
 
     fn judge_read(&mut self, master: &Master, bio: Bio) {
@@ -543,6 +592,7 @@ impl Oracle {
     /// The peer acked the epoch of a write, which it may have refused.
     pub fn epoch_acked(&mut self, node: usize, number: u64) {
         self.unacked[node].remove(&number);
+        self.doubted[node].retain(|doubt| doubt.number != number);
     }
 
     /// The peer vouches that a write is on stable storage there.
@@ -569,7 +619,19 @@ impl Oracle {
         self.states[node] = new;
         if !new.role.is_primary() {
             self.told[node].clear();
-            self.doubted[node] = None;
+            self.doubted[node].clear();
+        }
+        if new.disk != DiskState::UpToDate {
+            for doubt in &mut self.doubted[node] {
+                doubt.here_until = doubt.here_until.min(now);
+            }
+        }
+        let is_good = |state: State| state.disk == DiskState::UpToDate;
+        let peer_synced = old.conn.is_resync_source()
+            && new.conn == ConnState::Connected
+            && new.pdsk == DiskState::UpToDate;
+        if peer_synced && is_good(old) && is_good(new) {
+            self.doubted[node].retain(|doubt| !doubt.is_here());
         }
         let bios = std::mem::take(&mut self.bios);
         if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
@@ -609,15 +671,20 @@ impl Oracle {
         }
     }
 
-    /// The peer is lost, and with it who could say whether what only it has is on stable storage.
-    fn doubt_unflushed(&mut self, node: usize, now: u64) {
-        let is_elsewhere = |number: &&u64| {
-            let write = self.bios.get(number);
-            write.is_some_and(|write| write.told.is_some() && write.elsewhere)
-        };
-        let unflushed = self.unacked[node].iter().find(is_elsewhere);
-        if let Some(&number) = unflushed {
-            self.doubted[node] = Some((number, now));
+    /// The peer is lost, and with it who could say whether what it has is on stable storage.
+    fn doubt_unflushed(&mut self, node: usize, lost: u64) {
+        let is_good = self.states[node].disk == DiskState::UpToDate;
+        for &number in &self.unacked[node] {
+            let Some(write) = self.bios.get(&number).filter(|write| write.done) else {
+                continue;
+            };
+            // A disk that has become good since got it from this peer.
+            let is_here = is_good && !(write.local && write.elsewhere);
+            self.doubted[node].push(Doubt {
+                number,
+                lost,
+                here_until: if is_here { u64::MAX } else { 0 },
+            });
         }
     }
 
@@ -701,7 +768,7 @@ impl Oracle {
     /// A node lost its power, and with it what only it had and what was not flushed there.
     fn forget_told_with(&mut self, node: usize) {
         self.told[node].clear();
-        self.doubted[node] = None;
+        self.doubted[node].clear();
         let view = &self.views[node];
         let has_disk = self.states[1 - node].disk == DiskState::UpToDate;
         for told in self.told[1 - node].values_mut() {

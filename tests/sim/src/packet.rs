@@ -33,6 +33,8 @@ pub struct WriteFlags {
     pub write_ack: bool,
     /// The block is in sync once it is written.
     pub may_set_in_sync: bool,
+    /// A flush comes first.
+    pub flushes_first: bool,
 }
 
 /// An ack about blocks.

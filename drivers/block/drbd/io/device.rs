@@ -113,8 +113,11 @@ pub(crate) mod flag {
     /// The users have seen the peer's data since this node's disk was in use.
     pub(crate) const USERS_SAW_PEER: u32 = 1 << 18;
     /// The peer was lost with writes that it need not have flushed, and that only it has: the next
-    /// flush that it is asked for fails.
+    /// flush fails.
     pub(crate) const STABILITY_LOST: u32 = 1 << 19;
+    /// The peer was lost with writes that it need not have flushed, and that this node's disk has:
+    /// the next flush that only the peer can make fails.
+    pub(crate) const PEER_UNFLUSHED: u32 = 1 << 20;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

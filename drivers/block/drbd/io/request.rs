@@ -299,8 +299,11 @@ impl Request {
         if todo.has(Consequences::STABILITY_LOST) {
             device.flags.set(flag::STABILITY_LOST);
         }
-        if todo.has(Consequences::FLUSHED) {
-            device.flags.clear(flag::STABILITY_LOST);
+        if todo.has(Consequences::FLUSHED) && device.flags.any(flag::PEER_UNFLUSHED) {
+            device.flags.clear(flag::PEER_UNFLUSHED);
+        }
+        if todo.has(Consequences::PEER_UNFLUSHED) {
+            device.flags.set(flag::PEER_UNFLUSHED);
         }
         if todo.has(Consequences::QUEUE) {
             connection.log.lock().requeue(self.index);

@@ -532,7 +532,18 @@ impl Resource {
                 device.flags.clear(flag::USERS_SAW_PEER);
             }
             Immediate::NoUsers => {
-                device.flags.clear(flag::STABILITY_LOST);
+                device
+                    .flags
+                    .clear(flag::STABILITY_LOST | flag::PEER_UNFLUSHED);
+            }
+            Immediate::DoubtUnflushed => {
+                if device.flags.any(flag::PEER_UNFLUSHED) {
+                    device.flags.set(flag::STABILITY_LOST);
+                    device.flags.clear(flag::PEER_UNFLUSHED);
+                }
+            }
+            Immediate::PeerSynced => {
+                device.flags.clear(flag::PEER_UNFLUSHED);
             }
             Immediate::ConsiderResync => {
                 device.flags.set(flag::CONSIDER_RESYNC);

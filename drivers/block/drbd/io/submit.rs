@@ -150,6 +150,16 @@ impl Bio {
         )
     }
 
+    /// Whether the application counts on what was told done before as on stable storage when this
+    /// is done.
+    fn flushes(&self) -> bool {
+        match self.master.operation() {
+            Operation::Flush => true,
+            Operation::Write => self.master.flags().contains(Flags::PREFLUSH),
+            _ => false,
+        }
+    }
+
     fn sector(&self) -> Sector {
         Sector(self.master.sector())
     }
@@ -485,6 +495,18 @@ impl Device {
             return Err((bio, Obstacle::Generation));
         }
         let state = self.glance();
+        let here = deed.is_some() && state.has_current_disk() && !bio.failed.locally;
+        let may_go = here || state.has_current_peer();
+        if bio.flushes() && may_go && bio.mark.is_none() && self.takes_lost_stability(here) {
+            drop(log);
+            log!(
+                Error,
+                self,
+                "the peer was lost with writes that it need not have flushed: a flush fails"
+            );
+            self.fail(bio);
+            return Ok(());
+        }
         let plan = match self.route(&bio, state, deed.is_some()) {
             Route::Go(plan) => plan,
             Route::Suspend => {
@@ -511,16 +533,6 @@ impl Device {
         }
         let operation = bio.master.operation();
         if operation == Operation::Flush && !plan.local {
-            if bio.mark.is_none() && self.takes_lost_stability() {
-                drop(log);
-                log!(
-                    Error,
-                    self,
-                    "the peer was lost with writes that it need not have flushed: a flush fails"
-                );
-                self.fail(bio);
-                return Ok(());
-            }
             let mark = *bio.mark.get_or_insert_with(|| log.mark());
             let stability = log.stability(mark);
             drop(log);
@@ -614,11 +626,15 @@ impl Device {
         Ok(())
     }
 
-    /// Whether the peer, who is to flush, need not have flushed what it acked before it was lost.
-    /// One flush tells so.
-    fn takes_lost_stability(&self) -> bool {
-        self.flags.any(flag::STABILITY_LOST)
-            && self.flags.clear(flag::STABILITY_LOST) & flag::STABILITY_LOST != 0
+    /// Whether a flush says nothing of what the peer acked before it was lost, because it need not
+    /// have flushed that: `here` is whether this node's disk is to make it. One flush tells so.
+    fn takes_lost_stability(&self, here: bool) -> bool {
+        let doubts = if here {
+            flag::STABILITY_LOST
+        } else {
+            flag::STABILITY_LOST | flag::PEER_UNFLUSHED
+        };
+        self.flags.any(doubts) && self.flags.clear(doubts) & doubts != 0
     }
 
     /// Ends a flush that only the peer can make, once it has.
@@ -866,6 +882,7 @@ fn kind_of(master: &MasterBio) -> Kind {
             read_ahead: master.flags().contains(Flags::RAHEAD),
         },
         Operation::Flush => Kind::Flush,
+        Operation::Write if master.flags().contains(Flags::PREFLUSH) => Kind::FlushAndWrite,
         _ => Kind::Write,
     }
 }

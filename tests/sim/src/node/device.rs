@@ -57,8 +57,12 @@ pub struct DeviceFlags {
     pub bitmap_distrusted: Cell<bool>,
     /// The users have seen the peer's data since this node's disk was in use.
     pub users_saw_peer: Cell<bool>,
-    /// The peer was lost with writes that it need not have flushed: the next flush by it fails.
+    /// The peer was lost with writes that it need not have flushed, and that only it has: the next
+    /// flush fails.
     pub stability_lost: Cell<bool>,
+    /// The peer was lost with writes that it need not have flushed, and that this node's disk has:
+    /// the next flush that only the peer can make fails.
+    pub peer_unflushed: Cell<bool>,
     /// The disk failed, and the worker has not judged it yet.
     pub disk_unjudged: Cell<bool>,
     /// The metadata could not be written, and the worker has not judged that yet.

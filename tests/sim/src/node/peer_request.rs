@@ -112,9 +112,10 @@ impl Device {
     /// Writes for a request; its ack is the asender's.
     pub(crate) fn start_peer_write(self: &Rc<Self>, mut request: PeerRequest, sectors: Sectors) {
         let device = self.clone();
+        let durability = Durability::of_write(request.flags.flushes_first);
         self.hardware
             .data
-            .write(self.owner, sectors, Durability::Cached, move |ok| {
+            .write(self.owner, sectors, durability, move |ok| {
                 device.io_ended(&mut request, ok);
                 device.node().done.borrow_mut().push_back(request);
             });

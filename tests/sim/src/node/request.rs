@@ -38,6 +38,8 @@ pub struct Master {
     pub operation: Operation,
     /// Where; no sectors for a flush.
     pub blocks: Blocks,
+    /// A write has a flush made first.
+    pub flushes_first: bool,
     /// What a read got.
     pub read: RefCell<Sectors>,
     /// How it ended.
@@ -190,12 +192,15 @@ impl Device {
             self.application_pending
                 .set(self.application_pending.get() + 1);
         }
+        let careless = self.config.has(Canary::StabilityForgotten);
         if todo.has(Consequences::STABILITY_LOST) {
-            let careless = self.config.has(Canary::StabilityForgotten);
             self.flags.stability_lost.set(!careless);
         }
         if todo.has(Consequences::FLUSHED) {
-            self.flags.stability_lost.set(false);
+            self.flags.peer_unflushed.set(false);
+        }
+        if todo.has(Consequences::PEER_UNFLUSHED) {
+            self.flags.peer_unflushed.set(!careless);
         }
         if todo.has(Consequences::QUEUE) {
             node.log.borrow_mut().requeue(index);

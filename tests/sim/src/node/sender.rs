@@ -136,6 +136,7 @@ fn write_flags(device: &Device, state: RequestState) -> WriteFlags {
         receive_ack: state.has(RequestState::EXPECT_RECEIVE_ACK),
         write_ack: state.has(RequestState::EXPECT_WRITE_ACK) || resyncs,
         may_set_in_sync: resyncs,
+        flushes_first: state.has(RequestState::FLUSHES_FIRST),
     }
 }
 

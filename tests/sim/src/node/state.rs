@@ -125,7 +125,16 @@ impl Device {
                 self.flags.users_saw_peer.set(!careless);
             }
             Immediate::UsersSeeDisk => self.flags.users_saw_peer.set(false),
-            Immediate::NoUsers => self.flags.stability_lost.set(false),
+            Immediate::NoUsers => {
+                self.flags.stability_lost.set(false);
+                self.flags.peer_unflushed.set(false);
+            }
+            Immediate::DoubtUnflushed => {
+                if self.flags.peer_unflushed.replace(false) {
+                    self.flags.stability_lost.set(true);
+                }
+            }
+            Immediate::PeerSynced => self.flags.peer_unflushed.set(false),
             Immediate::ConsiderResync => self.flags.consider_resync.set(true),
             Immediate::StopReceiver | Immediate::RestartReceiver => self.node().interrupt(),
             Immediate::QueueDeferred => self.defer(old, new, resends),

@@ -63,6 +63,12 @@ impl Bio {
     fn changes_data(&self) -> bool {
         matches!(self.master.operation, Operation::Write(_))
     }
+
+    /// Whether the application counts on what was told done before as on stable storage when this
+    /// is done.
+    fn flushes(&self) -> bool {
+        self.master.operation == Operation::Flush || self.master.flushes_first
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,13 +109,38 @@ impl Device {
         operation: Operation,
         blocks: Blocks,
     ) -> Rc<Master> {
-        let master = Rc::new(Master {
+        self.submit_master(Master {
             number,
             operation,
             blocks,
+            flushes_first: false,
             read: RefCell::default(),
             ended: Cell::new(None),
-        });
+        })
+        .await
+    }
+
+    /// The same for a write that has a flush made first.
+    pub async fn submit_after_flush(self: &Rc<Self>, number: u64, blocks: Blocks) -> Rc<Master> {
+        self.submit_master(Master {
+            number,
+            operation: Operation::Write(number),
+            blocks,
+            flushes_first: true,
+            read: RefCell::default(),
+            ended: Cell::new(None),
+        })
+        .await
+    }
+
+    async fn submit_master(self: &Rc<Self>, master: Master) -> Rc<Master> {
+        let Master {
+            number,
+            operation,
+            blocks,
+            ..
+        } = master;
+        let master = Rc::new(master);
         self.sim.until(|| self.may_enter()).await;
         self.application_bios.set(self.application_bios.get() + 1);
         self.tell(|| {
@@ -240,7 +271,14 @@ impl Device {
             None => self.local(),
         };
         let has_disk = bio.extents.is_some() || local.is_some();
-        let plan = match self.route(&bio, self.state(), has_disk) {
+        let state = self.state();
+        let here = has_disk && state.disk == DiskState::UpToDate && !bio.failed_locally;
+        let may_go = here || state.pdsk == DiskState::UpToDate;
+        if bio.flushes() && may_go && bio.mark.is_none() && self.takes_lost_stability(here) {
+            self.fail(bio);
+            return Ok(());
+        }
+        let plan = match self.route(&bio, state, has_disk) {
             Route::Go(plan) => plan,
             Route::Suspend | Route::Fail => {
                 self.fail(bio);
@@ -274,12 +312,13 @@ impl Device {
         let kind = match master.operation {
             Operation::Read => Kind::Read { read_ahead: false },
             Operation::Flush => Kind::Flush,
+            Operation::Write(_) if master.flushes_first => Kind::FlushAndWrite,
             Operation::Write(_) => Kind::Write,
         };
         let start = Start {
             kind,
             local: plan.local,
-            local_is_current: self.state().disk == DiskState::UpToDate,
+            local_is_current: state.disk == DiskState::UpToDate,
             remote: plan.remote,
             out_of_sync: plan.out_of_sync,
             protocol: self.config.protocol,
@@ -318,12 +357,15 @@ impl Device {
         Ok(())
     }
 
+    /// Whether a flush says nothing of what the peer acked before it was lost.
+    fn takes_lost_stability(&self, here: bool) -> bool {
+        let is_lost = self.flags.stability_lost.replace(false);
+        let is_unflushed = !here && self.flags.peer_unflushed.replace(false);
+        is_lost || is_unflushed
+    }
+
     /// Ends a flush that only the peer can make, once it has.
     fn flush_by_peer(&self, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
-        if bio.mark.is_none() && self.flags.stability_lost.replace(false) {
-            self.fail(bio);
-            return Ok(());
-        }
         let stability = {
             let node = self.node();
             let mut log = node.log.borrow_mut();
@@ -368,7 +410,7 @@ impl Device {
                 data.write(
                     self.owner,
                     sectors.collect(),
-                    Durability::Cached,
+                    Durability::of_write(master.flushes_first),
                     move |ok| {
                         device.local_ended(index, &master, ok);
                     },

@@ -239,14 +239,28 @@ pub(crate) async fn flush(device: &Rc<Device>) -> bool {
     submit(device, number, Operation::Flush, 0).await
 }
 
-async fn submit(device: &Rc<Device>, number: u64, operation: Operation, place: u64) -> bool {
-    let size_bytes = match operation {
-        Operation::Flush => 0,
-        Operation::Read | Operation::Write(_) => 4096,
-    };
-    let blocks = Blocks {
+/// Writes a block, with a flush in front; whether that was done.
+pub(crate) async fn flush_and_write(device: &Rc<Device>, place: u64) -> bool {
+    let number = device.oracle.borrow_mut().number();
+    let master = device.submit_after_flush(number, block(place)).await;
+    device.sim.until(|| master.ended.get().is_some()).await;
+    master.ended.get() == Some(true)
+}
+
+fn block(place: u64) -> Blocks {
+    Blocks {
         sector: Sector(place * STRIDE),
-        size_bytes,
+        size_bytes: 4096,
+    }
+}
+
+async fn submit(device: &Rc<Device>, number: u64, operation: Operation, place: u64) -> bool {
+    let blocks = match operation {
+        Operation::Flush => Blocks {
+            size_bytes: 0,
+            ..block(place)
+        },
+        Operation::Read | Operation::Write(_) => block(place),
     };
     let master = device.submit(number, operation, blocks).await;
     device.sim.until(|| master.ended.get().is_some()).await;

@@ -40,6 +40,8 @@ impl RequestState {
     pub const NET_OK: Self = Self(1 << 8);
     /// The peer marked the blocks in sync.
     pub const NET_SET_IN_SYNC: Self = Self(1 << 9);
+    /// A flush comes before the write.
+    pub const FLUSHES_FIRST: Self = Self(1 << 10);
     /// The request changes data: write, discard or write-zeroes.
     pub const WRITE: Self = Self(1 << 11);
     /// The request is an empty flush.
@@ -103,11 +105,23 @@ impl RequestState {
         self.is_data_write() && self.has(stale)
     }
 
-    /// Whether the application counts on the peer alone, which may not have flushed the write.
-    const fn is_unflushed_elsewhere(self) -> bool {
+    /// Whether the application was told that a write is done which the peer may not have flushed.
+    const fn is_unflushed_by_peer(self) -> bool {
         let told = Self(Self::COMPLETED.0 | Self::NET_OK.0);
-        let here = self.has(Self::LOCAL_OK) && !self.has(Self::LOCAL_STALE);
-        self.is_data_write() && self.has(told) && !self.has(Self::NET_DONE) && !here
+        self.is_data_write() && self.has(told) && !self.has(Self::NET_DONE)
+    }
+
+    /// Whether this node's disk did not do its part, if it had one.
+    const fn failed_here(self) -> bool {
+        self.has_any(Self(Self::LOCAL_COMPLETED.0 | Self::LOCAL_ABORTED.0))
+            && !self.has(Self::LOCAL_OK)
+    }
+
+    /// Whether this node's disk, which was good, made a flush of what it had when this began.
+    const fn has_flushed_here(self) -> bool {
+        self.has_any(Self(Self::FLUSH.0 | Self::FLUSHES_FIRST.0))
+            && self.has(Self::LOCAL_OK)
+            && !self.has(Self::LOCAL_STALE)
     }
 
     /// Whether the peer does not have the data, and will not get it by this request.
@@ -266,7 +280,7 @@ pub struct Context {
 /// What the caller of [`apply`] has to do, in the order of the constants; each is told to one
 /// caller only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Consequences(u16);
+pub struct Consequences(u32);
 
 impl Consequences {
     /// Nothing to do.
@@ -305,11 +319,19 @@ impl Consequences {
     /// context was looked at, let [`Event::Resumed`] happen before.
     pub const SETTLE: Self = Self(1 << 13);
     /// The application was told that a write is done which only the peer has, and the connection is
-    /// lost before the peer has said that it is on stable storage: a flush that the peer is asked
-    /// for later says nothing about it, so the next one fails. The C driver does not flush at all.
+    /// lost before the peer has said that it is on stable storage. No flush that comes later says
+    /// anything about it: the peer may have lost it with its power, and this node's disk, synced
+    /// from the peer, never gets it. So the next one fails, whoever is to make it. The C driver
+    /// does not flush at all.
     pub const STABILITY_LOST: Self = Self(1 << 14);
-    /// This node's disk, which is good, made a flush: [`Self::STABILITY_LOST`] is over.
+    /// This node's disk, which is good, made a flush, and what the application was told done before
+    /// the peer was lost was there when it began: [`Self::PEER_UNFLUSHED`] is over.
     pub const FLUSHED: Self = Self(1 << 15);
+    /// As [`Self::STABILITY_LOST`], but this node's good disk has the write too. The next flush
+    /// fails if that disk does not make it; a disk that comes into use later makes it
+    /// [`Self::STABILITY_LOST`]. It is over when this disk has flushed, or the peer is synced from
+    /// it.
+    pub const PEER_UNFLUSHED: Self = Self(1 << 16);
 
     /// Whether `consequence` is among them.
     pub const fn has(self, consequence: Self) -> bool {
@@ -403,12 +425,16 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         todo.add_if(!again, Consequences::COMPLETE);
         let in_epoch = new.has(RequestState::EXPECT_BARRIER_ACK);
         todo.add_if(in_epoch, Consequences::CLOSE_EPOCH);
-        let flushed = new.has(RequestState::FLUSH | RequestState::LOCAL_OK);
-        let is_good = !new.has(RequestState::LOCAL_STALE);
-        todo.add_if(flushed && is_good && !again, Consequences::FLUSHED);
+        // A flush that began before the peer was lost may have left out what was told done since.
+        let covers = new.has_flushed_here() && context.mirrored_since_sent;
+        todo.add_if(covers && !again, Consequences::FLUSHED);
     }
-    let unflushed = event == Event::ConnectionLost && old.is_unflushed_elsewhere();
-    todo.add_if(unflushed, Consequences::STABILITY_LOST);
+    if event == Event::ConnectionLost && old.is_unflushed_by_peer() {
+        // A disk that has become good since got it from this peer.
+        let is_here = context.local_is_current && !old.failed_here();
+        todo.add_if(!is_here, Consequences::STABILITY_LOST);
+        todo.add_if(is_here, Consequences::PEER_UNFLUSHED);
+    }
     // Blocks that the peer will not get are marked at once and not when the local disk is through:
     // the bitmaps may be exchanged before.
     let differs = new.has(RequestState::COMPLETED) && !new.is_on_both();

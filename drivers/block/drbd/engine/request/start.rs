@@ -16,6 +16,8 @@ pub enum Kind {
     },
     /// Changes data: write, discard or write-zeroes.
     Write,
+    /// Has a flush made, then writes data.
+    FlushAndWrite,
     /// An empty flush.
     Flush,
 }
@@ -62,6 +64,7 @@ impl Start {
             Kind::Read { read_ahead: false } => RequestState::RETRYABLE,
             Kind::Read { read_ahead: true } => RequestState::default(),
             Kind::Write => RequestState::WRITE,
+            Kind::FlushAndWrite => RequestState::WRITE | RequestState::FLUSHES_FIRST,
             Kind::Flush => RequestState::WRITE | RequestState::FLUSH,
         }
     }
@@ -73,7 +76,9 @@ impl Start {
             // A flush is never sent: closing the epoch is all it needs (spec §1.16). Where the
             // local disk fails to make it, it is admitted again for the peer's.
             Kind::Flush => RequestState::RETRYABLE | RequestState::NET_DONE,
-            Kind::Write => sent | RequestState::EXPECT_BARRIER_ACK | self.expected_ack(),
+            Kind::Write | Kind::FlushAndWrite => {
+                sent | RequestState::EXPECT_BARRIER_ACK | self.expected_ack()
+            }
         }
     }
 

@@ -112,6 +112,11 @@ effect_set! {
         /// There are no users: nobody waits to be told that a write may not be on stable storage
         /// (see `Consequences::STABILITY_LOST`).
         NoUsers,
+        /// The disk comes into use and has what the peer has, or what it had before it was given
+        /// up: it need not have what the peer had not flushed (see `Consequences::PEER_UNFLUSHED`).
+        DoubtUnflushed,
+        /// The peer was synced from this node's disk, and has flushed that.
+        PeerSynced,
         /// The peer was forced Primary on inconsistent data: run the handshake at its next state
         /// (flag CONSIDER_RESYNC).
         ConsiderResync,

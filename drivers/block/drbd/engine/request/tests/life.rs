@@ -18,6 +18,13 @@ const SUSPENDED: Context = Context {
     local_is_current: true,
     peer_is_current: true,
 };
+/// This node's disk is the target of a resync, or none.
+const NOT_CURRENT: Context = Context {
+    suspended: false,
+    mirrored_since_sent: true,
+    local_is_current: false,
+    peer_is_current: true,
+};
 const ACKED: Event = Event::WriteAcked { in_sync: false };
 const SYNCED: Event = Event::WriteAcked { in_sync: true };
 
@@ -503,6 +510,15 @@ fn a_count_that_is_full_is_never_empty_again() {
     }
 }
 
+/// What follows from the loss of the connection: whether what was written is only there, and
+/// whether it is here too.
+fn doubts(state: RequestState, context: Context) -> (bool, bool) {
+    let (_, todo) = apply(state, Event::ConnectionLost, context);
+    let [lost, unflushed] =
+        [Consequences::STABILITY_LOST, Consequences::PEER_UNFLUSHED].map(|one| todo.has(one));
+    (lost, unflushed)
+}
+
 /// What the peer alone has, and need not have flushed when it is lost.
 #[test]
 fn a_write_that_only_a_lost_peer_has_is_not_taken_for_flushed() {
@@ -511,48 +527,71 @@ fn a_write_that_only_a_lost_peer_has_is_not_taken_for_flushed() {
         ..mirrored_start(Protocol::C)
     };
     let told = [Event::SubmitterDone, Event::HandedOver, ACKED];
-    let lost = |state| {
-        let (_, todo) = apply(state, Event::ConnectionLost, USUAL);
-        todo.has(Consequences::STABILITY_LOST)
-    };
     let (acked, _) = run(elsewhere.state(), &told);
-    assert!(lost(acked));
+    assert_eq!(doubts(acked, NOT_CURRENT), (true, false));
+    // Its disk was attached since, and synced.
+    assert_eq!(doubts(acked, USUAL), (false, true));
     let (flushed, todo) = run(acked, &[Event::BarrierAcked]);
-    assert!(!lost(flushed) && !todo.has(Consequences::STABILITY_LOST));
+    assert_eq!(doubts(flushed, NOT_CURRENT), (false, false));
+    assert!(!todo.has(Consequences::STABILITY_LOST));
     // The application is told that it failed.
     let (untold, _) = run(elsewhere.state(), &told[..2]);
-    assert!(!lost(untold));
-    let (here, _) = run(mirrored(Protocol::C), &[Event::LocalOk]);
-    let (here, _) = run(here, &told);
-    assert!(!lost(here));
-    // A target's disk is overwritten by the next resync.
-    let target = Context {
-        local_is_current: false,
-        ..USUAL
+    assert_eq!(doubts(untold, NOT_CURRENT), (false, false));
+}
+
+#[test]
+fn a_write_that_a_lost_peer_need_not_have_flushed_is_as_good_as_this_nodes_disk() {
+    let told = [Event::SubmitterDone, Event::HandedOver, ACKED];
+    let after = |local, context| {
+        let (mut state, _) = apply(mirrored(Protocol::C), local, context);
+        for event in told {
+            (state, _) = apply(state, event, context);
+        }
+        state
     };
-    let (mut state, _) = apply(mirrored(Protocol::C), Event::LocalOk, target);
-    for event in told {
-        (state, _) = apply(state, event, target);
+    let here = after(Event::LocalOk, USUAL);
+    assert_eq!(doubts(here, USUAL), (false, true));
+    // The disk has failed since.
+    assert_eq!(doubts(here, NOT_CURRENT), (true, false));
+    // A target's disk is overwritten by the next resync.
+    let target = after(Event::LocalOk, NOT_CURRENT);
+    assert_eq!(doubts(target, NOT_CURRENT), (true, false));
+    // This resync has ended.
+    assert_eq!(doubts(target, USUAL), (false, true));
+    // The worker has not judged the disk yet.
+    for failed in [Event::LocalFailed, Event::LocalAborted] {
+        assert_eq!(doubts(after(failed, USUAL), USUAL), (true, false));
     }
-    assert!(lost(state));
+    let (flushed, _) = run(here, &[Event::BarrierAcked]);
+    assert_eq!(doubts(flushed, USUAL), (false, false));
 }
 
 #[test]
 fn a_good_disk_that_flushes_has_all_that_was_told_done() {
-    let flush = Start {
-        kind: Kind::Flush,
-        remote: false,
-        ..mirrored_start(Protocol::C)
-    };
-    let (state, _) = run(flush.state(), &[Event::SubmitterDone]);
-    let (_, todo) = apply(state, Event::LocalOk, USUAL);
-    assert!(todo.has(Consequences::COMPLETE | Consequences::FLUSHED));
-    let (_, todo) = apply(state, Event::LocalFailed, USUAL);
-    assert!(!todo.has(Consequences::FLUSHED));
-    let target = Context {
-        local_is_current: false,
-        ..USUAL
-    };
-    let (_, todo) = apply(state, Event::LocalOk, target);
-    assert!(!todo.has(Consequences::FLUSHED));
+    for (kind, flushes) in [
+        (Kind::Flush, true),
+        (Kind::FlushAndWrite, true),
+        (Kind::Write, false),
+    ] {
+        let flush = Start {
+            kind,
+            remote: false,
+            ..mirrored_start(Protocol::C)
+        };
+        let (state, _) = run(flush.state(), &[Event::SubmitterDone]);
+        let has_flushed = |event, context| {
+            let (_, todo) = apply(state, event, context);
+            assert!(todo.has(Consequences::COMPLETE));
+            todo.has(Consequences::FLUSHED)
+        };
+        assert_eq!(has_flushed(Event::LocalOk, USUAL), flushes);
+        assert!(!has_flushed(Event::LocalFailed, USUAL));
+        assert!(!has_flushed(Event::LocalOk, NOT_CURRENT));
+        // The peer was lost since the flush began.
+        let parted = Context {
+            mirrored_since_sent: false,
+            ..USUAL
+        };
+        assert!(!has_flushed(Event::LocalOk, parted));
+    }
 }

@@ -48,6 +48,12 @@ fn resync(effects: &mut ImmediateEffects, old: State, new: State) {
         |state: State| matches!(state.conn, ConnState::PausedSyncS | ConnState::PausedSyncT);
     let goes_on = paused(old) && runs(new);
     effects.add_if(Immediate::AccountPause, goes_on);
+    let is_synced = old.conn.is_resync_source()
+        && new.conn == ConnState::Connected
+        && old.disk == DiskState::UpToDate
+        && new.disk == DiskState::UpToDate
+        && new.pdsk == DiskState::UpToDate;
+    effects.add_if(Immediate::PeerSynced, is_synced);
     effects.add_if(
         Immediate::KickResyncTimer,
         goes_on && new.conn == ConnState::SyncTarget,
@@ -86,6 +92,8 @@ fn disk(effects: &mut ImmediateEffects, old: State, new: State) {
     effects.add_if(Immediate::UsersSeePeer, see_peer(new));
     effects.add_if(Immediate::UsersSeeDisk, see_own_disk(new));
     effects.add_if(Immediate::NoUsers, !new.role.is_primary());
+    let comes_into_use = old.disk != DiskState::UpToDate && new.disk == DiskState::UpToDate;
+    effects.add_if(Immediate::DoubtUnflushed, comes_into_use);
     let was_attaching = matches!(old.disk, DiskState::Attaching | DiskState::Negotiating);
     let usable = new.disk > DiskState::Negotiating;
     effects.add_if(Immediate::RecordReattach, was_attaching && usable);

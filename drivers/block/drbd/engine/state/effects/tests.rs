@@ -145,6 +145,8 @@ fn each_immediate_effect_has_its_change() {
         (PRIMARY, without_disk, I::UsersSeePeer),
         (without_disk, PRIMARY, I::UsersSeeDisk),
         (PRIMARY, PAIR, I::NoUsers),
+        (inconsistent, PAIR, I::DoubtUnflushed),
+        (at(C::SyncSource), PAIR, I::PeerSynced),
         (
             inconsistent,
             State {
@@ -403,4 +405,32 @@ fn a_secondary_that_loses_its_peer_keeps_its_generation() {
     };
     assert!(!after(PAIR, lost, Deferred::NewCurrentUuid));
     assert!(!after(PAIR, lost, Deferred::RememberNewCurrentUuid));
+}
+
+/// What a good disk has beside a peer that need not have flushed it.
+#[test]
+fn a_peer_is_synced_from_a_disk_that_was_good_all_the_time() {
+    use Immediate as I;
+    let synced = |old: State, new: State| now(old, new, I::PeerSynced);
+    let source = at(C::SyncSource);
+    let outdated = State {
+        pdsk: D::Inconsistent,
+        ..PAIR
+    };
+    assert!(!synced(source, outdated));
+    assert!(!synced(at(C::SyncTarget), PAIR));
+    assert!(!synced(at(C::WFReportParams), PAIR));
+    assert!(!synced(source, LOST));
+    let failed = State {
+        disk: D::Failed,
+        ..PAIR
+    };
+    assert!(!synced(source, failed));
+    assert!(!now(source, PAIR, I::DoubtUnflushed));
+    let target = State {
+        disk: D::Inconsistent,
+        ..at(C::SyncTarget)
+    };
+    assert!(now(target, PAIR, I::DoubtUnflushed));
+    assert!(!now(target, PAIR, I::PeerSynced));
 }

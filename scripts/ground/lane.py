@@ -69,7 +69,9 @@ KALLSYMS=y BUG=y MAGIC_SYSRQ=y NET_SCHED=y NET_SCH_NETEM=y NET_SCH_TBF=y UEVENT_
 INOTIFY_USER=y FSNOTIFY=y UNWINDER_FRAME_POINTER=y FRAME_POINTER=y PREEMPT_LAZY=n PREEMPT=y\
 """ + WATCHING
 
-UML_DEBUG_CONFIG = UML_CONFIG + WATCHING
+# With KASAN a stack of x86-64 is twice as large, and interrupts have their own. Here they come on
+# top of the task, and who overruns the stack of 16 KiB faults on the page behind it for ever.
+UML_DEBUG_CONFIG = UML_CONFIG + WATCHING + "KERNEL_STACK_ORDER=3 DEBUG_STACK_USAGE=y"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * C shim, the part for sockets, hashes and reclaim scopes. Nothing here decides anything.
+ * C shim, the part for sockets, hashes and reclaim scopes. Nothing here decides anything but when
+ * TCP acknowledges.
  */
 #ifndef DRBD_SHIM_NET_H
 #define DRBD_SHIM_NET_H

@@ -20,7 +20,6 @@ use drbd_engine::{
         crash::{
             Attach,
             AttachInputs,
-            AttachedDisk,
             BitmapSource, //
         },
         placement::MAX_DATA_SECTORS,
@@ -596,18 +595,13 @@ fn enter_state(
     conclusions: &Attach,
 ) -> Result<(), RetCode> {
     let resource = &device.resource;
-    let disk = match conclusions.disk {
-        AttachedDisk::Inconsistent => DiskState::Inconsistent,
-        AttachedDisk::Outdated => DiskState::Outdated,
-        AttachedDisk::Consistent => DiskState::Consistent,
-        AttachedDisk::UpToDate => DiskState::UpToDate,
-    };
     let pdsk = conclusions.peer_outdated.then_some(DiskState::Outdated);
     loop {
         let state = device.state();
         check_generation(device, state, local.current_uuid())?;
-        let change = if state.conn >= ConnState::Connected {
-            let pdsk = pdsk.unwrap_or(state.pdsk);
+        let disk = conclusions.enters(state.conn);
+        let change = if disk == DiskState::Negotiating {
+            let (disk, pdsk) = (conclusions.disk.state(), pdsk.unwrap_or(state.pdsk));
             resource.control.lock().set_negotiated(device, disk, pdsk);
             // The peer sends them again; older ones must not be taken for them.
             device.peer.lock().uuids = None;

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use drbd_engine::bitmap::bits_for;
 use drbd_engine::bitmap::page::pages_for;
-use drbd_engine::meta::crash::{AttachInputs, AttachedDisk, BitmapSource};
+use drbd_engine::meta::crash::{AttachInputs, BitmapSource};
 use drbd_engine::meta::superblock::Magic;
-use drbd_engine::state::{Change as Request, ConnState, DiskState, StateError};
+use drbd_engine::state::{Change as Request, DiskState, StateError};
 use drbd_engine::types::Sector;
 
 use super::device::Device;
@@ -111,12 +111,6 @@ impl Device {
             self.local.replace(None);
             return Err(error);
         }
-        let disk = match decided.disk {
-            AttachedDisk::Inconsistent => DiskState::Inconsistent,
-            AttachedDisk::Outdated => DiskState::Outdated,
-            AttachedDisk::Consistent => DiskState::Consistent,
-            AttachedDisk::UpToDate => DiskState::UpToDate,
-        };
         let state = self.state();
         if self.seen().refuses(state, current) {
             // The peer was lost meanwhile.
@@ -128,13 +122,14 @@ impl Device {
         } else {
             DiskState::DUnknown
         };
-        let change = if state.conn >= ConnState::Connected {
-            self.negotiated.set((disk, pdsk));
+        let disk = decided.enters(state.conn);
+        let change = if disk == DiskState::Negotiating {
+            self.negotiated.set((decided.disk.state(), pdsk));
             Request::disk(DiskState::Negotiating)
         } else {
             Request::disk(disk).with_pdsk(pdsk)
         };
-        self.tell(|| format!("attaches as {disk}"));
+        self.tell(|| format!("attaches as {}", decided.disk.state()));
         let changed = self.change_state(change, Node::SOFT).map(|_| ());
         if changed.is_err() {
             self.local.replace(None);

@@ -4,6 +4,7 @@
 //! 23).
 
 use super::MdFlags;
+use crate::state::{ConnState, DiskState};
 
 /// What is known when a disk is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,18 @@ pub enum AttachedDisk {
     UpToDate,
 }
 
+impl AttachedDisk {
+    /// The same among all states of disks.
+    pub const fn state(self) -> DiskState {
+        match self {
+            Self::Inconsistent => DiskState::Inconsistent,
+            Self::Outdated => DiskState::Outdated,
+            Self::Consistent => DiskState::Consistent,
+            Self::UpToDate => DiskState::UpToDate,
+        }
+    }
+}
+
 /// What an attach concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attach {
@@ -51,11 +64,23 @@ pub struct Attach {
     pub use_degr_wfc_timeout: bool,
     /// Where the bitmap comes from.
     pub bitmap: BitmapSource,
-    /// The disk's state after the attach. Where the node is connected by then, the disk goes
-    /// Negotiating, and this is remembered for the sync handshake.
+    /// The disk's state after the attach, unless a handshake decides: see [`Self::enters`].
     pub disk: AttachedDisk,
     /// The peer's disk is known to be Outdated.
     pub peer_outdated: bool,
+}
+
+impl Attach {
+    /// The state that the disk enters where the connection is in this one when the attach ends. A
+    /// disk goes Negotiating while there is a peer to ask, and what it would have entered is
+    /// remembered for the sync handshake.
+    pub fn enters(&self, conn: ConnState) -> DiskState {
+        if conn >= ConnState::Connected {
+            DiskState::Negotiating
+        } else {
+            self.disk.state()
+        }
+    }
 }
 
 impl AttachInputs {
@@ -141,6 +166,16 @@ mod tests {
         let alone = fencing(GOOD.with(MdFlags::PEER_OUT_DATED)).decide();
         assert_eq!(alone.disk, AttachedDisk::UpToDate);
         assert!(alone.peer_outdated);
+    }
+
+    #[test]
+    fn a_connected_node_lets_the_handshake_decide() {
+        let attach = attach(GOOD).decide();
+        assert_eq!(attach.enters(ConnState::Connected), DiskState::Negotiating);
+        assert_eq!(
+            attach.enters(ConnState::WFReportParams),
+            DiskState::UpToDate
+        );
     }
 
     #[test]

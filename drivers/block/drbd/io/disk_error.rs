@@ -72,6 +72,14 @@ pub(crate) fn note_lack(device: &Device, writer: Writer) {
     }
 }
 
+/// The application is told that a write is done which this disk did not take: the worker decides
+/// about the disk by that, whatever it has decided before. Any context.
+pub(crate) fn judge_lacking(device: &Arc<Device>) {
+    note_lack(device, Writer::Own { acked: true });
+    device.flags.set(flag::DISK_UNJUDGED);
+    device.chore(chore::DISK_FAILED);
+}
+
 /// A disk that is given up remembers that another has what it lacks.
 pub(crate) fn record_lack(device: &Device, local: &LocalDisk) {
     if device.flags.any(flag::LACKS_DATA) {

@@ -305,6 +305,9 @@ impl Request {
         if todo.has(Consequences::PEER_UNFLUSHED) {
             device.flags.set(flag::PEER_UNFLUSHED);
         }
+        if todo.has(Consequences::DISK_LACKS) {
+            disk_error::judge_lacking(device);
+        }
         if todo.has(Consequences::QUEUE) {
             connection.log.lock().requeue(self.index);
             device.resource.chore(chore::SEND);

@@ -37,6 +37,15 @@ impl Device {
         }
     }
 
+    /// The application is told that a write is done which this disk did not take: the worker
+    /// decides about the disk by that, whatever it has decided before.
+    pub(crate) fn judge_lacking(&self) {
+        self.note_lack(Writer::Own { acked: true });
+        self.flags.disk_unjudged.set(true);
+        self.flags.disk_failed.set(true);
+        self.sim.touch();
+    }
+
     /// A disk that is given up remembers that another has what it lacks.
     pub(crate) fn record_lack(&self, local: &LocalDisk) {
         if self.flags.lacks_data.get() && !self.config.has(Canary::LackForgotten) {

@@ -202,6 +202,9 @@ impl Device {
         if todo.has(Consequences::PEER_UNFLUSHED) {
             self.flags.peer_unflushed.set(!careless);
         }
+        if todo.has(Consequences::DISK_LACKS) {
+            self.judge_lacking();
+        }
         if todo.has(Consequences::QUEUE) {
             node.log.borrow_mut().requeue(index);
         }

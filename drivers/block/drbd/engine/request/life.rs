@@ -332,6 +332,10 @@ impl Consequences {
     /// [`Self::STABILITY_LOST`]. It is over when this disk has flushed, or the peer is synced from
     /// it.
     pub const PEER_UNFLUSHED: Self = Self(1 << 16);
+    /// The application is about to be told that a write is done which this node's disk did not
+    /// take, and the disk is good still: when the error was judged the peer's was not, so that this
+    /// one was the best there was. It is to be judged again, as one that lacks what the peer has.
+    pub const DISK_LACKS: Self = Self(1 << 17);
 
     /// Whether `consequence` is among them.
     pub const fn has(self, consequence: Self) -> bool {
@@ -428,6 +432,11 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         // A flush that began before the peer was lost may have left out what was told done since.
         let covers = new.has_flushed_here() && context.mirrored_since_sent;
         todo.add_if(covers && !again, Consequences::FLUSHED);
+        let lacks = new.is_data_write() && new.failed_here() && new.is_ok();
+        todo.add_if(
+            lacks && context.local_is_current && !again,
+            Consequences::DISK_LACKS,
+        );
     }
     if event == Event::ConnectionLost && old.is_unflushed_by_peer() {
         // A disk that has become good since got it from this peer.

@@ -595,3 +595,30 @@ fn a_good_disk_that_flushes_has_all_that_was_told_done() {
         assert!(!has_flushed(Event::LocalOk, parted));
     }
 }
+
+/// An error is judged when it happens. What the peer's disk was worth then may have changed when it
+/// has the write.
+#[test]
+fn a_disk_that_did_not_take_what_is_told_done_is_judged_by_that() {
+    let told = |local, context, answer| {
+        let (state, _) = apply(mirrored(Protocol::C), local, context);
+        let (state, _) = run(state, &[Event::SubmitterDone, Event::HandedOver]);
+        let (state, todo) = apply(state, answer, context);
+        assert!(todo.has(Consequences::COMPLETE));
+        (state.is_ok(), todo.has(Consequences::DISK_LACKS))
+    };
+    assert_eq!(told(Event::LocalFailed, USUAL, ACKED), (true, true));
+    assert_eq!(told(Event::LocalOk, USUAL, ACKED), (true, false));
+    // The application is told that it failed.
+    assert_eq!(
+        told(Event::LocalFailed, USUAL, Event::NegAcked),
+        (false, false)
+    );
+    let target = Context {
+        peer_is_current: false,
+        ..USUAL
+    };
+    assert_eq!(told(Event::LocalFailed, target, ACKED), (false, false));
+    // The disk is given up already.
+    assert_eq!(told(Event::LocalFailed, NOT_CURRENT, ACKED), (true, false));
+}

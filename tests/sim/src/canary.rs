@@ -75,11 +75,13 @@ pub enum Canary {
     UsersForgotten,
     /// A peer that is lost before it has flushed is believed by the next flush.
     StabilityForgotten,
+    /// A resync ends though a write has failed since its end was decided.
+    EndedWithBitsLeft,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -115,6 +117,7 @@ impl Canary {
         Self::FlushBelieved,
         Self::UsersForgotten,
         Self::StabilityForgotten,
+        Self::EndedWithBitsLeft,
     ];
 
     /// The canary with this name.

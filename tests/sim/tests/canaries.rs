@@ -109,5 +109,6 @@ canaries! {
     a_flush_that_is_believed_is_found: FlushBelieved, failing in 1..=5,
     a_lost_peer_that_is_believed_is_found: StabilityForgotten, drawn in 2096..=2099,
     an_extent_that_leaves_the_log_unflushed_is_found: EvictedUnflushed, plain in 15..=20,
+    a_resync_that_ends_with_bits_left_is_found: EndedWithBitsLeft, drawn in 39716..=39716,
     a_volume_that_is_not_flushed_is_found: OneVolumeFlushed, paired in 405..=415,
 }

@@ -13,7 +13,7 @@ use drbd_engine::resync::{
     Deferred, DirtyBits, Next, Planner, Progress, PutAside, Request as Ask, Shape,
 };
 use drbd_engine::state::resync::{
-    awaits_sync_uuid, end_waits, finish as decide_finish, finishes_by_itself,
+    awaits_sync_uuid, end_waits, finish as decide_finish, finishes_by_itself, has_bits_left,
     start as decide_start, takes_sync_uuid, FinishUuids, Side,
 };
 use drbd_engine::state::{Change as Request, ConnState};
@@ -216,8 +216,13 @@ pub(crate) async fn finish(device: &Rc<Device>) {
     }
     // Generation and state change together: who loses the peer in between must not be told that
     // both are equal.
+    let has_bits_left = || {
+        let set_bits = local.as_ref().map_or(0, |local| local.set_bits(device));
+        let careless = device.config.has(Canary::EndedWithBitsLeft);
+        has_bits_left(old.conn, set_bits, failed) && !careless
+    };
     let changed = device.change_state_if(finish.change, Node::SOFT, |state| {
-        let goes_on = state.conn == old.conn && !device.end_waits();
+        let goes_on = state.conn == old.conn && !device.end_waits() && !has_bits_left();
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
             settle_uuids(device, local, finish.uuids);
         }
@@ -225,12 +230,19 @@ pub(crate) async fn finish(device: &Rc<Device>) {
         device.flags.end_untold.set(goes_on && is_target);
         goes_on
     });
-    if let Some(local) = local {
+    if let Some(local) = &local {
         local.sync(device).await;
     }
     if changed.is_err() {
         device.flags.end_untold.set(false);
         device.resync.borrow_mut().done = false;
+        let is_source = Side::of(device.state().conn) == Some(Side::Source);
+        if is_source && has_bits_left() {
+            device.tell(|| "the resync is not complete".into());
+            let _ = device
+                .node()
+                .change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
+        }
         return;
     }
     device.plan.replace(None);

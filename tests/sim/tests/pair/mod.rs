@@ -25,7 +25,7 @@ use drbd_sim::story::Story;
 use drbd_sim::tools;
 
 /// Sectors of a volume.
-const CAPACITY: u64 = 3 * 8192;
+pub(crate) const CAPACITY: u64 = 3 * 8192;
 /// Blocks that are written, over and over.
 pub(crate) const PLACES: u64 = 48;
 /// Sectors from one to the next.

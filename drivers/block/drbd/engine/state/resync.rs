@@ -154,6 +154,18 @@ pub const fn end_waits(conn: ConnState, changes: bool) -> bool {
     changes && matches!(Side::of(conn), Some(Side::Target))
 }
 
+/// Whether more is out of sync, when a resync on which a node is in state `conn` is about to end,
+/// than could not be synced: then it does not end.
+///
+/// To be asked in the very change that ends it. Until then a write may fail on either disk, which
+/// the other node may not know of, and the generations would call the disks equal. The target goes
+/// on with those bits; at the source nobody would end the resync any more, and the connection
+/// begins anew. The C driver's source asks when it hears of the end, and waits for its target's
+/// acks after that; a write that one of them refuses is never synced.
+pub const fn has_bits_left(conn: ConnState, set_bits: u64, failed_bits: u64) -> bool {
+    Side::of(conn).is_some() && set_bits > failed_bits
+}
+
 /// Whether a target may take over the UUID of the resync that its source has begun.
 pub const fn takes_sync_uuid(conn: ConnState) -> bool {
     matches!(conn, ConnState::WFSyncUUID | ConnState::Behind)

@@ -9,6 +9,7 @@ use drbd_engine::{
             end_waits as decide_end_waits,
             finish as decide_finish,
             finishes_by_itself,
+            has_bits_left,
             unfences_peer,
             FinishUuids,
             Side, //
@@ -127,11 +128,15 @@ pub(crate) fn finish(device: &Arc<Device>) {
     }
     let peer = device.peer.lock().uuids;
     let is_target = Side::of(old.conn) == Some(Side::Target);
+    let has_bits_left = || {
+        let set_bits = local.as_ref().map_or(0, |local| local.bitmap.set_bits());
+        has_bits_left(old.conn, set_bits, progress.failed_bits())
+    };
     let mut settled = None;
     // Together with the state: who loses the peer in between must not find both generations equal
     // and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
-        let goes_on = state.conn == old.conn && !end_waits(device);
+        let goes_on = state.conn == old.conn && !end_waits(device) && !has_bits_left();
         if goes_on && is_target {
             device.flags.set(flag::END_UNTOLD);
         }
@@ -145,14 +150,23 @@ pub(crate) fn finish(device: &Arc<Device>) {
         log!(Info, device, "updated UUIDs {}", local.uuids_text());
         let _ = local.sync(device);
     }
-    drop(local);
     if changed.is_err() {
         if is_target {
             device.flags.clear(flag::END_UNTOLD);
         }
         device.resync.lock().done = false;
+        let is_source = Side::of(device.state().conn) == Some(Side::Source);
+        if is_source && has_bits_left() {
+            log!(
+                Error,
+                device,
+                "blocks are out of sync that the peer knows nothing of"
+            );
+            resource.lose_connection(ConnState::ProtocolError);
+        }
         return;
     }
+    drop(local);
     *device.plan.lock() = None;
     {
         let mut resync = device.resync.lock();

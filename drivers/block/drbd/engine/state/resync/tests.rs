@@ -107,6 +107,19 @@ fn the_source_of_later_protocols_waits_for_the_target() {
 }
 
 #[test]
+fn a_resync_does_not_end_while_bits_are_left_that_did_not_fail() {
+    for conn in [C::SyncSource, C::PausedSyncS, C::SyncTarget, C::PausedSyncT] {
+        assert!(has_bits_left(conn, 1, 0), "{conn}");
+        assert!(has_bits_left(conn, 3, 2), "{conn}");
+        assert!(!has_bits_left(conn, 2, 2), "{conn}");
+    }
+    // A verify leaves the bits that it has found.
+    for conn in [C::Connected, C::VerifyS, C::VerifyT] {
+        assert!(!has_bits_left(conn, 1, 0), "{conn}");
+    }
+}
+
+#[test]
 fn a_complete_resync_leaves_both_disks_up_to_date() {
     for (conn, uuids, helper) in [
         (C::SyncSource, FinishUuids::RetireBitmap, None),

@@ -70,6 +70,14 @@ bool drbd_shim_sock_has_bytes(struct socket *sock)
 	return !skb_queue_empty_lockless(&sock->sk->sk_receive_queue);
 }
 
+/* How many bytes can be received without waiting, as far as can be seen without the socket's lock. */
+int drbd_shim_sock_arrived(struct socket *sock)
+{
+	const struct tcp_sock *tp = tcp_sk(sock->sk);
+
+	return READ_ONCE(tp->rcv_nxt) - READ_ONCE(tp->copied_seq);
+}
+
 /*
  * Sleeps until so many bytes have arrived, without being woken for each frame of them; or, as far
  * as memory or the window do not let them come, until some have. May return early, and does at the

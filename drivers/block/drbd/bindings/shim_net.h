@@ -22,6 +22,7 @@ struct drbd_shim_sock_hook;
 
 void drbd_shim_sock_prepare(struct socket *sock);
 bool drbd_shim_sock_has_bytes(struct socket *sock);
+int drbd_shim_sock_arrived(struct socket *sock);
 bool drbd_shim_sock_await_bytes(struct socket *sock, int bytes);
 void drbd_shim_sock_set_sndtimeo(struct socket *sock, long jiffies);
 void drbd_shim_sock_set_rcvtimeo(struct socket *sock, long jiffies);

@@ -133,20 +133,37 @@ impl Receiver {
     #[inline(never)] // Keeps its frame off the stack of the handshake.
     fn receive_arrived(&mut self) -> Result<(), ConnectionError> {
         self.await_header()?;
-        plugged(|| {
-            let mut left = WRITES_BEFORE_ACK_MAX;
-            loop {
-                self.receive_packet()?;
-                if self.epoch_ended {
-                    left = left.saturating_sub(1);
-                }
-                if left == 0 || !self.reader.has_more() {
-                    return Ok(());
-                }
+        let mut left = WRITES_BEFORE_ACK_MAX;
+        loop {
+            plugged(|| self.receive_whole(&mut left))?;
+            if left == 0 || !self.reader.has_more() {
+                break;
             }
-        })?;
+        }
         self.ack_ended();
         Ok(())
+    }
+
+    /// Receives a packet, and those behind it that have arrived to their ends: who waits with a plug
+    /// has what is in it started by another thread.
+    fn receive_whole(&mut self, left: &mut u32) -> Result<(), ConnectionError> {
+        loop {
+            self.receive_packet()?;
+            if self.epoch_ended {
+                *left = left.saturating_sub(1);
+            }
+            if *left == 0 || !self.has_packet() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn has_packet(&mut self) -> bool {
+        let (version, size) = (self.version, header::size(self.version));
+        self.reader.has_packet(size, |bytes| {
+            let header = header::decode(version, bytes).ok()?;
+            usize::try_from(header.length).ok()?.checked_add(size)
+        })
     }
 
     /// Acks what ended, where the disk has the writes that came behind it.

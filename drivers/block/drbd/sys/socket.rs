@@ -356,6 +356,13 @@ impl TcpSocket {
         unsafe { drbd_bindings::drbd_shim_sock_has_bytes(self.0.as_ptr()) }
     }
 
+    /// How many bytes can be received without waiting, at least. Any context.
+    fn arrived_bytes(&self) -> usize {
+        // SAFETY: The socket is valid.
+        let bytes = unsafe { drbd_bindings::drbd_shim_sock_arrived(self.0.as_ptr()) };
+        usize::try_from(bytes).unwrap_or(0)
+    }
+
     /// Sleeps until `bytes` can be received, up to the receive timeout, and is not woken for a part
     /// of them. Returns whether it is worth a look: early at the end of the connection, where the
     /// socket has no room for more, and for no reason.

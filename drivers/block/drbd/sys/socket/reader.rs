@@ -75,6 +75,25 @@ impl Reader {
         !self.buffered().is_empty() || self.socket.has_bytes()
     }
 
+    /// Whether all of the next packet has arrived, so that nobody waits who receives it. Its first
+    /// `header` bytes tell `size_of` how many it has in all; where they are wrong nothing is to be
+    /// waited for either. Never waits.
+    pub fn has_packet(
+        &mut self,
+        header: usize,
+        size_of: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> bool {
+        let arrived = self
+            .buffered()
+            .len()
+            .saturating_add(self.socket.arrived_bytes());
+        if arrived < header {
+            return false;
+        }
+        self.peek(header)
+            .is_ok_and(|bytes| size_of(bytes).is_none_or(|size| size <= arrived))
+    }
+
     /// Shows the next `len` bytes without consuming them.
     ///
     /// # Errors

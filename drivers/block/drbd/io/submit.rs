@@ -47,6 +47,7 @@ use drbd_engine::{
 };
 use drbd_sys::{
     bio::{
+        plugged,
         ClonedBio,
         Completion,
         Flags,
@@ -766,7 +767,8 @@ impl Device {
                 }
             }
             let committed = self.commit_extents(&mut waiting);
-            let served = self.serve_once(&mut waiting);
+            // What waited for one transaction goes to the disk together.
+            let served = plugged(|| self.serve_once(&mut waiting));
             if !committed && !served {
                 break;
             }

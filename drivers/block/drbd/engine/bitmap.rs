@@ -331,8 +331,15 @@ fn low_bits(count: u64) -> u64 {
 }
 
 /// The sum of `part` over the words that the bits from `first` to before `end` lie in, with those
-/// bits. A whole word needs no mask worked out, and in a long range they all are whole but two.
+/// bits. The bits of a write mostly lie in one word. A whole word needs no mask worked out, and in a
+/// long range they all are whole but two.
 fn sum_of_words(first: u64, end: u64, mut part: impl FnMut(usize, u64) -> u64) -> u64 {
+    let word = first / WORD_BITS;
+    let start = word.saturating_mul(WORD_BITS);
+    if first < end && end.saturating_sub(start) <= WORD_BITS {
+        let mask = mask_at_the_edge(first, end, start);
+        return usize::try_from(word).map_or(0, |word| part(word, mask));
+    }
     let (whole_from, whole_end) = (words_for(first), end / WORD_BITS);
     let mut sum = |from, end| {
         let parts = masks(from, end).map(|(word, mask)| part(word, mask));

@@ -70,7 +70,7 @@ bool drbd_shim_sock_has_bytes(struct socket *sock)
 	return !skb_queue_empty_lockless(&sock->sk->sk_receive_queue);
 }
 
-/* How many bytes can be received without waiting, as far as can be seen without the socket's lock. */
+/* How many bytes can be received without waiting, as far as is seen without the lock. */
 int drbd_shim_sock_arrived(struct socket *sock)
 {
 	const struct tcp_sock *tp = tcp_sk(sock->sk);

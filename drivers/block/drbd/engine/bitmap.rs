@@ -331,8 +331,8 @@ fn low_bits(count: u64) -> u64 {
 }
 
 /// The sum of `part` over the words that the bits from `first` to before `end` lie in, with those
-/// bits. The bits of a write mostly lie in one word. A whole word needs no mask worked out, and in a
-/// long range they all are whole but two.
+/// bits. The bits of a write mostly lie in one word. A whole word needs no mask worked out, and in
+/// a long range they all are whole but two.
 fn sum_of_words(first: u64, end: u64, mut part: impl FnMut(usize, u64) -> u64) -> u64 {
     let word = first / WORD_BITS;
     let start = word.saturating_mul(WORD_BITS);

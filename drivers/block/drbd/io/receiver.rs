@@ -144,8 +144,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Receives a packet, and those behind it that have arrived to their ends: who waits with a plug
-    /// has what is in it started by another thread.
+    /// Receives a packet, and those behind it that have arrived to their ends: who waits with a
+    /// plug has what is in it started by another thread.
     fn receive_whole(&mut self, left: &mut u32) -> Result<(), ConnectionError> {
         loop {
             self.receive_packet()?;

@@ -77,11 +77,13 @@ pub enum Canary {
     StabilityForgotten,
     /// A resync ends though a write has failed since its end was decided.
     EndedWithBitsLeft,
+    /// A Primary is demoted in the generation of a peer that has refused a write.
+    RefusalForgotten,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -118,6 +120,7 @@ impl Canary {
         Self::UsersForgotten,
         Self::StabilityForgotten,
         Self::EndedWithBitsLeft,
+        Self::RefusalForgotten,
     ];
 
     /// The canary with this name.

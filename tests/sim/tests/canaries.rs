@@ -56,8 +56,9 @@ fn drawn() -> Options {
 
 /// Deliberate bugs that were not found within the seeds that were tried, see
 /// Documentation/simulation.md.
-const NOT_FOUND: [Canary; 17] = [
-    Canary::UsersForgotten, // Forced by `missed_end.rs`.
+const NOT_FOUND: [Canary; 18] = [
+    Canary::RefusalForgotten, // Forced by `refused.rs`.
+    Canary::UsersForgotten,   // Forced by `missed_end.rs`.
     Canary::ClearedBeforeFlush,
     Canary::FailedFlushVouchedFor,
     Canary::LogEmptiedUnflushed,

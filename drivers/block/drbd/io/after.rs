@@ -15,6 +15,7 @@ use drbd_engine::{
             ConnectionWork, //
         },
         effects_after,
+        promote::demotes_with_new_generation,
         AfterContext,
         Change,
         ConnState,
@@ -152,7 +153,7 @@ fn carry_out_deferred(
             device.send_state(new)
         }
         Deferred::NewCurrentUuid => {
-            new_current_uuid(device);
+            begin_generation_once(device);
             device.send_uuids(UuidFlags::default())
         }
         _ => {
@@ -254,6 +255,43 @@ pub(crate) fn new_current_uuid(device: &Arc<Device>) {
     if let Some(bitmap) = overwritten {
         log!(Warning, device, "bm UUID was already set: {:X}", bitmap);
     }
+    generation_begun(device, &local);
+}
+
+/// The same, unless the bitmap counts from a generation already.
+fn begin_generation_once(device: &Arc<Device>) {
+    let Some(local) = device.local() else { return };
+    let primary = device.state().role.is_primary();
+    let begun = local.change(device, |superblock| {
+        superblock
+            .uuids
+            .begin_generation_once(random::u64(), primary)
+    });
+    if begun {
+        generation_begun(device, &local);
+    }
+}
+
+/// Begins a generation for a Primary that is being demoted, if one is due, and tells the peer. May
+/// sleep.
+pub(crate) fn begin_generation_for_demotion(device: &Arc<Device>) {
+    let Some(local) = device.local() else { return };
+    let is_due = demotes_with_new_generation(
+        device.state().disk,
+        local.uuids().bitmap == 0,
+        device.flags.any(flag::PEER_REFUSED),
+        local.bitmap.set_bits(),
+    );
+    drop(local);
+    if is_due {
+        begin_generation_once(device);
+        // What cannot be sent has cost the connection.
+        let _ = device.send_uuids(UuidFlags::default());
+    }
+}
+
+fn generation_begun(device: &Device, local: &LocalDisk) {
+    device.flags.clear(flag::PEER_REFUSED);
     device.exposed_uuid.store(local.current_uuid());
     log!(Info, device, "new current UUID {}", local.uuids_text());
     let _ = local.sync(device);

@@ -118,6 +118,8 @@ pub(crate) mod flag {
     /// The peer was lost with writes that it need not have flushed, and that this node's disk has:
     /// the next flush that only the peer can make fails.
     pub(crate) const PEER_UNFLUSHED: u32 = 1 << 20;
+    /// The peer has refused a write of which no generation tells.
+    pub(crate) const PEER_REFUSED: u32 = 1 << 21;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

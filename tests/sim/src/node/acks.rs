@@ -160,6 +160,7 @@ fn receive_ack(
             if let Some(local) = device.local() {
                 local.set_out_of_sync(device, blocks.sector, blocks.size_bytes);
             }
+            device.flags.peer_refused.set(true);
             return Ok(());
         }
         Err(error) => {
@@ -182,6 +183,9 @@ fn receive_ack(
         }
     };
     if node.happens(index, event) {
+        if ack == Ack::Negative {
+            device.flags.peer_refused.set(true);
+        }
         Ok(())
     } else {
         node.tell(|| format!("{ack:?} makes no sense"));

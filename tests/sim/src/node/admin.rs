@@ -204,8 +204,13 @@ impl Device {
         if self.is_primary() && !self.config.has(Canary::DemotedWithoutFlush) {
             self.put_on_stable_storage().await;
         }
+        if self.is_primary() {
+            after::begin_generation_for_demotion(self).await;
+        }
         self.request_state(Request::role(Role::Secondary)).await?;
         self.sim.until(|| self.application_pending.get() == 0).await;
+        // What was not acked in time.
+        after::begin_generation_for_demotion(self).await;
         if let Some(local) = self.local() {
             local.change(|superblock| superblock.uuids.enter_secondary());
         }

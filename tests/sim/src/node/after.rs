@@ -8,10 +8,11 @@ use drbd_engine::handshake::peer_state::exposes_peer_after_detach;
 use drbd_engine::meta::MdFlags;
 use drbd_engine::request::Writer;
 use drbd_engine::state::connection::connection_work;
+use drbd_engine::state::promote;
 use drbd_engine::state::{effects_after, Change as Request, ConnState, Deferred, DiskState, State};
 
 use super::device::Device;
-use super::disk::Which;
+use super::disk::{LocalDisk, Which};
 use super::{bitmap_exchange, resync, sender, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
@@ -73,7 +74,7 @@ async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, n
         Deferred::SendSyncUuid => send_sync_uuid(device).await,
         Deferred::NewCurrentUuid => {
             if !device.config.has(Canary::UuidNotRotated) {
-                new_current_uuid(device).await;
+                begin_generation_once(device).await;
             }
             device.send_uuids(0).await;
         }
@@ -132,6 +133,37 @@ pub(crate) async fn new_current_uuid(device: &Rc<Device>) {
     let primary = device.is_primary();
     let random = device.sim.random();
     local.change(|superblock| superblock.uuids.begin_generation(random, primary));
+    generation_begun(device, &local).await;
+}
+
+/// The same, unless the bitmap counts from a generation already.
+async fn begin_generation_once(device: &Rc<Device>) {
+    let Some(local) = device.local() else { return };
+    let primary = device.is_primary();
+    let random = device.sim.random();
+    if local.change(|superblock| superblock.uuids.begin_generation_once(random, primary)) {
+        generation_begun(device, &local).await;
+    }
+}
+
+/// Begins a generation for a Primary that is being demoted, if one is due.
+pub(crate) async fn begin_generation_for_demotion(device: &Rc<Device>) {
+    let Some(local) = device.local() else { return };
+    let is_due = promote::demotes_with_new_generation(
+        device.state().disk,
+        local.uuids().bitmap == 0,
+        device.flags.peer_refused.get(),
+        local.set_bits(device),
+    );
+    drop(local);
+    if is_due && !device.config.has(Canary::RefusalForgotten) {
+        begin_generation_once(device).await;
+        device.send_uuids(0).await;
+    }
+}
+
+async fn generation_begun(device: &Rc<Device>, local: &LocalDisk) {
+    device.flags.peer_refused.set(false);
     device.exposed_uuid.set(local.uuids().current);
     device.tell(|| format!("new current UUID {}", local.uuids_text()));
     local.sync(device).await;

@@ -63,6 +63,8 @@ pub struct DeviceFlags {
     /// The peer was lost with writes that it need not have flushed, and that this node's disk has:
     /// the next flush that only the peer can make fails.
     pub peer_unflushed: Cell<bool>,
+    /// The peer has refused a write of which no generation tells.
+    pub peer_refused: Cell<bool>,
     /// The disk failed, and the worker has not judged it yet.
     pub disk_unjudged: Cell<bool>,
     /// The metadata could not be written, and the worker has not judged that yet.

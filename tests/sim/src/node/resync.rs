@@ -222,6 +222,8 @@ pub(crate) async fn finish(device: &Rc<Device>) {
         has_bits_left(old.conn, set_bits, failed) && !careless
     };
     let changed = device.change_state_if(finish.change, Node::SOFT, |state| {
+        // Before the bits are counted: a refusal that comes now has set one or is told again.
+        device.flags.peer_refused.set(false);
         let goes_on = state.conn == old.conn && !device.end_waits() && !has_bits_left();
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
             settle_uuids(device, local, finish.uuids);

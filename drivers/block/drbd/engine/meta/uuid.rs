@@ -62,6 +62,16 @@ impl Uuids {
         overwritten
     }
 
+    /// The same, unless the bitmap counts from a generation already: two may find a new one due at
+    /// the same time, and the second would forget which the bits are of. Whether it has begun.
+    pub fn begin_generation_once(&mut self, random: u64, primary: bool) -> bool {
+        let is_due = self.bitmap == 0;
+        if is_due {
+            self.begin_generation(random, primary);
+        }
+        is_due
+    }
+
     /// Sets the bitmap UUID; 0 ends the counting and moves the UUID into the history.
     pub fn set_bitmap(&mut self, value: u64) {
         if value == 0 {
@@ -207,6 +217,16 @@ mod tests {
         assert_eq!((uuids.current, uuids.bitmap), (NEW | 1, OLD | 1));
         assert_eq!(uuids.history, [0x30, 0x40]);
         assert_eq!(uuids.begin_generation(0x50, true), Some(OLD | 1));
+    }
+
+    #[test]
+    fn a_generation_that_two_find_due_begins_once() {
+        let mut uuids = synced();
+        assert!(uuids.begin_generation_once(NEW, true));
+        let begun = uuids;
+        assert!(!uuids.begin_generation_once(0x50, true));
+        assert_eq!((begun.current, begun.bitmap), (NEW | 1, OLD));
+        assert_eq!(uuids, begun);
     }
 
     #[test]

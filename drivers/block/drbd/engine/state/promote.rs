@@ -144,5 +144,20 @@ pub fn starts_new_generation(state: State, bitmap_uuid_is_zero: bool, forced: bo
     state.disk >= DiskState::Inconsistent && ((peer_lacks_data && bitmap_uuid_is_zero) || forced)
 }
 
+/// Whether a Primary that is being demoted starts a new data generation: the peer has refused a
+/// write (`peer_refused`), and it is not synced since.
+///
+/// The refusal may come before the state that tells why. A Primary begins a generation when it
+/// hears of that; a Secondary does not, and were the peer's disk attached again both nodes would
+/// call themselves equal. The C driver has it so.
+pub fn demotes_with_new_generation(
+    disk: DiskState,
+    bitmap_uuid_is_zero: bool,
+    peer_refused: bool,
+    set_bits: u64,
+) -> bool {
+    peer_refused && set_bits != 0 && bitmap_uuid_is_zero && disk == DiskState::UpToDate
+}
+
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,10 @@ use kernel::{
 
 use crate::io::{
     connection::flag,
-    device::Device,
+    device::{
+        flag as device_flag,
+        Device, //
+    },
     receiver::{
         note_sequence,
         ConnectionError, //
@@ -218,7 +221,13 @@ fn block_ack(
         );
     }
     match request_of(resource, &ack) {
-        Some(request) if request.happens(event) => Ok(()),
+        Some(request) if request.happens(event) => {
+            // Its block is marked by now.
+            if command == Command::NegAck {
+                device.flags.set(device_flag::PEER_REFUSED);
+            }
+            Ok(())
+        }
         Some(_) => {
             log!(
                 Error,
@@ -234,6 +243,7 @@ fn block_ack(
             if let Some(local) = device.local() {
                 local.bitmap.set_out_of_sync(ack.sector, ack.size);
             }
+            device.flags.set(device_flag::PEER_REFUSED);
             Ok(())
         }
         None => {

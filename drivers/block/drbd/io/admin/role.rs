@@ -115,6 +115,7 @@ fn demote_held(device: &Arc<Device>) -> Outcome {
     // What is open stays Primary, which the state change says; nothing is to be waited for.
     if device.state().role.is_primary() && device.open_count() == 0 {
         put_on_stable_storage(device);
+        after::begin_generation_for_demotion(device);
     }
     let change = Change::role(Role::Secondary);
     let answer = device.resource.request_state(device, change, How::VERBOSE);
@@ -123,6 +124,8 @@ fn demote_held(device: &Arc<Device>) -> Outcome {
         return Ok(code);
     }
     wait_for_answers(device);
+    // What was not acked in time.
+    after::begin_generation_for_demotion(device);
     if let Some(local) = device.local() {
         local.change(device, |superblock| superblock.uuids.enter_secondary());
     }

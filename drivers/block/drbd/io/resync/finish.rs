@@ -136,6 +136,8 @@ pub(crate) fn finish(device: &Arc<Device>) {
     // Together with the state: who loses the peer in between must not find both generations equal
     // and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
+        // Before the bits are counted: a refusal that comes now has set one or is told again.
+        device.flags.clear(flag::PEER_REFUSED);
         let goes_on = state.conn == old.conn && !end_waits(device) && !has_bits_left();
         if goes_on && is_target {
             device.flags.set(flag::END_UNTOLD);

@@ -157,3 +157,17 @@ fn a_new_generation_starts_where_the_peer_misses_it() {
         true
     ));
 }
+
+#[test]
+fn a_primary_whose_peer_has_refused_a_write_is_demoted_in_a_generation_of_its_own() {
+    let begins = demotes_with_new_generation;
+    assert!(begins(DiskState::UpToDate, true, true, 1));
+    assert!(!begins(DiskState::UpToDate, true, false, 1));
+    // It was synced since.
+    assert!(!begins(DiskState::UpToDate, true, true, 0));
+    // The bitmap tells of it already.
+    assert!(!begins(DiskState::UpToDate, false, true, 1));
+    // Other data are newer.
+    assert!(!begins(DiskState::Inconsistent, true, true, 1));
+    assert!(!begins(DiskState::Diskless, true, true, 1));
+}

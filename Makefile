@@ -54,10 +54,13 @@ ko-um ko-debug ko-umdebug: ko-%:
 	@$(GROUND) prepare --lane $*
 	@$(GROUND) module --lane $* KRUSTFLAGS=-Dwarnings
 
-# help: make ko-faults   build/drbd-faults.ko: the module with fault injection, for tests
-.PHONY: ko-faults
+# help: make ko-faults   build/drbd-faults.ko: the module with fault injection, for tests;
+# help:                  ko-faults-um, ko-faults-debug, ko-faults-umdebug: for those kernels
+.PHONY: ko-faults ko-faults-um ko-faults-debug ko-faults-umdebug
 ko-faults:
 	@$(GROUND) module --output build/faults KRUSTFLAGS=-Dwarnings DRBD_FAULTS=y
+ko-faults-um ko-faults-debug ko-faults-umdebug: ko-faults-%:
+	@$(GROUND) module --lane $* --output build/faults-$* KRUSTFLAGS=-Dwarnings DRBD_FAULTS=y
 
 # help: make ko-check CRATE=engine|sys|drbd   compile one crate (and what it needs), no linking
 CRATE ?= drbd

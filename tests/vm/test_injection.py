@@ -29,9 +29,10 @@ def injected(node) -> int:
 
 @pytest.fixture(scope="module")
 def pair(oracle, module_lab, flavour):
-    subprocess.run(["make", "-s", "ko-faults"], cwd=CHECKOUT, check=True)
+    kind = "faults" if module_lab.lane == "stock" else f"faults-{module_lab.lane}"
+    subprocess.run(["make", "-s", f"ko-{kind}"], cwd=CHECKOUT, check=True)
     nodes = node_pair(module_lab, flavour, CONF, disks=[life.DISK],
-                      files={"root/drbd.ko": CHECKOUT / "build" / "drbd-faults.ko"})
+                      files={"root/drbd.ko": CHECKOUT / "build" / f"drbd-{kind}.ko"})
     for node in nodes:
         node.run("modprobe libcrc32c 2>/dev/null; insmod /root/drbd.ko")
     life.bring_up(nodes)

@@ -222,9 +222,12 @@ pub(crate) async fn finish(device: &Rc<Device>) {
         has_bits_left(old.conn, set_bits, failed) && !careless
     };
     let changed = device.change_state_if(finish.change, Node::SOFT, |state| {
-        // Before the bits are counted: a refusal that comes now has set one or is told again.
-        device.flags.peer_refused.set(false);
-        let goes_on = state.conn == old.conn && !device.end_waits() && !has_bits_left();
+        let ends = state.conn == old.conn && !device.end_waits();
+        if ends {
+            // Before the bits are counted: a refusal that comes now has set one or is told again.
+            device.flags.peer_refused.set(false);
+        }
+        let goes_on = ends && !has_bits_left();
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
             settle_uuids(device, local, finish.uuids);
         }
@@ -238,9 +241,8 @@ pub(crate) async fn finish(device: &Rc<Device>) {
     if changed.is_err() {
         device.flags.end_untold.set(false);
         device.resync.borrow_mut().done = false;
-        let is_source = Side::of(device.state().conn) == Some(Side::Source);
-        if is_source && has_bits_left() {
-            device.tell(|| "the resync is not complete".into());
+        if Side::of(device.state().conn) == Some(Side::Source) {
+            device.tell(|| "the end of the resync came too early".into());
             let _ = device
                 .node()
                 .change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);

@@ -136,9 +136,12 @@ pub(crate) fn finish(device: &Arc<Device>) {
     // Together with the state: who loses the peer in between must not find both generations equal
     // and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
-        // Before the bits are counted: a refusal that comes now has set one or is told again.
-        device.flags.clear(flag::PEER_REFUSED);
-        let goes_on = state.conn == old.conn && !end_waits(device) && !has_bits_left();
+        let ends = state.conn == old.conn && !end_waits(device);
+        if ends && !is_verify {
+            // Before the bits are counted: a refusal that comes now has set one or is told again.
+            device.flags.clear(flag::PEER_REFUSED);
+        }
+        let goes_on = ends && !has_bits_left();
         if goes_on && is_target {
             device.flags.set(flag::END_UNTOLD);
         }
@@ -157,12 +160,13 @@ pub(crate) fn finish(device: &Arc<Device>) {
             device.flags.clear(flag::END_UNTOLD);
         }
         device.resync.lock().done = false;
-        let is_source = Side::of(device.state().conn) == Some(Side::Source);
-        if is_source && has_bits_left() {
+        if Side::of(device.state().conn) == Some(Side::Source) {
+            // A write has failed, or the resync was paused or resumed. The peer has ended it, and
+            // tells so once.
             log!(
                 Error,
                 device,
-                "blocks are out of sync that the peer knows nothing of"
+                "the peer ends a resync that cannot end here, connecting anew"
             );
             resource.lose_connection(ConnState::ProtocolError);
         }

@@ -120,6 +120,8 @@ pub(crate) mod flag {
     pub(crate) const PEER_UNFLUSHED: u32 = 1 << 20;
     /// The peer has refused a write of which no generation tells.
     pub(crate) const PEER_REFUSED: u32 = 1 << 21;
+    /// An error of the data was noted since a judgement of the disk began.
+    pub(crate) const DISK_NOTED: u32 = 1 << 22;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

@@ -75,8 +75,10 @@ pub(crate) fn note_lack(device: &Device, writer: Writer) {
 /// The application is told that a write is done which this disk did not take: the worker decides
 /// about the disk by that, whatever it has decided before. Any context.
 pub(crate) fn judge_lacking(device: &Arc<Device>) {
-    note_lack(device, Writer::Own { acked: true });
-    device.flags.set(flag::DISK_UNJUDGED);
+    // Whatever the peer's disk is worth by now: it has it, and was good.
+    device
+        .flags
+        .set(flag::LACKS_DATA | flag::DISK_UNJUDGED | flag::DISK_NOTED);
     device.chore(chore::DISK_FAILED);
 }
 
@@ -96,7 +98,9 @@ pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_byt
     if is_read {
         device.flags.set(flag::WAS_READ_ERROR);
     }
-    device.flags.set(flag::DISK_UNJUDGED | flag::RESYNC_DOUBTED);
+    device
+        .flags
+        .set(flag::DISK_UNJUDGED | flag::DISK_NOTED | flag::RESYNC_DOUBTED);
     device.chore(chore::DISK_FAILED);
 }
 
@@ -118,16 +122,27 @@ impl Device {
 
 /// Decides about a disk that failed. On the worker.
 pub(crate) fn judge(device: &Arc<Device>, error: DiskError) {
+    // What is noted from here on may not be known to this judgement, and is judged by another one.
+    device.flags.clear(flag::DISK_NOTED);
     if let Some(local) = device.local() {
         let policy = local.conf().on_io_error;
         drop(local);
         carry_out(device, policy, error);
     }
+    // Where the disk is there still its state tells what it lacks, or the error was passed on.
+    let lack = match device.state().disk > DiskState::Failed {
+        true => flag::LACKS_DATA,
+        false => 0,
+    };
     // Data and metadata fail apart: the other one may wait for its own judgement still.
-    device.flags.clear(match error {
-        DiskError::Read | DiskError::Write => flag::DISK_UNJUDGED,
-        DiskError::Metadata => flag::METADATA_UNJUDGED,
-        DiskError::ForcedDetach => flag::DISK_UNJUDGED | flag::METADATA_UNJUDGED,
+    let (of_data, of_metadata) = match error {
+        DiskError::Read | DiskError::Write => (flag::DISK_UNJUDGED | lack, 0),
+        DiskError::Metadata => (lack, flag::METADATA_UNJUDGED),
+        DiskError::ForcedDetach => (flag::DISK_UNJUDGED | lack, flag::METADATA_UNJUDGED),
+    };
+    device.flags.update(|flags| {
+        let is_judged = flags & flag::DISK_NOTED == 0;
+        flags & !of_metadata & !if is_judged { of_data } else { 0 }
     });
     device.resource.end_held_back();
     device.retry_delayed();
@@ -150,10 +165,9 @@ fn carry_out(device: &Arc<Device>, policy: OnIoError, error: DiskError) {
             .resource
             .change_state(device, Change::disk(disk), How::HARD);
     }
-    if device.state().disk > DiskState::Failed {
-        // The state says so, or the error was passed on.
-        device.flags.clear(flag::LACKS_DATA);
-    } else if let Some(local) = device.local() {
-        record_lack(device, &local);
+    if device.state().disk <= DiskState::Failed {
+        if let Some(local) = device.local() {
+            record_lack(device, &local);
+        }
     }
 }

@@ -50,6 +50,7 @@ fn hot_write_on_the_primary(log: &mut Log, ranges: &mut Ranges, sector: Sector) 
         mirrored_since_sent: true,
         local_is_current: true,
         peer_is_current: true,
+        peer_is_stale: false,
     };
     let mut happens = |event| {
         let (new, todo) = apply(state, event, context);

@@ -37,6 +37,7 @@ impl Life for Acting<'_> {
             mirrored_since_sent: true,
             local_is_current: true,
             peer_is_current: true,
+            peer_is_stale: false,
         }
     }
 

@@ -119,6 +119,7 @@ impl Life for Acting<'_> {
             suspended: device.holds_completions(),
             local_is_current: state.has_current_disk(),
             peer_is_current: state.has_current_peer(),
+            peer_is_stale: state.has_stale_peer(),
             mirrored_since_sent: device.mirror_generation.load() == self.facts.mirror_generation,
         }
     }

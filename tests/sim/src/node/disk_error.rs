@@ -40,7 +40,8 @@ impl Device {
     /// The application is told that a write is done which this disk did not take: the worker
     /// decides about the disk by that, whatever it has decided before.
     pub(crate) fn judge_lacking(&self) {
-        self.note_lack(Writer::Own { acked: true });
+        // Whatever the peer's disk is worth by now: it has it, and was good.
+        self.flags.lacks_data.set(true);
         self.flags.disk_unjudged.set(true);
         self.flags.disk_failed.set(true);
         self.sim.touch();

@@ -117,6 +117,7 @@ impl Node {
             local_is_current: state.disk == DiskState::UpToDate,
             peer_is_current: state.pdsk == DiskState::UpToDate
                 || self.config.has(Canary::TargetBelieved),
+            peer_is_stale: state.pdsk < DiskState::DUnknown,
             mirrored_since_sent: device.mirror_generation.get() == generation,
         };
         let (new, todo) = apply(request.state(), event, context);

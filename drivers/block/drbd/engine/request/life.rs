@@ -275,10 +275,12 @@ pub struct Context {
     pub local_is_current: bool,
     /// The peer's disk is UpToDate. While it is the target of a resync, only the local copy counts.
     pub peer_is_current: bool,
+    /// The peer's disk is known not to be UpToDate: the next resync overwrites what only it has.
+    pub peer_is_stale: bool,
 }
 
-/// What the caller of [`apply`] has to do, in the order of the constants; each is told to one
-/// caller only.
+/// What the caller of [`apply`] has to do, each told to one caller only: in the order of the
+/// constants, but what is to be remembered of a disk before the application is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Consequences(u32);
 
@@ -424,6 +426,10 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
     let mut todo = Consequences::NONE;
     if !new.has(RequestState::COMPLETED) && new.may_complete() {
         new = new | RequestState::COMPLETED;
+        // The peer has it, and was overtaken since: no copy that counts does.
+        if new.is_data_write() && new.failed_here() && context.peer_is_stale {
+            new = new | RequestState::NET_STALE;
+        }
         let again = must_retry(new);
         todo.add_if(again, Consequences::RETRY);
         todo.add_if(!again, Consequences::COMPLETE);

@@ -254,6 +254,12 @@ impl Glance {
     pub const fn has_current_peer(self) -> bool {
         field(self.0, PDSK_MASK, PDSK_SHIFT) == DiskState::UpToDate.bits()
     }
+
+    /// Whether the peer's disk is known not to be up to date.
+    #[inline]
+    pub const fn has_stale_peer(self) -> bool {
+        field(self.0, PDSK_MASK, PDSK_SHIFT) < DiskState::DUnknown.bits()
+    }
 }
 
 /// A change of some fields of a state: what P_STATE_CHG_REQ carries and what every rule is asked

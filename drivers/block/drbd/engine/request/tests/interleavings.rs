@@ -95,6 +95,7 @@ impl Run {
             mirrored_since_sent: true,
             local_is_current: true,
             peer_is_current: true,
+            peer_is_stale: false,
         };
         let (state, todo) = apply(self.state, event, context);
         assert!(

@@ -11,12 +11,14 @@ const USUAL: Context = Context {
     mirrored_since_sent: true,
     local_is_current: true,
     peer_is_current: true,
+    peer_is_stale: false,
 };
 const SUSPENDED: Context = Context {
     suspended: true,
     mirrored_since_sent: true,
     local_is_current: true,
     peer_is_current: true,
+    peer_is_stale: false,
 };
 /// This node's disk is the target of a resync, or none.
 const NOT_CURRENT: Context = Context {
@@ -24,6 +26,7 @@ const NOT_CURRENT: Context = Context {
     mirrored_since_sent: true,
     local_is_current: false,
     peer_is_current: true,
+    peer_is_stale: false,
 };
 const ACKED: Event = Event::WriteAcked { in_sync: false };
 const SYNCED: Event = Event::WriteAcked { in_sync: true };
@@ -621,4 +624,37 @@ fn a_disk_that_did_not_take_what_is_told_done_is_judged_by_that() {
     assert_eq!(told(Event::LocalFailed, target, ACKED), (false, false));
     // The disk is given up already.
     assert_eq!(told(Event::LocalFailed, NOT_CURRENT, ACKED), (true, false));
+}
+
+/// The peer has written it, and was declared outdated before this node's disk answered.
+#[test]
+fn a_write_that_only_an_outdated_disk_has_is_not_told_done() {
+    let told = |local, context| {
+        let (state, _) = run(
+            mirrored(Protocol::C),
+            &[Event::SubmitterDone, Event::HandedOver, ACKED],
+        );
+        let (state, todo) = apply(state, local, context);
+        assert!(todo.has(Consequences::COMPLETE));
+        (state.is_ok(), todo.has(Consequences::DISK_LACKS))
+    };
+    let outdated = Context {
+        peer_is_current: false,
+        peer_is_stale: true,
+        ..USUAL
+    };
+    let lost = Context {
+        peer_is_current: false,
+        ..USUAL
+    };
+    assert_eq!(told(Event::LocalFailed, outdated), (false, false));
+    assert_eq!(told(Event::LocalOk, outdated), (true, false));
+    // The peer may go on with it.
+    assert_eq!(told(Event::LocalFailed, lost), (true, true));
+    // This disk does not count either.
+    let nowhere = Context {
+        local_is_current: false,
+        ..outdated
+    };
+    assert_eq!(told(Event::LocalFailed, nowhere), (false, false));
 }

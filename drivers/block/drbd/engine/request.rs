@@ -20,8 +20,8 @@ pub use disk_error::{
 };
 pub use life::{apply, enter, settle, Consequences, Context, Event, RequestState};
 pub use route::{
-    never_prefers_remote, reads_here, route_flush, route_read, route_write, Copies, Destination,
-    ReadInputs, Route, WriteRoute,
+    never_prefers_remote, reads_here, route_flush, route_read, route_write, tells_out_of_sync,
+    Copies, Destination, ReadInputs, Route, WriteRoute,
 };
 pub use start::{Kind, Start};
 

@@ -92,15 +92,15 @@ pub(crate) fn record_lack(device: &Device, local: &LocalDisk) {
 /// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk. Any
 /// context.
 pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_bytes: u32) {
+    // Before the bits, which the peer need not know of.
+    device.flags.set(flag::RESYNC_DOUBTED);
     if let Some(local) = device.local() {
         local.bitmap.set_out_of_sync(sector, size_bytes);
     }
     if is_read {
         device.flags.set(flag::WAS_READ_ERROR);
     }
-    device
-        .flags
-        .set(flag::DISK_UNJUDGED | flag::DISK_NOTED | flag::RESYNC_DOUBTED);
+    device.flags.set(flag::DISK_UNJUDGED | flag::DISK_NOTED);
     device.chore(chore::DISK_FAILED);
 }
 

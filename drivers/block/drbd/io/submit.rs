@@ -24,6 +24,7 @@ use drbd_engine::{
         route_flush,
         route_read,
         route_write,
+        tells_out_of_sync,
         Admission,
         Copies,
         Destination,
@@ -684,8 +685,9 @@ impl Device {
             out_of_sync: false,
         };
         if route.out_of_sync {
-            // The peer is told only of what it does not know yet.
-            plan.out_of_sync = self.local_bitmap_set(bio) != 0;
+            let newly_set = self.local_bitmap_set(bio);
+            let is_doubted = self.flags.any(flag::RESYNC_DOUBTED);
+            plan.out_of_sync = tells_out_of_sync(newly_set, is_doubted);
         } else if route.marks {
             self.local_bitmap_set(bio);
         }

@@ -9,8 +9,8 @@ use drbd_engine::activity_log::{Got, Reserve, Span};
 use drbd_engine::config::{OnNoData, ReadBalancing};
 use drbd_engine::range::{Handle, Kind as RangeKind, Refusal};
 use drbd_engine::request::{
-    may_admit, route_flush, route_read, route_write, Admission, Copies, Destination, Event, Kind,
-    ReadInputs, RequestState, Route, Start, Writer,
+    may_admit, route_flush, route_read, route_write, tells_out_of_sync, Admission, Copies,
+    Destination, Event, Kind, ReadInputs, RequestState, Route, Start, Writer,
 };
 use drbd_engine::state::{DiskState, State};
 use drbd_engine::transfer_log::{Index, Mark, Part, Stability};
@@ -463,10 +463,11 @@ impl Device {
                 if route.marks && !self.config.has(Canary::MarkedTooLate) {
                     newly_set();
                 }
+                let tells = || tells_out_of_sync(newly_set(), self.flags.resync_doubted.get());
                 Route::Go(Plan {
                     local: route.local,
                     remote: route.remote,
-                    out_of_sync: route.out_of_sync && newly_set() != 0,
+                    out_of_sync: route.out_of_sync && tells(),
                 })
             }
             Route::Suspend => Route::Suspend,

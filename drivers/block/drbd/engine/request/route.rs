@@ -79,7 +79,7 @@ pub struct WriteRoute {
     pub local: bool,
     /// Send it to the peer. A flush is not sent: close the epoch instead.
     pub remote: bool,
-    /// Set the bits, and if some were clear, send the peer P_OUT_OF_SYNC.
+    /// Set the bits, and send the peer P_OUT_OF_SYNC, see [`tells_out_of_sync`].
     pub out_of_sync: bool,
     /// Set the bits in the same step as the request enters the transfer log: the peer gets neither
     /// the data nor that message.
@@ -132,6 +132,16 @@ pub fn route_write(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
         return Route::no_data(on_no_data);
     }
     Route::Go(route)
+}
+
+/// Whether the peer is told of a write that it does not get ([`WriteRoute::out_of_sync`]), which
+/// set so many bits anew.
+///
+/// Where all were set the peer knows of them, unless the disk has failed since the last resync
+/// (`is_doubted`): that sets bits too, and maybe after the bitmap was sent. The peer would call its
+/// disk UpToDate without the write. The C driver does not tell it.
+pub const fn tells_out_of_sync(newly_set: u64, is_doubted: bool) -> bool {
+    newly_set != 0 || is_doubted
 }
 
 /// Routes an empty flush: to one good disk.

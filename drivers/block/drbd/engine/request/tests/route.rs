@@ -5,8 +5,8 @@
 use crate::config::{OnIoError, OnNoData, ReadBalancing};
 use crate::request::{
     lacks_data, may_admit, never_prefers_remote, on_disk_error, reads_here, route_flush,
-    route_read, route_write, Admission, Copies, Destination, DiskError, DiskErrorActions,
-    ReadInputs, Route, WriteRoute, Writer,
+    route_read, route_write, tells_out_of_sync, Admission, Copies, Destination, DiskError,
+    DiskErrorActions, ReadInputs, Route, WriteRoute, Writer,
 };
 use crate::state::{ConnState, DiskState};
 use crate::types::Sector;
@@ -361,4 +361,11 @@ fn a_disk_lacks_what_another_took() {
     assert!(!own(false, DUnknown) && !own(true, Inconsistent));
     assert!(lacks_data(Writer::Peer, DUnknown) && lacks_data(Writer::Peer, UpToDate));
     assert!(!lacks_data(Writer::Peer, Diskless));
+}
+
+#[test]
+fn the_peer_is_told_what_is_out_of_sync_unless_it_knows() {
+    assert!(tells_out_of_sync(1, false) && tells_out_of_sync(1, true));
+    assert!(!tells_out_of_sync(0, false));
+    assert!(tells_out_of_sync(0, true));
 }

@@ -13,7 +13,7 @@ use drbd_engine::handshake::split_brain::{Policies, Policy};
 use drbd_engine::handshake::sync_decision::{self, sync_decision};
 use drbd_engine::handshake::sync_param::{self, Hashes};
 use drbd_engine::handshake::uuid_compare::{self, uuid_compare, Comparison, UuidSet};
-use drbd_engine::state::{change, Change, Context, DiskState, Flags, State};
+use drbd_engine::state::{change, Change, Context, DiskState, Flags, Seen, State};
 use drbd_engine::types::Sector;
 use drbd_engine::wire::{Protocol, Sizes, StateRequest, SyncParam, Uuids, Version};
 
@@ -120,14 +120,12 @@ fn state(input: &mut Input<'_>, own: State, version: Version) {
         return;
     };
     let apv = version.number();
-    let _ = receive_uuids(
-        own,
-        ours.current,
-        ours.bitmap,
-        theirs.current,
-        theirs.flags.0,
-        apv,
-    );
+    let seen = Seen {
+        exposed_uuid: ours.bitmap,
+        peer: false,
+        alone: input.bool(),
+    };
+    let _ = receive_uuids(own, ours.current, seen, theirs.current, theirs.flags.0, apv);
     let Ok(peer) = State::from_word(input.u32()) else {
         return;
     };

@@ -79,11 +79,13 @@ pub enum Canary {
     EndedWithBitsLeft,
     /// A Primary is demoted in the generation of a peer that has refused a write.
     RefusalForgotten,
+    /// A Primary that has lost its disk follows a peer without what was written on that alone.
+    AloneForgotten,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -121,6 +123,7 @@ impl Canary {
         Self::StabilityForgotten,
         Self::EndedWithBitsLeft,
         Self::RefusalForgotten,
+        Self::AloneForgotten,
     ];
 
     /// The canary with this name.

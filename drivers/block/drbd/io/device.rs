@@ -103,8 +103,8 @@ pub(crate) mod flag {
     pub(crate) const DISK_UNJUDGED: u32 = 1 << 13;
     /// The metadata could not be written, and the worker has not judged that yet.
     pub(crate) const METADATA_UNJUDGED: u32 = 1 << 14;
-    /// A write failed on this disk since the resync began: what the target acks is not in sync for
-    /// sure.
+    /// The backing device failed since the last resync began: what the target acks is not in sync
+    /// for sure, and bits may be set of which it does not know.
     pub(crate) const RESYNC_DOUBTED: u32 = 1 << 15;
     /// The backing device did not take what another disk has.
     pub(crate) const LACKS_DATA: u32 = 1 << 16;
@@ -122,6 +122,8 @@ pub(crate) mod flag {
     pub(crate) const PEER_REFUSED: u32 = 1 << 21;
     /// An error of the data was noted since a judgement of the disk began.
     pub(crate) const DISK_NOTED: u32 = 1 << 22;
+    /// The users were told done what the peer need not have.
+    pub(crate) const TOLD_ALONE: u32 = 1 << 23;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.
@@ -494,6 +496,7 @@ impl Device {
         Seen {
             exposed_uuid: self.exposed_uuid.load(),
             peer: self.flags.any(flag::USERS_SAW_PEER),
+            alone: self.flags.any(flag::TOLD_ALONE),
         }
     }
 

@@ -306,6 +306,9 @@ impl Request {
         if todo.has(Consequences::PEER_UNFLUSHED) {
             device.flags.set(flag::PEER_UNFLUSHED);
         }
+        if todo.has(Consequences::TOLD_ALONE) && !device.flags.any(flag::TOLD_ALONE) {
+            device.flags.set(flag::TOLD_ALONE);
+        }
         if todo.has(Consequences::DISK_LACKS) {
             disk_error::judge_lacking(device);
         }

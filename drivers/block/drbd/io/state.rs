@@ -534,7 +534,10 @@ impl Resource {
             Immediate::NoUsers => {
                 device
                     .flags
-                    .clear(flag::STABILITY_LOST | flag::PEER_UNFLUSHED);
+                    .clear(flag::STABILITY_LOST | flag::PEER_UNFLUSHED | flag::TOLD_ALONE);
+            }
+            Immediate::PeerGetsAll => {
+                device.flags.clear(flag::TOLD_ALONE);
             }
             Immediate::DoubtUnflushed => {
                 if device.flags.any(flag::PEER_UNFLUSHED) {

@@ -57,6 +57,8 @@ pub struct DeviceFlags {
     pub bitmap_distrusted: Cell<bool>,
     /// The users have seen the peer's data since this node's disk was in use.
     pub users_saw_peer: Cell<bool>,
+    /// The users were told done what the peer need not have.
+    pub told_alone: Cell<bool>,
     /// The peer was lost with writes that it need not have flushed, and that only it has: the next
     /// flush fails.
     pub stability_lost: Cell<bool>,
@@ -71,7 +73,8 @@ pub struct DeviceFlags {
     pub metadata_unjudged: Cell<bool>,
     /// The disk failed to read or to write data: the worker decides about it.
     pub disk_failed: Cell<bool>,
-    /// A write failed on this disk since the resync began.
+    /// The disk failed since the last resync began: bits may be set of which the peer does not
+    /// know.
     pub resync_doubted: Cell<bool>,
     /// The disk failed to read.
     pub was_read_error: Cell<bool>,
@@ -196,6 +199,7 @@ impl Device {
         Seen {
             exposed_uuid: self.exposed_uuid.get(),
             peer: self.flags.users_saw_peer.get(),
+            alone: self.flags.told_alone.get(),
         }
     }
 

@@ -61,9 +61,8 @@ pub(crate) async fn receive_uuids(
 ) -> Result<(), Dropped> {
     device.peer.set(Some(PeerUuids { set, bits, flags }));
     let own = device.local().map_or(0, |local| local.uuids().current);
-    let exposed = device.exposed_uuid.get();
     let state = device.state();
-    match peer_state::receive_uuids(state, own, exposed, set.current, flags, APV) {
+    match peer_state::receive_uuids(state, own, device.seen(), set.current, flags, APV) {
         UuidsDecision::Refuse { exposed_uuid } => {
             device
                 .tell(|| format!("Can only connect to data with current UUID={exposed_uuid:016X}"));

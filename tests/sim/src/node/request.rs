@@ -203,6 +203,10 @@ impl Device {
         if todo.has(Consequences::PEER_UNFLUSHED) {
             self.flags.peer_unflushed.set(!careless);
         }
+        if todo.has(Consequences::TOLD_ALONE) {
+            let careless = self.config.has(Canary::AloneForgotten);
+            self.flags.told_alone.set(!careless);
+        }
         if todo.has(Consequences::DISK_LACKS) {
             self.judge_lacking();
         }

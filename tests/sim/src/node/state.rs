@@ -128,7 +128,9 @@ impl Device {
             Immediate::NoUsers => {
                 self.flags.stability_lost.set(false);
                 self.flags.peer_unflushed.set(false);
+                self.flags.told_alone.set(false);
             }
+            Immediate::PeerGetsAll => self.flags.told_alone.set(false),
             Immediate::DoubtUnflushed => {
                 if self.flags.peer_unflushed.replace(false) {
                     self.flags.stability_lost.set(true);

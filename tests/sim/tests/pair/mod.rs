@@ -29,7 +29,7 @@ pub(crate) const CAPACITY: u64 = 3 * 8192;
 /// Blocks that are written, over and over.
 pub(crate) const PLACES: u64 = 48;
 /// Sectors from one to the next.
-const STRIDE: u64 = 256;
+pub(crate) const STRIDE: u64 = 256;
 /// Steps after which nothing comes of it any more.
 const STEPS_MAX: u64 = 400_000;
 

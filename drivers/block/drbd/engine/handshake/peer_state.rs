@@ -7,7 +7,7 @@
 //! second half is only valid if the own state has not changed meanwhile; otherwise it starts over.
 
 use super::uuid_compare::JUST_CREATED;
-use crate::state::{Change, ConnState, DiskState, State};
+use crate::state::{Change, ConnState, DiskState, Seen, State};
 
 /// UUID flag: the sender gave up its data.
 pub const UUID_DISCARD_MY_DATA: u64 = 1;
@@ -46,7 +46,7 @@ pub enum UuidsDecision {
 pub fn receive_uuids(
     state: State,
     own_current: u64,
-    exposed_uuid: u64,
+    seen: Seen,
     peer_current: u64,
     peer_flags: u64,
     apv: u32,
@@ -54,8 +54,10 @@ pub fn receive_uuids(
     let is_attached = state.disk >= DiskState::Inconsistent;
     let depends_on_peer = !is_attached && state.role.is_primary();
     let peer_is_new = state.conn < ConnState::Connected || state.pdsk == DiskState::Diskless;
-    if peer_is_new && depends_on_peer && exposed_uuid & !1 != peer_current & !1 {
-        return UuidsDecision::Refuse { exposed_uuid };
+    if peer_is_new && depends_on_peer && !seen.is_at_peer(peer_current) {
+        return UuidsDecision::Refuse {
+            exposed_uuid: seen.exposed_uuid,
+        };
     }
     if is_attached {
         let skips = state.conn == ConnState::Connected

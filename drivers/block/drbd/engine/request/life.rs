@@ -338,6 +338,10 @@ impl Consequences {
     /// take, and the disk is good still: when the error was judged the peer's was not, so that this
     /// one was the best there was. It is to be judged again, as one that lacks what the peer has.
     pub const DISK_LACKS: Self = Self(1 << 17);
+    /// The application is told that a write is done which only this node's disk has, or it was told
+    /// so and the peer, which is lost, need not have got it (protocol A). Should that disk be lost
+    /// too, the users must not be given the peer's data, unless that was synced from here since.
+    pub const TOLD_ALONE: Self = Self(1 << 18);
 
     /// Whether `consequence` is among them.
     pub const fn has(self, consequence: Self) -> bool {
@@ -443,12 +447,17 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
             lacks && context.local_is_current && !again,
             Consequences::DISK_LACKS,
         );
+        let is_alone = new.is_data_write() && new.is_ok() && !new.has(RequestState::NET_OK);
+        todo.add_if(is_alone && !again, Consequences::TOLD_ALONE);
     }
     if event == Event::ConnectionLost && old.is_unflushed_by_peer() {
         // A disk that has become good since got it from this peer.
         let is_here = context.local_is_current && !old.failed_here();
         todo.add_if(!is_here, Consequences::STABILITY_LOST);
         todo.add_if(is_here, Consequences::PEER_UNFLUSHED);
+        // What else the peer has acked it has got.
+        let acked = old.has(RequestState::NET_SET_IN_SYNC) || !is_protocol_a_write(old);
+        todo.add_if(!acked, Consequences::TOLD_ALONE);
     }
     // Blocks that the peer will not get are marked at once and not when the local disk is through:
     // the bitmaps may be exchanged before.

@@ -7,7 +7,10 @@
 //! even for what a Primary without a disk writes there: that Primary's own disk has the generation
 //! that its users see, and not the data. Nor has a Primary that detaches heard of its peer's new
 //! generation when the first writes are acked. So a Primary that has run on its peer's disk gets
-//! its own from a handshake alone. The C driver asks for the generation, and no more.
+//! its own from a handshake alone. And such a source may lose its disk as well, with what was
+//! written there alone since: its target has the generation that the users see, and not the data.
+//! So a Primary without a disk follows no peer that need not have what its users were told done.
+//! The C driver asks for the generation, and no more.
 
 use super::values::{ConnState, DiskState};
 use super::word::State;
@@ -19,9 +22,17 @@ pub struct Seen {
     pub exposed_uuid: u64,
     /// The peer's data, since this node's own disk was in use (see `Immediate::UsersSeePeer`).
     pub peer: bool,
+    /// Writes that were told done and that the peer need not have (see
+    /// `Consequences::TOLD_ALONE`), since it was last made the target of a resync.
+    pub alone: bool,
 }
 
 impl Seen {
+    /// Whether a peer of this current UUID has it, for users whose node has no disk.
+    pub const fn is_at_peer(self, current_uuid: u64) -> bool {
+        !self.alone && self.has_generation(current_uuid)
+    }
+
     /// Whether it is what a disk of this current UUID has.
     pub const fn is_on_disk(self, current_uuid: u64) -> bool {
         !self.peer && self.has_generation(current_uuid)
@@ -70,6 +81,7 @@ mod tests {
     const SEEN: Seen = Seen {
         exposed_uuid: 0x10,
         peer: false,
+        alone: false,
     };
     const PEER_SEEN: Seen = Seen { peer: true, ..SEEN };
 
@@ -88,6 +100,19 @@ mod tests {
         };
         assert!(!SEEN.refuses(secondary, 0x20));
         assert!(!SEEN.refuses(CONNECTED, 0x20));
+    }
+
+    #[test]
+    fn a_primary_without_a_disk_follows_who_has_all_that_was_told_done() {
+        assert!(SEEN.is_at_peer(0x11));
+        assert!(!SEEN.is_at_peer(0x20));
+        let alone = Seen {
+            alone: true,
+            ..SEEN
+        };
+        assert!(!alone.is_at_peer(0x10));
+        // Its own disk has it.
+        assert!(!alone.refuses(ALONE, 0x10));
     }
 
     #[test]

@@ -81,11 +81,10 @@ impl Receiver {
         device.peer.lock().uuids = Some(uuids);
         let state = device.state();
         let own_current = device.local().map_or(0, |local| local.current_uuid());
-        let exposed = device.exposed_uuid.load();
         let decision = receive_uuids(
             state,
             own_current,
-            exposed,
+            device.seen(),
             uuids.current,
             uuids.flags.0,
             self.version.number(),

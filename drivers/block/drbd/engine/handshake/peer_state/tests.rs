@@ -42,7 +42,20 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         disk: D::Diskless,
         ..REPORTS
     };
-    let received = |state, peer_current| receive_uuids(state, 0, 0xa1, peer_current, 0, 101);
+    let seen = Seen {
+        exposed_uuid: 0xa1,
+        peer: false,
+        alone: false,
+    };
+    let received = |state, peer_current| receive_uuids(state, 0, seen, peer_current, 0, 101);
+    let seen_alone = Seen {
+        alone: true,
+        ..seen
+    };
+    assert_eq!(
+        receive_uuids(alone, 0, seen_alone, 0xa0, 0, 101),
+        UuidsDecision::Refuse { exposed_uuid: 0xa1 }
+    );
     assert_eq!(
         received(alone, 0xb0),
         UuidsDecision::Refuse { exposed_uuid: 0xa1 }
@@ -79,7 +92,14 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
 
 #[test]
 fn the_initial_sync_is_skipped_only_on_a_new_disk_and_on_request() {
-    let skips = |state, own, flags, apv| receive_uuids(state, own, own, 0xa0, flags, apv);
+    let skips = |state, own, flags, apv| {
+        let seen = Seen {
+            exposed_uuid: own,
+            peer: false,
+            alone: false,
+        };
+        receive_uuids(state, own, seen, 0xa0, flags, apv)
+    };
     assert_eq!(skips(PAIR, 4, 8, 90), UuidsDecision::SkipInitialSync);
     assert_eq!(skips(PAIR, 4, 8, 89), UuidsDecision::Accept);
     assert_eq!(skips(PAIR, 4, 7, 101), UuidsDecision::Accept);

@@ -599,6 +599,39 @@ fn a_good_disk_that_flushes_has_all_that_was_told_done() {
     }
 }
 
+#[test]
+fn a_write_that_the_peer_need_not_have_is_told_alone() {
+    let told = [Event::SubmitterDone, Event::LocalOk, Event::HandedOver];
+    let alone = Start {
+        remote: false,
+        ..mirrored_start(Protocol::C)
+    };
+    let (_, todo) = run(alone.state(), &told[..2]);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::TOLD_ALONE));
+    let is_alone = |state, event| {
+        let (state, todo) = run(state, &[event]);
+        assert!(state.has(RequestState::COMPLETED));
+        todo.has(Consequences::TOLD_ALONE)
+    };
+    for (protocol, ack) in [
+        (Protocol::A, None),
+        (Protocol::B, Some(Event::ReceiveAcked)),
+        (Protocol::C, Some(ACKED)),
+    ] {
+        let (sent, _) = run(mirrored(protocol), &told);
+        if ack.is_some() {
+            assert!(is_alone(sent, Event::NegAcked), "{protocol:?}");
+            assert!(is_alone(sent, Event::ConnectionLost), "{protocol:?}");
+        }
+        let (acked, todo) = ack.map_or((sent, Consequences::NONE), |ack| run(sent, &[ack]));
+        assert!(!todo.has(Consequences::TOLD_ALONE), "{protocol:?}");
+        let is_lost = is_alone(acked, Event::ConnectionLost);
+        assert_eq!(is_lost, protocol == Protocol::A);
+        let (flushed, _) = run(acked, &[Event::BarrierAcked]);
+        assert!(!is_alone(flushed, Event::ConnectionLost), "{protocol:?}");
+    }
+}
+
 /// An error is judged when it happens. What the peer's disk was worth then may have changed when it
 /// has the write.
 #[test]

@@ -112,12 +112,12 @@ impl Node {
             return true;
         };
         let state = device.state();
+        let believes_target = self.config.has(Canary::TargetBelieved);
         let context = Context {
             suspended: state.is_suspended(),
             local_is_current: state.disk == DiskState::UpToDate,
-            peer_is_current: state.pdsk == DiskState::UpToDate
-                || self.config.has(Canary::TargetBelieved),
-            peer_is_stale: state.pdsk < DiskState::DUnknown,
+            peer_is_current: state.pdsk == DiskState::UpToDate || believes_target,
+            peer_is_stale: state.pdsk < DiskState::DUnknown && !believes_target,
             mirrored_since_sent: device.mirror_generation.get() == generation,
         };
         let (new, todo) = apply(request.state(), event, context);

@@ -356,9 +356,10 @@ impl TcpSocket {
         unsafe { drbd_bindings::drbd_shim_sock_has_bytes(self.0.as_ptr()) }
     }
 
-    /// How many bytes can be received without waiting, at least. Any context.
+    /// How many bytes can be received without waiting, at least; the end of the stream counts as
+    /// one. Any context.
     fn arrived_bytes(&self) -> usize {
-        // SAFETY: The socket is valid.
+        // SAFETY: The socket is valid, and of TCP.
         let bytes = unsafe { drbd_bindings::drbd_shim_sock_arrived(self.0.as_ptr()) };
         usize::try_from(bytes).unwrap_or(0)
     }

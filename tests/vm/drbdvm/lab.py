@@ -203,8 +203,7 @@ class Lab:
                 # Walking the ACPI tables takes KASAN a minute.
                 options = ["acpi=off", *options]
             machine = qemu.Machine(kernel, initrd, self._accelerator, memory_mib, processors,
-                                   disks, wire, capture, options, plugin,
-                                   has_disk_thread=self._cards and not plugin)
+                                   disks, wire, capture, options, plugin)
             guest = qemu.QemuGuest(name, address, directory, machine)
         guest.slowness = SLOWNESS.get(self.lane, 1)
         # In User Mode Linux lockdep stumbles over the start of the kernel and switches itself off.

@@ -87,8 +87,6 @@ class Machine:
     capture: bool = False
     options: list[str] = field(default_factory=list)
     plugin: Path | None = None
-    # Calls of disks do not wait for the thread, and the lock, that all other devices share.
-    has_disk_thread: bool = False
 
 
 class QemuGuest(Guest):
@@ -137,16 +135,11 @@ class QemuGuest(Guest):
         ]
         if machine.plugin:
             command += ["-plugin", f"file={machine.plugin},out={self.directory}/instructions"]
-        of_thread = ""
-        if machine.has_disk_thread:
-            command += ["-object", "iothread,id=disks"]
-            of_thread = ",iothread=disks"
         for number, disk in enumerate(machine.disks):
             command += [
                 "-drive", f"if=none,id=disk{number},file={disk},format=raw,cache=unsafe,"
                 "discard=unmap",
-                "-device",
-                f"virtio-blk-pci,drive=disk{number},serial=disk{number}{of_thread}",
+                "-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}",
             ]
         if machine.wire:
             command += [

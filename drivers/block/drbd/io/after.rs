@@ -259,7 +259,7 @@ pub(crate) fn new_current_uuid(device: &Arc<Device>) {
 }
 
 /// The same, unless the bitmap counts from a generation already.
-fn begin_generation_once(device: &Arc<Device>) {
+pub(crate) fn begin_generation_once(device: &Arc<Device>) {
     let Some(local) = device.local() else { return };
     let primary = device.state().role.is_primary();
     let begun = local.change(device, |superblock| {
@@ -354,7 +354,8 @@ fn after_connection(resource: &Arc<Resource>, after: &AfterConnection) {
     if finish_fencing {
         for device in resource.volumes() {
             if device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0 {
-                new_current_uuid(&device);
+                // A demotion may have begun one while the peer was fenced.
+                begin_generation_once(&device);
             }
         }
         thaw_without_peer(resource);

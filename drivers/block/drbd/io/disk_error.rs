@@ -68,7 +68,7 @@ pub(crate) fn request_failed(request: &Arc<Request>, error: Error) {
 /// What somebody wrote, or flushed, is not on this disk; [`note`] comes next. Any context.
 pub(crate) fn note_lack(device: &Device, writer: Writer) {
     if lacks_data(writer, device.state().pdsk) {
-        device.flags.set(flag::LACKS_DATA);
+        device.flags.set(flag::LACKS_DATA | flag::DISK_NOTED);
     }
 }
 

@@ -153,6 +153,13 @@ fn request_of<'a>(resource: &'a Resource, ack: &BlockAck) -> Option<&'a Arc<Requ
     resource.requests.get(found.ok()?)
 }
 
+/// Remembers that the peer has refused a write, if it has.
+fn note_refusal(device: &Device, is_refused: bool) {
+    if is_refused {
+        device.flags.set(device_flag::PEER_REFUSED);
+    }
+}
+
 /// What an ack means for its request.
 fn event_of(command: Command) -> Option<Event> {
     Some(match command {
@@ -220,12 +227,13 @@ fn block_ack(
             ack.size
         );
     }
+    let is_refused = command == Command::NegAck;
+    // Before whoever waits for the answer goes on, and when the block is marked: the end of a
+    // resync forgets it and counts the bits then.
+    note_refusal(device, is_refused);
     match request_of(resource, &ack) {
         Some(request) if request.happens(event) => {
-            // Its block is marked by now.
-            if command == Command::NegAck {
-                device.flags.set(device_flag::PEER_REFUSED);
-            }
+            note_refusal(device, is_refused);
             Ok(())
         }
         Some(_) => {
@@ -239,11 +247,11 @@ fn block_ack(
             Err(ConnectionError)
         }
         // Under protocols A and B the request may be gone: its blocks are not on the peer's disk.
-        None if command == Command::NegAck => {
+        None if is_refused => {
             if let Some(local) = device.local() {
                 local.bitmap.set_out_of_sync(ack.sector, ack.size);
             }
-            device.flags.set(device_flag::PEER_REFUSED);
+            note_refusal(device, is_refused);
             Ok(())
         }
         None => {

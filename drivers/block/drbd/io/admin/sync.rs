@@ -134,7 +134,7 @@ pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
 /// I/O goes on without the peer, which is to be known when it comes back.
 fn begin_generation(device: &Arc<Device>) {
     if device.is_attached() {
-        return after::new_current_uuid(device);
+        return after::begin_generation_once(device);
     }
     // What is written from now on is nowhere: whatever data turn up later are others.
     device.exposed_uuid.store(random::u64());

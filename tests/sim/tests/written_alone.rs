@@ -119,6 +119,46 @@ fn the_judge_sees_a_peer_without_what_was_written_alone() {
     );
 }
 
+/// What was written alone, up to the moment when the resync begins, the peer has got when it ends.
+#[test]
+fn a_primary_follows_the_peer_that_was_synced_from_its_disk() {
+    for seed in 1..=20 {
+        let pair = apart(seed, Protocol::C, None);
+        let [source, target] = devices(&pair);
+        for place in 0..PLACES {
+            let writer = source.clone();
+            pair.sim.spawn(source.owner, async move {
+                for _ in 0..8 {
+                    write(&writer, place).await;
+                    writer.sim.sleep(writer.owner, MS).await;
+                }
+            });
+        }
+        pair.on(1, "it connects", |node| async move {
+            node.connect(false).await.unwrap();
+        });
+        pair.run_until("the resync has begun", || {
+            target.state().conn == ConnState::SyncTarget
+        });
+        pair.run_until("both are connected", || pair.all(is_well));
+        pair.on(0, "its disk is let go", |node| async move {
+            node.devices[0].detach().await.unwrap();
+        });
+        pair.pass(5 * MS);
+        pair.net.cut(0);
+        pair.net.cut(1);
+        pair.run_until("both are alone", || {
+            pair.all(|device| device.state().conn == ConnState::WFConnection)
+        });
+        pair.net.mend();
+        pair.run_until("it runs on its peer's disk again", || {
+            let state = source.state();
+            state.conn == ConnState::Connected && state.pdsk == DiskState::UpToDate
+        });
+        pair.expect_no_violation();
+    }
+}
+
 /// A read fails when the bitmap is sent, which sets a bit, and the block is written.
 #[test]
 fn a_target_is_told_of_a_write_whose_block_was_marked_by_a_read() {

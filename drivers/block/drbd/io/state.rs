@@ -536,9 +536,6 @@ impl Resource {
                     .flags
                     .clear(flag::STABILITY_LOST | flag::PEER_UNFLUSHED | flag::TOLD_ALONE);
             }
-            Immediate::PeerGetsAll => {
-                device.flags.clear(flag::TOLD_ALONE);
-            }
             Immediate::DoubtUnflushed => {
                 if device.flags.any(flag::PEER_UNFLUSHED) {
                     device.flags.set(flag::STABILITY_LOST);

@@ -223,11 +223,13 @@ pub(crate) async fn finish(device: &Rc<Device>) {
     };
     let changed = device.change_state_if(finish.change, Node::SOFT, |state| {
         let ends = state.conn == old.conn && !device.end_waits();
-        if ends {
-            // Before the bits are counted: a refusal that comes now has set one or is told again.
-            device.flags.peer_refused.set(false);
-        }
         let goes_on = ends && !has_bits_left();
+        if goes_on {
+            device.flags.peer_refused.set(false);
+            if failed == 0 {
+                device.flags.told_alone.set(false);
+            }
+        }
         if let (true, Some(local)) = (goes_on && finish.uuids != FinishUuids::Keep, &local) {
             settle_uuids(device, local, finish.uuids);
         }

@@ -130,7 +130,6 @@ impl Device {
                 self.flags.peer_unflushed.set(false);
                 self.flags.told_alone.set(false);
             }
-            Immediate::PeerGetsAll => self.flags.told_alone.set(false),
             Immediate::DoubtUnflushed => {
                 if self.flags.peer_unflushed.replace(false) {
                     self.flags.stability_lost.set(true);

@@ -54,6 +54,11 @@ pub fn receive_uuids(
     let is_attached = state.disk >= DiskState::Inconsistent;
     let depends_on_peer = !is_attached && state.role.is_primary();
     let peer_is_new = state.conn < ConnState::Connected || state.pdsk == DiskState::Diskless;
+    let seen = Seen {
+        // A disk that is about to come into use may be the one that has it: the comparison tells.
+        alone: seen.alone && state.disk < DiskState::Negotiating,
+        ..seen
+    };
     if peer_is_new && depends_on_peer && !seen.is_at_peer(peer_current) {
         return UuidsDecision::Refuse {
             exposed_uuid: seen.exposed_uuid,

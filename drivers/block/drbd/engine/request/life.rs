@@ -339,8 +339,9 @@ impl Consequences {
     /// one was the best there was. It is to be judged again, as one that lacks what the peer has.
     pub const DISK_LACKS: Self = Self(1 << 17);
     /// The application is told that a write is done which only this node's disk has, or it was told
-    /// so and the peer, which is lost, need not have got it (protocol A). Should that disk be lost
-    /// too, the users must not be given the peer's data, unless that was synced from here since.
+    /// so and the peer refuses it, or is lost and need not have got it (protocol A). Should that
+    /// disk be lost too, the users must not be given the peer's data, unless that was synced from
+    /// here since.
     pub const TOLD_ALONE: Self = Self(1 << 18);
 
     /// Whether `consequence` is among them.
@@ -456,8 +457,15 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         todo.add_if(!is_here, Consequences::STABILITY_LOST);
         todo.add_if(is_here, Consequences::PEER_UNFLUSHED);
         // What else the peer has acked it has got.
-        let acked = old.has(RequestState::NET_SET_IN_SYNC) || !is_protocol_a_write(old);
-        todo.add_if(!acked, Consequences::TOLD_ALONE);
+        todo.add_if(need_not_have_got(old), Consequences::TOLD_ALONE);
+    }
+    if event == Event::ConnectionFrozen && old.is_unflushed_by_peer() && need_not_have_got(old) {
+        // It is not sent again. This node's disk has it if it was good.
+        let lost = Consequences::TOLD_ALONE | Consequences::STABILITY_LOST;
+        todo.add_if(!old.has(RequestState::LOCAL_OK), lost);
+    }
+    if event == Event::NegAcked && old.is_unflushed_by_peer() {
+        todo.add_if(true, Consequences::TOLD_ALONE);
     }
     // Blocks that the peer will not get are marked at once and not when the local disk is through:
     // the bitmaps may be exchanged before.
@@ -705,6 +713,11 @@ fn data_received(old: RequestState) -> Option<Step> {
         Step::clear(RequestState::NET_PENDING)
             .and_set(RequestState::NET_OK | RequestState::NET_DONE)
     })
+}
+
+/// Whether a write that is called done for the peer as well need not be there.
+fn need_not_have_got(old: RequestState) -> bool {
+    is_protocol_a_write(old) && !old.has(RequestState::NET_SET_IN_SYNC)
 }
 
 fn connection_lost(old: RequestState) -> Step {

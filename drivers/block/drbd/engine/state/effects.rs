@@ -112,9 +112,6 @@ effect_set! {
         /// There are no users: nobody waits to be told that a write may not be on stable storage
         /// (see `Consequences::STABILITY_LOST`), and nobody was told that one is done.
         NoUsers,
-        /// The peer begins to get what it lacks: should it have all when it is lost, it has what
-        /// the users were told done before (see `Consequences::TOLD_ALONE`).
-        PeerGetsAll,
         /// The disk comes into use and has what the peer has, or what it had before it was given
         /// up: it need not have what the peer had not flushed (see `Consequences::PEER_UNFLUSHED`).
         DoubtUnflushed,

@@ -23,7 +23,7 @@ pub struct Seen {
     /// The peer's data, since this node's own disk was in use (see `Immediate::UsersSeePeer`).
     pub peer: bool,
     /// Writes that were told done and that the peer need not have (see
-    /// `Consequences::TOLD_ALONE`), since it was last made the target of a resync.
+    /// `Consequences::TOLD_ALONE`), since a resync last ended with both disks equal.
     pub alone: bool,
 }
 

@@ -97,6 +97,14 @@ impl Receiver {
                     "Can only connect to data with current UUID={:016X}",
                     exposed_uuid
                 );
+                if device.seen().alone {
+                    log!(
+                        Error,
+                        device,
+                        "the peer need not have all that applications were told is written: \
+                         attach the disk that has it, or demote this node"
+                    );
+                }
                 return Err(self.disconnect());
             }
             UuidsDecision::SkipInitialSync => self.skip_initial_sync(device, uuids.current)?,

@@ -137,11 +137,20 @@ pub(crate) fn finish(device: &Arc<Device>) {
     // and write on.
     let changed = resource.change_state_if(device, finish.change, How::VERBOSE, |state| {
         let ends = state.conn == old.conn && !end_waits(device);
+        let mut equal = 0;
         if ends && !is_verify {
-            // Before the bits are counted: a refusal that comes now has set one or is told again.
-            device.flags.clear(flag::PEER_REFUSED);
+            equal = flag::PEER_REFUSED;
+            if progress.failed_bits() == 0 {
+                equal |= flag::TOLD_ALONE;
+            }
         }
+        // Before the bits are counted: what one node alone has from now on has set one, or is told
+        // again.
+        let forgotten = device.flags.clear(equal) & equal;
         let goes_on = ends && !has_bits_left();
+        if !goes_on {
+            device.flags.set(forgotten);
+        }
         if goes_on && is_target {
             device.flags.set(flag::END_UNTOLD);
         }

@@ -56,6 +56,15 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         receive_uuids(alone, 0, seen_alone, 0xa0, 0, 101),
         UuidsDecision::Refuse { exposed_uuid: 0xa1 }
     );
+    // The disk that comes into use may have what was written alone.
+    let attaches = State {
+        disk: D::Negotiating,
+        ..alone
+    };
+    assert_eq!(
+        receive_uuids(attaches, 0xa0, seen_alone, 0xa0, 0, 101),
+        receive_uuids(attaches, 0xa0, seen, 0xa0, 0, 101)
+    );
     assert_eq!(
         received(alone, 0xb0),
         UuidsDecision::Refuse { exposed_uuid: 0xa1 }

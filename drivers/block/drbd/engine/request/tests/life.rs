@@ -627,8 +627,35 @@ fn a_write_that_the_peer_need_not_have_is_told_alone() {
         assert!(!todo.has(Consequences::TOLD_ALONE), "{protocol:?}");
         let is_lost = is_alone(acked, Event::ConnectionLost);
         assert_eq!(is_lost, protocol == Protocol::A);
+        if protocol != Protocol::C {
+            assert!(is_alone(acked, Event::NegAcked), "{protocol:?}");
+        }
+        // This node's disk has it.
+        assert!(!is_alone(acked, Event::ConnectionFrozen), "{protocol:?}");
         let (flushed, _) = run(acked, &[Event::BarrierAcked]);
         assert!(!is_alone(flushed, Event::ConnectionLost), "{protocol:?}");
+    }
+}
+
+#[test]
+fn a_frozen_write_that_no_disk_of_this_node_has_is_told_alone() {
+    for protocol in [Protocol::A, Protocol::B, Protocol::C] {
+        let start = Start {
+            local: false,
+            // Else the peer would be asked for an ack.
+            chooses_ack: false,
+            ..mirrored_start(protocol)
+        };
+        let (sent, _) = run(start.state(), &[Event::SubmitterDone, Event::HandedOver]);
+        let acked = match protocol {
+            Protocol::A => sent,
+            Protocol::B => run(sent, &[Event::ReceiveAcked]).0,
+            Protocol::C => run(sent, &[ACKED]).0,
+        };
+        assert!(acked.has(RequestState::COMPLETED));
+        let (_, todo) = apply(acked, Event::ConnectionFrozen, SUSPENDED);
+        let lost = Consequences::TOLD_ALONE | Consequences::STABILITY_LOST;
+        assert_eq!(todo.has(lost), protocol == Protocol::A, "{protocol:?}");
     }
 }
 

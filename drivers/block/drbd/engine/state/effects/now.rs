@@ -43,8 +43,6 @@ fn replication(effects: &mut ImmediateEffects, old: State, new: State, another_r
 fn resync(effects: &mut ImmediateEffects, old: State, new: State) {
     let enters = new.conn.is_resync() && new.conn != old.conn;
     effects.add_if(Immediate::ClearResyncDone, enters);
-    let feeds = new.conn.is_resync_source() && !old.conn.is_resync_source();
-    effects.add_if(Immediate::PeerGetsAll, feeds);
     let runs = |state: State| matches!(state.conn, ConnState::SyncSource | ConnState::SyncTarget);
     let paused =
         |state: State| matches!(state.conn, ConnState::PausedSyncS | ConnState::PausedSyncT);

@@ -128,7 +128,6 @@ fn each_immediate_effect_has_its_change() {
     };
     let table = [
         (PAIR, at(C::SyncSource), I::ClearResyncDone),
-        (at(C::WFBitMapS), at(C::SyncSource), I::PeerGetsAll),
         (PRIMARY, LOST, I::CloseEpoch),
         (attaching, PAIR, I::LogAttachedUuids),
         (attaching, PAIR, I::DistrustBitmap),
@@ -181,8 +180,6 @@ fn immediate_effects_do_not_come_unasked() {
         I::KickResyncTimer
     ));
     assert!(!now(PAIR, at(C::VerifyT), I::StartVerifyTimer));
-    assert!(!now(at(C::SyncSource), LOST, I::PeerGetsAll));
-    assert!(!now(PAIR, at(C::WFBitMapS), I::PeerGetsAll));
     assert!(!now(
         at(C::Unconnected),
         at(C::WFConnection),

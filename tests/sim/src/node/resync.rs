@@ -13,8 +13,8 @@ use drbd_engine::resync::{
     Deferred, DirtyBits, Next, Planner, Progress, PutAside, Request as Ask, Shape,
 };
 use drbd_engine::state::resync::{
-    awaits_sync_uuid, end_waits, finish as decide_finish, finishes_by_itself, has_bits_left,
-    start as decide_start, takes_sync_uuid, FinishUuids, Side,
+    awaits_sync_uuid, end_waits, ends_equal, finish as decide_finish, finishes_by_itself,
+    has_bits_left, start as decide_start, takes_sync_uuid, FinishUuids, Side,
 };
 use drbd_engine::state::{Change as Request, ConnState};
 use drbd_engine::types::{BitNr, BlockId, Sector, BIT_SIZE};
@@ -226,7 +226,7 @@ pub(crate) async fn finish(device: &Rc<Device>) {
         let goes_on = ends && !has_bits_left();
         if goes_on {
             device.flags.peer_refused.set(false);
-            if failed == 0 {
+            if ends_equal(old.conn, failed) {
                 device.flags.told_alone.set(false);
             }
         }

@@ -166,6 +166,13 @@ pub const fn has_bits_left(conn: ConnState, set_bits: u64, failed_bits: u64) -> 
     Side::of(conn).is_some() && set_bits > failed_bits
 }
 
+/// Whether both disks are equal when a resync ends on which a node is in state `conn`: what its
+/// users were told alone (see `Consequences::TOLD_ALONE`) the peer has then. A verify syncs
+/// nothing.
+pub const fn ends_equal(conn: ConnState, failed_bits: u64) -> bool {
+    Side::of(conn).is_some() && failed_bits == 0
+}
+
 /// Whether a target may take over the UUID of the resync that its source has begun.
 pub const fn takes_sync_uuid(conn: ConnState) -> bool {
     matches!(conn, ConnState::WFSyncUUID | ConnState::Behind)

@@ -7,6 +7,7 @@ use drbd_engine::{
     state::{
         resync::{
             end_waits as decide_end_waits,
+            ends_equal,
             finish as decide_finish,
             finishes_by_itself,
             has_bits_left,
@@ -140,7 +141,7 @@ pub(crate) fn finish(device: &Arc<Device>) {
         let mut equal = 0;
         if ends && !is_verify {
             equal = flag::PEER_REFUSED;
-            if progress.failed_bits() == 0 {
+            if ends_equal(old.conn, progress.failed_bits()) {
                 equal |= flag::TOLD_ALONE;
             }
         }

@@ -120,6 +120,17 @@ fn a_resync_does_not_end_while_bits_are_left_that_did_not_fail() {
 }
 
 #[test]
+fn disks_are_equal_after_a_resync_in_which_nothing_failed() {
+    for conn in [C::SyncSource, C::PausedSyncS, C::SyncTarget, C::PausedSyncT] {
+        assert!(ends_equal(conn, 0), "{conn}");
+        assert!(!ends_equal(conn, 1), "{conn}");
+    }
+    for conn in [C::Connected, C::VerifyS, C::VerifyT] {
+        assert!(!ends_equal(conn, 0), "{conn}");
+    }
+}
+
+#[test]
 fn a_complete_resync_leaves_both_disks_up_to_date() {
     for (conn, uuids, helper) in [
         (C::SyncSource, FinishUuids::RetireBitmap, None),

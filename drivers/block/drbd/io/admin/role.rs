@@ -79,7 +79,12 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
     let mut has_new_uuids = forced;
     if let Some(local) = device.local() {
         if promote::starts_new_generation(state, local.uuids().bitmap == 0, forced) {
-            after::new_current_uuid(device);
+            if forced {
+                after::new_current_uuid(device);
+            } else {
+                // The worker may have found it due as well.
+                after::begin_generation_once(device);
+            }
             // A peer that attaches its disk just now compares with what it was told last.
             has_new_uuids = true;
         }

@@ -5,7 +5,7 @@
 
 use crate::input::Input;
 use drbd_engine::handshake::peer_state::{
-    assess, conclude, handshake_failed, receive_uuids, Assessment, PeerFacts,
+    assess, conclude, handshake_failed, receive_uuids, Assessment, PeerFacts, PeerGeneration,
 };
 use drbd_engine::handshake::protocol;
 use drbd_engine::handshake::sizes;
@@ -130,7 +130,11 @@ fn state(input: &mut Input<'_>, own: State, version: Version) {
         return;
     };
     let facts = PeerFacts {
-        peer_uuid_flags: input.bool().then_some(theirs.flags.0),
+        peer: input.bool().then_some(PeerGeneration {
+            current: theirs.current,
+            flags: theirs.flags.0,
+        }),
+        seen,
         consider_resync: input.bool(),
         set_bits: ours.bits_set,
         failed_bits: input.number(),

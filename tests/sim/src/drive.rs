@@ -76,6 +76,8 @@ impl Speed {
 pub struct Trouble {
     /// Of a thousand reads, so many fail.
     pub reads_permille: u64,
+    /// Reads of this sector fail.
+    pub unreadable: Option<u64>,
     /// Of a thousand writes, so many fail. Of each sector of such a write nobody knows what it
     /// holds, the old or the new.
     pub writes_permille: u64,
@@ -91,6 +93,7 @@ impl Trouble {
     /// A disk that is well.
     pub const NONE: Self = Self {
         reads_permille: 0,
+        unreadable: None,
         writes_permille: 0,
         flushes_permille: 0,
         slowness: 1,
@@ -173,6 +176,17 @@ impl Drive {
         let fails = permille != 0 && self.sim.below(1000) < permille;
         self.errors.set(self.errors.get() + u64::from(fails));
         fails
+    }
+
+    fn fails_to_read(&self, sector: u64, count: u64) -> bool {
+        let trouble = self.trouble.get();
+        let is_of = |unreadable| (sector..sector + count).contains(&unreadable);
+        let certainly = trouble.unreadable.is_some_and(is_of);
+        self.fails(if certainly {
+            1000
+        } else {
+            trouble.reads_permille
+        })
     }
 
     fn next_sequence(&self) -> u64 {
@@ -260,7 +274,7 @@ impl Drive {
     ) {
         let drive = self.clone();
         self.sim.after(owner, self.delay(false), move || {
-            let fails = drive.fails(drive.trouble.get().reads_permille);
+            let fails = drive.fails_to_read(sector, count);
             done((!fails).then(|| drive.peek(sector, count)));
         });
     }

@@ -28,6 +28,8 @@ struct Inbox {
     packets: RefCell<VecDeque<(VolumeNr, Packet)>>,
     on_the_way: Cell<usize>,
     last_arrival_ns: Cell<u64>,
+    /// Until when nothing is taken out.
+    held_until_ns: Cell<u64>,
 }
 
 /// One node's end of a session.
@@ -100,15 +102,18 @@ impl Session {
     /// Takes the next packet, if there is one.
     pub fn receive(&self, node: usize, socket: Socket) -> Option<(VolumeNr, Packet)> {
         let inbox = &self.ends[node].inboxes[socket as usize];
-        inbox.packets.borrow_mut().pop_front()
+        if self.has_packet(node, socket) {
+            inbox.packets.borrow_mut().pop_front()
+        } else {
+            None
+        }
     }
 
     /// Whether a packet is there to be received.
     pub fn has_packet(&self, node: usize, socket: Socket) -> bool {
-        !self.ends[node].inboxes[socket as usize]
-            .packets
-            .borrow()
-            .is_empty()
+        let inbox = &self.ends[node].inboxes[socket as usize];
+        let is_held = self.sim.now_ns() < inbox.held_until_ns.get();
+        !is_held && !inbox.packets.borrow().is_empty()
     }
 
     /// Whether this end is of no use any more.
@@ -238,6 +243,16 @@ impl Net {
             inbox
                 .last_arrival_ns
                 .set(last_ns.max(self.sim.now_ns() + time_ns));
+        }
+    }
+
+    /// The same, for what has arrived and was not taken, too.
+    pub fn hold_one(&self, from: usize, socket: Socket, time_ns: u64) {
+        if let Some(session) = &*self.session.borrow() {
+            let inbox = &session.ends[1 - from].inboxes[socket as usize];
+            inbox.held_until_ns.set(self.sim.now_ns() + time_ns);
+            let sim = self.sim.clone();
+            self.sim.after(Owner::World, time_ns, move || sim.touch());
         }
     }
 

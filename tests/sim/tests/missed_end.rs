@@ -14,26 +14,13 @@ use drbd_sim::net::Socket;
 use drbd_sim::node::device::Device;
 use drbd_sim::sim::MS;
 
-use pair::{is_well, read, write, Pair, PLACES};
-
-/// Both disks are attached and equal.
-fn connected(seed: u64, canary: Option<Canary>) -> Pair {
-    let pair = Pair::boot_with(seed, Protocol::C, 1, canary);
-    pair.on_both("the disks are attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("both are connected", || pair.all(is_well));
-    pair
-}
+use pair::{read, write, Pair, PLACES};
 
 /// The second node's resync has ended, and the first, its source, does not know. The second runs
 /// as Primary on the first's disk, and has overwritten what was synced.
 fn runs_on_a_source_that_missed_the_end(seed: u64, canary: Option<Canary>) -> Pair {
-    let pair = connected(seed, canary);
-    pair.on(1, "it is alone", |node| async move {
-        node.disconnect().await.unwrap();
-    });
+    let pair = Pair::connected(seed, Protocol::C, canary);
+    pair.disconnect(1);
     pair.on(0, "something is to be synced", |node| async move {
         node.devices[0].promote(false).await.unwrap();
         for place in 0..PLACES {
@@ -41,10 +28,8 @@ fn runs_on_a_source_that_missed_the_end(seed: u64, canary: Option<Canary>) -> Pa
         }
         node.devices[0].demote().await.unwrap();
     });
-    pair.on(1, "it connects", |node| async move {
-        node.connect(false).await.unwrap();
-    });
-    let [source, target] = [0, 1].map(|id: usize| pair.nodes[id].devices[0].clone());
+    pair.connect(1);
+    let [source, target] = pair.devices();
     pair.run_until("the resync has ended", || {
         target.state().disk == DiskState::UpToDate && target.state().conn == ConnState::Connected
     });
@@ -69,7 +54,7 @@ fn runs_on_a_source_that_missed_the_end(seed: u64, canary: Option<Canary>) -> Pa
 
 /// A Primary has detached, and written to its peer, whose new generation it has not heard of.
 fn has_not_heard_of_the_new_generation(seed: u64, canary: Option<Canary>) -> Pair {
-    let pair = connected(seed, canary);
+    let pair = Pair::connected(seed, Protocol::C, canary);
     pair.on(1, "there is a Primary", |node| async move {
         node.devices[0].promote(false).await.unwrap();
         write(&node.devices[0], 0).await;
@@ -115,9 +100,7 @@ fn expect_to_meet(pair: &Pair) {
         device.state().pdsk == DiskState::UpToDate
     });
     read_again(pair);
-    pair.on(1, "its disk is attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-    });
+    pair.attach(1);
     pair.expect_to_get_well();
     read_again(pair);
     pair.expect_no_violation();
@@ -127,9 +110,7 @@ fn expect_to_meet(pair: &Pair) {
 fn the_disk_of_a_target_is_compared_though_its_generation_is_what_its_users_see() {
     for seed in 1..=20 {
         let pair = runs_on_a_source_that_missed_the_end(seed, None);
-        pair.on(1, "its disk is attached", |node| async move {
-            node.devices[0].attach().await.unwrap();
-        });
+        pair.attach(1);
         pair.expect_to_get_well();
     }
 }
@@ -138,9 +119,7 @@ fn the_disk_of_a_target_is_compared_though_its_generation_is_what_its_users_see(
 fn a_handshake_that_does_not_end_gives_no_stale_disk() {
     for seed in 1..=20 {
         let pair = runs_on_a_source_that_missed_the_end(seed, None);
-        pair.on(1, "its disk is attached", |node| async move {
-            node.devices[0].attach().await.unwrap();
-        });
+        pair.attach(1);
         let device = pair.nodes[1].devices[0].clone();
         assert_eq!(device.state().disk, DiskState::Negotiating);
         lose_connection(&pair);
@@ -171,9 +150,7 @@ fn a_primary_that_has_not_heard_of_the_new_generation_gets_no_disk() {
             node.devices[0].demote().await.unwrap();
         });
         assert!(gets_its_disk_alone(&pair));
-        pair.on(1, "it connects", |node| async move {
-            node.connect(false).await.unwrap();
-        });
+        pair.connect(1);
         pair.expect_to_get_well();
     }
 }

@@ -18,46 +18,7 @@ use drbd_sim::packet::Blocks;
 use drbd_sim::sim::MS;
 use drbd_sim::tools;
 
-use pair::{flush, is_well, write, Pair, PLACES};
-
-/// The disks are attached, the nodes connected, and the first is Primary.
-fn connected(seed: u64, protocol: Protocol) -> Pair {
-    connected_with(seed, protocol, None)
-}
-
-/// The same, with a deliberate bug.
-fn connected_with(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let pair = Pair::boot_with(seed, protocol, 1, canary);
-    pair.on_both("the disks are attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("both are connected", || pair.all(is_well));
-    pair.on(0, "there is a Primary", |node| async move {
-        node.devices[0].promote(false).await.unwrap();
-    });
-    pair
-}
-
-/// As [`connected`]; then the second node was away, and gets what the first has written since.
-fn resyncing(seed: u64) -> Pair {
-    let pair = connected(seed, Protocol::C);
-    pair.on(1, "it is alone", |node| async move {
-        node.disconnect().await.unwrap();
-    });
-    pair.on(0, "something is to be synced", |node| async move {
-        for place in 0..PLACES {
-            write(&node.devices[0], place).await;
-        }
-    });
-    pair.on(1, "it connects", |node| async move {
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("the resync has begun", || {
-        pair.nodes[1].devices[0].state().conn == ConnState::SyncTarget
-    });
-    pair
-}
+use pair::{flush, write, Pair};
 
 /// The target detaches, and its source writes on: the target's disk is not of the generation that
 /// this is written in. Attached again it gets what it lacks.
@@ -84,16 +45,14 @@ fn detach_and_write_alone(pair: &Pair) {
         superblock.uuids.current & !1
     });
     assert_ne!(source, target);
-    pair.on(1, "the disk is back", |node| async move {
-        node.devices[0].attach().await.unwrap();
-    });
+    pair.attach(1);
     pair.expect_to_get_well();
 }
 
 #[test]
 fn a_resync_does_not_end_while_the_peer_is_asked() {
     for seed in 1..=20 {
-        let pair = resyncing(seed);
+        let pair = Pair::resyncing(seed, Protocol::C, None);
         // The target waits for the answer to its last ping, and then still for that to its request.
         pair.net.stall_one(0, Socket::Meta, 50 * MS);
         pair.pass(20 * MS);
@@ -105,7 +64,7 @@ fn a_resync_does_not_end_while_the_peer_is_asked() {
 #[test]
 fn the_end_of_a_resync_is_told_before_the_peer_is_asked() {
     for seed in 1..=20 {
-        let pair = resyncing(seed);
+        let pair = Pair::resyncing(seed, Protocol::C, None);
         pair.run_until("the resync has ended", || {
             pair.nodes[1].devices[0].state().disk == DiskState::UpToDate
         });
@@ -118,7 +77,7 @@ fn the_end_of_a_resync_is_told_before_the_peer_is_asked() {
 #[test]
 fn an_ack_that_comes_late_is_older_than_what_was_written_since() {
     for seed in 1..=20 {
-        let pair = connected(seed, Protocol::A);
+        let pair = Pair::with_primary(seed, Protocol::A, None);
         pair.net.stall_one(1, Socket::Meta, 300 * MS);
         pair.on(0, "it has written", |node| async move {
             write(&node.devices[0], 0).await;
@@ -187,7 +146,7 @@ fn flush_by_first(pair: &Pair) -> bool {
 fn a_flush_does_not_vouch_for_what_a_peer_that_was_lost_need_not_have_flushed() {
     for seed in 1..=20 {
         for protocol in [Protocol::A, Protocol::B, Protocol::C] {
-            let pair = connected(seed, protocol);
+            let pair = Pair::with_primary(seed, protocol, None);
             assert!(!flush_after_parting(&pair));
             // The application knows.
             assert!(flush_by_first(&pair));
@@ -201,7 +160,7 @@ fn a_flush_does_not_vouch_for_what_a_peer_that_was_lost_need_not_have_flushed() 
 
 #[test]
 fn the_judge_sees_a_flush_that_vouches_for_a_peer_that_was_lost() {
-    let pair = connected_with(1, Protocol::C, Some(Canary::StabilityForgotten));
+    let pair = Pair::with_primary(1, Protocol::C, Some(Canary::StabilityForgotten));
     assert!(flush_after_parting(&pair));
     assert_ne!(pair.oracles[0].borrow().violations, Vec::<String>::new());
 }

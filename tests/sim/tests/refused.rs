@@ -7,25 +7,16 @@ mod pair;
 use drbd_engine::config::Protocol;
 use drbd_engine::state::DiskState;
 use drbd_sim::canary::Canary;
-use drbd_sim::check::first_difference;
 use drbd_sim::drive::Trouble;
 use drbd_sim::net::Socket;
 use drbd_sim::sim::MS;
 
-use pair::{is_well, write, Pair, CAPACITY};
+use pair::{write, Pair};
 
 /// The peer's disk fails, whose metadata tell of none of it, and refuses a write. The Primary is
 /// demoted before it hears that the disk is gone; then that is attached again.
 fn refused(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let pair = Pair::boot_with(seed, protocol, 1, canary);
-    pair.on_both("the disks are attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("both are connected", || pair.all(is_well));
-    pair.on(0, "there is a Primary", |node| async move {
-        node.devices[0].promote(false).await.unwrap();
-    });
+    let pair = Pair::with_primary(seed, protocol, canary);
     pair.pass(100 * MS);
     let peer = &pair.nodes[1].devices[0];
     let meta = &peer.hardware.meta;
@@ -57,9 +48,7 @@ fn refused(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
     pair.run_until("it hears of the peer's disk", || {
         device.state().pdsk == DiskState::Diskless
     });
-    pair.on(1, "the disk is back", |node| async move {
-        node.devices[0].attach().await.unwrap();
-    });
+    pair.attach(1);
     pair
 }
 
@@ -75,10 +64,5 @@ fn what_the_peer_refused_is_synced_though_the_primary_is_demoted() {
 #[test]
 fn the_judge_sees_a_refusal_that_is_forgotten() {
     let pair = refused(1, Protocol::C, Some(Canary::RefusalForgotten));
-    pair.run_until("both call themselves equal", || pair.all(is_well));
-    let [one, other] = [0, 1].map(|id: usize| {
-        let data = &pair.nodes[id].devices[0].hardware.data;
-        data.peek(0, CAPACITY)
-    });
-    assert_ne!(first_difference(&one, &other), None);
+    pair.expect_to_differ();
 }

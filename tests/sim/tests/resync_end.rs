@@ -4,17 +4,19 @@
 
 mod pair;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use drbd_engine::config::{OnIoError, Protocol};
 use drbd_engine::state::{ConnState, DiskState};
 use drbd_sim::canary::Canary;
-use drbd_sim::check::first_difference;
 use drbd_sim::drive::Trouble;
 use drbd_sim::net::Socket;
 use drbd_sim::node::device::Device;
 use drbd_sim::sim::MS;
 use drbd_sim::tools;
 
-use pair::{is_well, write, Pair, CAPACITY, PLACES};
+use pair::{read, write, Pair, STRIDE};
 
 const FAILS_TO_WRITE: Trouble = Trouble {
     writes_permille: 1000,
@@ -29,30 +31,8 @@ fn current_uuid(device: &Device) -> u64 {
 /// The target has ended its resync, and has the generation of the source on its disk. The source
 /// has heard of it, and of none of the acks that are on their way.
 fn ended(seed: u64, canary: Option<Canary>) -> Pair {
-    let pair = Pair::boot_with(seed, Protocol::C, 1, canary);
-    pair.on_both("the disks are attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("both are connected", || pair.all(is_well));
-    pair.on(0, "there is a Primary", |node| async move {
-        node.devices[0].promote(false).await.unwrap();
-    });
-    pair.on(1, "it is alone", |node| async move {
-        node.disconnect().await.unwrap();
-    });
-    pair.on(0, "something is to be synced", |node| async move {
-        for place in 0..PLACES {
-            write(&node.devices[0], place).await;
-        }
-    });
-    pair.on(1, "it connects", |node| async move {
-        node.connect(false).await.unwrap();
-    });
-    let [source, target] = [0, 1].map(|id: usize| pair.nodes[id].devices[0].clone());
-    pair.run_until("the resync has begun", || {
-        target.state().conn == ConnState::SyncTarget
-    });
+    let pair = Pair::resyncing(seed, Protocol::C, canary);
+    let [source, target] = pair.devices();
     pair.run_until("the resync has ended", || {
         target.state().disk == DiskState::UpToDate
     });
@@ -119,12 +99,7 @@ fn a_write_that_the_target_refuses_at_the_end_is_synced() {
 #[test]
 fn the_judge_sees_a_resync_that_ends_with_bits_left() {
     let pair = refused_by_target(1, Some(Canary::EndedWithBitsLeft));
-    pair.run_until("both call themselves equal", || pair.all(is_well));
-    let [one, other] = [0, 1].map(|id: usize| {
-        let data = &pair.nodes[id].devices[0].hardware.data;
-        data.peek(0, CAPACITY)
-    });
-    assert_ne!(first_difference(&one, &other), None);
+    pair.expect_to_differ();
 }
 
 /// The source's disk does not take a write, which is passed on, as its target is Inconsistent by
@@ -169,5 +144,41 @@ fn a_disk_that_does_not_have_what_is_told_done_is_judged_again() {
         });
         assert_eq!(source.state().pdsk, DiskState::UpToDate);
         pair.expect_no_violation();
+    }
+}
+
+/// Each read that fails marks the block anew, and says nothing about what is synced meanwhile.
+#[test]
+fn a_resync_ends_though_an_application_reads_a_bad_block() {
+    for seed in 1..=20 {
+        let pair = Pair::apart(seed, Protocol::C, None);
+        let [source, target] = pair.devices();
+        source.change_on_io_error(OnIoError::PassOn).unwrap();
+        source.hardware.data.trouble.set(Trouble {
+            unreadable: Some(STRIDE),
+            ..Trouble::NONE
+        });
+        let reader = source.clone();
+        let reads = Rc::new(Cell::new(true));
+        let goes_on = reads.clone();
+        pair.sim.spawn(source.owner, async move {
+            while goes_on.get() {
+                read(&reader, 1).await;
+                reader.sim.sleep(reader.owner, MS / 4).await;
+            }
+        });
+        pair.connect(1);
+        pair.run_until("all but the bad block is synced", || {
+            let ended = pair.all(|device| device.state().conn == ConnState::Connected);
+            ended && target.out_of_sync() == 1
+        });
+        assert_eq!(target.state().disk, DiskState::Inconsistent);
+        pair.pass(100 * MS);
+        assert_eq!(source.state().conn, ConnState::Connected);
+        reads.set(false);
+        source.hardware.data.trouble.set(Trouble::NONE);
+        pair.disconnect(1);
+        pair.connect(1);
+        pair.expect_to_get_well();
     }
 }

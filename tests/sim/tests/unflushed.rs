@@ -29,20 +29,6 @@ enum Way {
 
 const WAYS: [Way; 2] = [Way::Flush, Way::FlushAndWrite];
 
-/// The disks are attached, the nodes connected, and the first is Primary.
-fn connected(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let pair = Pair::boot_with(seed, protocol, 1, canary);
-    pair.on_both("the disks are attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("both are connected", || pair.all(is_well));
-    pair.on(0, "there is a Primary", |node| async move {
-        node.devices[0].promote(false).await.unwrap();
-    });
-    pair
-}
-
 fn primary(pair: &Pair) -> &Rc<Device> {
     &pair.nodes[0].devices[0]
 }
@@ -71,9 +57,7 @@ fn detach(pair: &Pair) {
 }
 
 fn attach(pair: &Pair) {
-    pair.on(0, "its disk is attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-    });
+    pair.attach(0);
     pair.run_until("both are in sync", || pair.all(is_well));
 }
 
@@ -85,7 +69,7 @@ fn write_one(pair: &Pair) {
 
 /// What is written is in the cache of the peer's disk, whose flush takes long.
 fn write_unflushed(pair: &Pair) {
-    let [device, peer] = [0, 1].map(|id: usize| pair.nodes[id].devices[0].clone());
+    let [device, peer] = pair.devices();
     let left = Rc::new(Cell::new(true));
     let is_left = left.clone();
     pair.sim.spawn(device.owner, async move {
@@ -133,7 +117,7 @@ fn lose_connection(pair: &Pair) {
 
 /// Only the peer had a write, and has lost it; the Primary's disk was synced from there since.
 fn synced_from_who_lost_it(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let mut pair = connected(seed, protocol, canary);
+    let mut pair = Pair::with_primary(seed, protocol, canary);
     detach(&pair);
     write_unflushed(&pair);
     lose_peer(&mut pair);
@@ -143,7 +127,7 @@ fn synced_from_who_lost_it(seed: u64, protocol: Protocol, canary: Option<Canary>
 
 /// Both had a write, unflushed; the Primary's disk has failed, and then the peer has lost it.
 fn lost_one_by_one(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let mut pair = connected(seed, protocol, canary);
+    let mut pair = Pair::with_primary(seed, protocol, canary);
     write_unflushed(&pair);
     let device = primary(&pair).clone();
     let drive = device.hardware.data.clone();
@@ -164,7 +148,7 @@ fn lost_one_by_one(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pai
 
 /// Only the peer had a write when it was lost.
 fn parted(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let pair = connected(seed, protocol, canary);
+    let pair = Pair::with_primary(seed, protocol, canary);
     detach(&pair);
     write_one(&pair);
     lose_connection(&pair);
@@ -207,11 +191,7 @@ fn the_judge_sees_what_no_disk_need_have() {
         for lost in [synced_from_who_lost_it, lost_one_by_one, parted] {
             let pair = lost(1, Protocol::C, Some(Canary::StabilityForgotten));
             assert!(is_stable(&pair, way));
-            let violations = pair.oracles[0].borrow().violations.clone();
-            assert!(
-                violations[0].contains("no disk has flushed"),
-                "{violations:?}"
-            );
+            pair.expect_violation("no disk has flushed");
         }
     }
 }
@@ -222,7 +202,7 @@ fn a_connection_that_is_lost_and_back_makes_no_flush_fail() {
     for seed in 1..=10 {
         for protocol in PROTOCOLS {
             for way in WAYS {
-                let pair = connected(seed, protocol, None);
+                let pair = Pair::with_primary(seed, protocol, None);
                 write_one(&pair);
                 lose_connection(&pair);
                 pair.run_until("both are in sync", || pair.all(is_well));
@@ -242,7 +222,7 @@ fn a_connection_that_is_lost_and_back_makes_no_flush_fail() {
 #[test]
 fn what_was_synced_before_the_peer_was_lost_is_flushed_here() {
     for seed in 1..=10 {
-        let pair = connected(seed, Protocol::C, None);
+        let pair = Pair::with_primary(seed, Protocol::C, None);
         detach(&pair);
         write_one(&pair);
         attach(&pair);

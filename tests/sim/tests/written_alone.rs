@@ -4,28 +4,19 @@
 
 mod pair;
 
-use std::rc::Rc;
-
 use drbd_engine::config::{OnIoError, Protocol};
 use drbd_engine::state::{ConnState, DiskState};
 use drbd_sim::canary::Canary;
 use drbd_sim::drive::Trouble;
 use drbd_sim::net::Socket;
-use drbd_sim::node::device::Device;
 use drbd_sim::sim::MS;
 
 use pair::{is_well, read, write, Pair, PLACES, STRIDE};
 
 /// The first node is Primary, and source of a resync of which it has not heard the end.
 fn source(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let pair = apart(seed, protocol, canary);
-    pair.on(1, "it connects", |node| async move {
-        node.connect(false).await.unwrap();
-    });
-    let [source, target] = devices(&pair);
-    pair.run_until("the resync has begun", || {
-        target.state().conn == ConnState::SyncTarget
-    });
+    let pair = Pair::resyncing(seed, protocol, canary);
+    let [source, target] = pair.devices();
     pair.net.stall_one(1, Socket::Data, 300 * MS);
     pair.run_until("it has ended", || {
         target.state().disk == DiskState::UpToDate
@@ -34,37 +25,11 @@ fn source(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
     pair
 }
 
-/// The first node is Primary and has written, and the other does not connect.
-fn apart(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
-    let pair = Pair::boot_with(seed, protocol, 1, canary);
-    pair.on_both("the disks are attached", |node| async move {
-        node.devices[0].attach().await.unwrap();
-        node.connect(false).await.unwrap();
-    });
-    pair.run_until("both are connected", || pair.all(is_well));
-    pair.on(0, "there is a Primary", |node| async move {
-        node.devices[0].promote(false).await.unwrap();
-    });
-    pair.on(1, "it is alone", |node| async move {
-        node.disconnect().await.unwrap();
-    });
-    pair.on(0, "something is to be synced", |node| async move {
-        for place in 0..PLACES {
-            write(&node.devices[0], place).await;
-        }
-    });
-    pair
-}
-
-fn devices(pair: &Pair) -> [Rc<Device>; 2] {
-    [0, 1].map(|id: usize| pair.nodes[id].devices[0].clone())
-}
-
 /// The source writes alone, loses its disk, and meets its target, which does not have that. What
 /// the application reads then.
 fn lost_with_the_disk(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Pair {
     let pair = source(seed, protocol, canary);
-    let [source, target] = devices(&pair);
+    let [source, target] = pair.devices();
     pair.net.cut(0);
     pair.net.cut(1);
     pair.run_until("both are alone", || {
@@ -112,19 +77,15 @@ fn a_primary_that_lost_its_disk_follows_no_peer_without_what_it_has_written_alon
 #[test]
 fn the_judge_sees_a_peer_without_what_was_written_alone() {
     let pair = lost_with_the_disk(1, Protocol::C, Some(Canary::AloneForgotten));
-    let violations = pair.oracles[0].borrow().violations.clone();
-    assert!(
-        violations[0].contains("older than the told"),
-        "{violations:?}"
-    );
+    pair.expect_violation("older than the told");
 }
 
 /// What was written alone, up to the moment when the resync begins, the peer has got when it ends.
 #[test]
 fn a_primary_follows_the_peer_that_was_synced_from_its_disk() {
     for seed in 1..=20 {
-        let pair = apart(seed, Protocol::C, None);
-        let [source, target] = devices(&pair);
+        let pair = Pair::apart(seed, Protocol::C, None);
+        let [source, target] = pair.devices();
         for place in 0..PLACES {
             let writer = source.clone();
             pair.sim.spawn(source.owner, async move {
@@ -134,9 +95,7 @@ fn a_primary_follows_the_peer_that_was_synced_from_its_disk() {
                 }
             });
         }
-        pair.on(1, "it connects", |node| async move {
-            node.connect(false).await.unwrap();
-        });
+        pair.connect(1);
         pair.run_until("the resync has begun", || {
             target.state().conn == ConnState::SyncTarget
         });
@@ -163,12 +122,10 @@ fn a_primary_follows_the_peer_that_was_synced_from_its_disk() {
 #[test]
 fn a_target_is_told_of_a_write_whose_block_was_marked_by_a_read() {
     for seed in 1..=20 {
-        let pair = apart(seed, Protocol::C, None);
-        let [source, target] = devices(&pair);
+        let pair = Pair::apart(seed, Protocol::C, None);
+        let [source, target] = pair.devices();
         source.change_on_io_error(OnIoError::PassOn).unwrap();
-        pair.on(1, "it connects", |node| async move {
-            node.connect(false).await.unwrap();
-        });
+        pair.connect(1);
         pair.run_until("the nodes meet", || {
             source.state().conn == ConnState::WFBitMapS
         });
@@ -197,5 +154,37 @@ fn a_target_is_told_of_a_write_whose_block_was_marked_by_a_read() {
         assert_eq!(here.len(), 8);
         assert_eq!(here, there);
         pair.expect_to_get_well();
+    }
+}
+
+/// The peer's generations are accepted, as the own disk has what it lacks, and then that is lost.
+#[test]
+fn a_primary_that_loses_its_disk_amid_the_handshake_follows_no_older_data() {
+    for seed in 1..=20 {
+        let pair = Pair::apart(seed, Protocol::C, None);
+        let [device, _] = pair.devices();
+        pair.connect(1);
+        pair.run_until("the peer's generations are there", || device.knows_peer());
+        pair.net.hold_one(1, Socket::Data, 100 * MS);
+        device.hardware.data.trouble.set(Trouble {
+            reads_permille: 1000,
+            ..Trouble::NONE
+        });
+        pair.on(0, "a read has failed", |node| async move {
+            read(&node.devices[0], 0).await;
+        });
+        pair.run_until("the disk is gone", || {
+            device.state().disk == DiskState::Diskless
+        });
+        assert_eq!(device.state().conn, ConnState::WFReportParams);
+        device.hardware.data.trouble.set(Trouble::NONE);
+        pair.run_until("the peer is refused", || {
+            device.state().conn == ConnState::StandAlone
+        });
+        pair.attach(0);
+        pair.on(0, "it is read", |node| async move {
+            read(&node.devices[0], 0).await;
+        });
+        pair.expect_no_violation();
     }
 }

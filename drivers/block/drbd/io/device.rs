@@ -103,8 +103,8 @@ pub(crate) mod flag {
     pub(crate) const DISK_UNJUDGED: u32 = 1 << 13;
     /// The metadata could not be written, and the worker has not judged that yet.
     pub(crate) const METADATA_UNJUDGED: u32 = 1 << 14;
-    /// The backing device failed since the last resync began: what the target acks is not in sync
-    /// for sure, and bits may be set of which it does not know.
+    /// The backing device did not take a write since the last resync began: what the target acks
+    /// is not in sync for sure.
     pub(crate) const RESYNC_DOUBTED: u32 = 1 << 15;
     /// The backing device did not take what another disk has.
     pub(crate) const LACKS_DATA: u32 = 1 << 16;
@@ -124,6 +124,9 @@ pub(crate) mod flag {
     pub(crate) const DISK_NOTED: u32 = 1 << 22;
     /// The users were told done what the peer need not have.
     pub(crate) const TOLD_ALONE: u32 = 1 << 23;
+    /// The backing device failed since the last resync began: bits may be set of which the peer
+    /// does not know.
+    pub(crate) const MARKED_UNTOLD: u32 = 1 << 24;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

@@ -4,11 +4,11 @@
 
 use drbd_engine::{
     bitmap,
-    handshake::uuid_compare::UuidSet,
-    wire::{
-        UuidFlags,
-        Uuids, //
+    handshake::{
+        peer_state::PeerGeneration,
+        uuid_compare::UuidSet, //
     },
+    wire::Uuids, //
 };
 
 /// The peer's side of a volume. Valid while connected, but for what is said to outlive that.
@@ -45,9 +45,12 @@ impl PeerVolume {
         }
     }
 
-    /// The flags that came with the UUIDs, if they are known.
-    pub(crate) fn uuid_flags(&self) -> Option<UuidFlags> {
-        self.uuids.map(|uuids| uuids.flags)
+    /// What the UUIDs tell of the disk, if they are known.
+    pub(crate) fn generation(&self) -> Option<PeerGeneration> {
+        self.uuids.map(|uuids| PeerGeneration {
+            current: uuids.current,
+            flags: uuids.flags.0,
+        })
     }
 
     /// The connection is gone.

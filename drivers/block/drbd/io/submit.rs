@@ -686,8 +686,8 @@ impl Device {
         };
         if route.out_of_sync {
             let newly_set = self.local_bitmap_set(bio);
-            let is_doubted = self.flags.any(flag::RESYNC_DOUBTED);
-            plan.out_of_sync = tells_out_of_sync(newly_set, is_doubted);
+            let is_marked_untold = self.flags.any(flag::MARKED_UNTOLD);
+            plan.out_of_sync = tells_out_of_sync(newly_set, is_marked_untold);
         } else if route.marks {
             self.local_bitmap_set(bio);
         }

@@ -73,9 +73,12 @@ pub struct DeviceFlags {
     pub metadata_unjudged: Cell<bool>,
     /// The disk failed to read or to write data: the worker decides about it.
     pub disk_failed: Cell<bool>,
+    /// The disk did not take a write since the last resync began: what the target acks is not in
+    /// sync for sure.
+    pub resync_doubted: Cell<bool>,
     /// The disk failed since the last resync began: bits may be set of which the peer does not
     /// know.
-    pub resync_doubted: Cell<bool>,
+    pub marked_untold: Cell<bool>,
     /// The disk failed to read.
     pub was_read_error: Cell<bool>,
     /// The disk did not take what another disk has.
@@ -182,6 +185,16 @@ impl Device {
             plan: RefCell::new(None),
             kicks: Cell::new(0),
         }
+    }
+
+    /// Whether the peer has told its generations.
+    pub fn knows_peer(&self) -> bool {
+        self.peer.get().is_some()
+    }
+
+    /// Blocks that are out of sync; 0 without a disk.
+    pub fn out_of_sync(&self) -> u64 {
+        self.local().map_or(0, |local| local.set_bits(self))
     }
 
     /// The node, which lives as long as anything of it runs.

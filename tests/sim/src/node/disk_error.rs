@@ -25,7 +25,10 @@ impl Device {
             self.flags.was_read_error.set(true);
         }
         self.flags.disk_unjudged.set(true);
-        self.flags.resync_doubted.set(true);
+        self.flags.marked_untold.set(true);
+        if !is_read {
+            self.flags.resync_doubted.set(true);
+        }
         self.flags.disk_failed.set(true);
         self.sim.touch();
     }

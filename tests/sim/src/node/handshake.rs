@@ -5,8 +5,9 @@
 use std::rc::Rc;
 
 use drbd_engine::handshake::peer_state::{
-    self, assess, conclude, handshake_failed, Assessment, Conclusion, Failure, PeerFacts, Proposal,
-    UuidsDecision, UUID_CRASHED_PRIMARY, UUID_DISCARD_MY_DATA, UUID_INCONSISTENT,
+    self, assess, conclude, handshake_failed, Assessment, Conclusion, Failure, PeerFacts,
+    PeerGeneration, Proposal, UuidsDecision, UUID_CRASHED_PRIMARY, UUID_DISCARD_MY_DATA,
+    UUID_INCONSISTENT,
 };
 use drbd_engine::handshake::split_brain::{Policies, Policy};
 use drbd_engine::handshake::sync_decision::{sync_decision, Facts, Helper, LogLine, Outcome, Step};
@@ -63,14 +64,7 @@ pub(crate) async fn receive_uuids(
     let own = device.local().map_or(0, |local| local.uuids().current);
     let state = device.state();
     match peer_state::receive_uuids(state, own, device.seen(), set.current, flags, APV) {
-        UuidsDecision::Refuse { exposed_uuid } => {
-            device
-                .tell(|| format!("Can only connect to data with current UUID={exposed_uuid:016X}"));
-            let _ = device
-                .node()
-                .change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
-            return Err(Dropped);
-        }
+        UuidsDecision::Refuse => return Err(refuse_data(device)),
         UuidsDecision::ExposePeerCurrent => device.exposed_uuid.set(set.current),
         UuidsDecision::SkipInitialSync | UuidsDecision::Accept => {}
     }
@@ -80,19 +74,34 @@ pub(crate) async fn receive_uuids(
     Ok(())
 }
 
+/// The peer does not have what the users of this node have seen.
+fn refuse_data(device: &Device) -> Dropped {
+    let exposed_uuid = device.seen().exposed_uuid;
+    device.tell(|| format!("Can only connect to data with current UUID={exposed_uuid:016X}"));
+    let _ = device
+        .node()
+        .change_connection(Request::conn(ConnState::Disconnecting), Node::HARD);
+    Dropped
+}
+
 /// P_STATE arrived.
 pub(crate) async fn receive_state(device: &Rc<Device>, word: u32) -> Result<(), Dropped> {
     let peer = State::from_word(word).map_err(|_| Dropped)?;
     loop {
         let own = device.state();
         let facts = PeerFacts {
-            peer_uuid_flags: device.peer.get().map(|peer| peer.flags),
+            peer: device.peer.get().map(|peer| PeerGeneration {
+                current: peer.set.current,
+                flags: peer.flags,
+            }),
+            seen: device.seen(),
             consider_resync: device.flags.consider_resync.get(),
             set_bits: device.local().map_or(0, |local| local.set_bits(device)),
             failed_bits: device.resync.borrow().failed_bits(),
         };
         let mut proposal = match assess(own, peer, &facts) {
             Assessment::Abort | Assessment::ProtocolError => return Err(Dropped),
+            Assessment::Refuse => return Err(refuse_data(device)),
             Assessment::FinishResync => {
                 resync::finish(device).await;
                 return Ok(());

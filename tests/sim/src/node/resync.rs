@@ -324,6 +324,7 @@ fn prepare(device: &Rc<Device>, side: Side, set_bits: u64) {
         device.plan.replace(Some(plan));
     }
     device.flags.resync_doubted.set(false);
+    device.flags.marked_untold.set(false);
     let mut resync = device.resync.borrow_mut();
     resync.progress = Progress::start(now_ns, set_bits);
     resync.asks = true;

@@ -463,7 +463,7 @@ impl Device {
                 if route.marks && !self.config.has(Canary::MarkedTooLate) {
                     newly_set();
                 }
-                let tells = || tells_out_of_sync(newly_set(), self.flags.resync_doubted.get());
+                let tells = || tells_out_of_sync(newly_set(), self.flags.marked_untold.get());
                 Route::Go(Plan {
                     local: route.local,
                     remote: route.remote,

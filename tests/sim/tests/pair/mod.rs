@@ -92,6 +92,71 @@ impl Pair {
         }
     }
 
+    /// The disks are attached, equal, and the nodes connected.
+    pub(crate) fn connected(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Self {
+        let pair = Self::boot_with(seed, protocol, 1, canary);
+        pair.on_both("the disks are attached", |node| async move {
+            node.devices[0].attach().await.unwrap();
+            node.connect(false).await.unwrap();
+        });
+        pair.run_until("both are connected", || pair.all(is_well));
+        pair
+    }
+
+    /// The same, and the first node is Primary.
+    pub(crate) fn with_primary(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Self {
+        let pair = Self::connected(seed, protocol, canary);
+        pair.on(0, "there is a Primary", |node| async move {
+            node.devices[0].promote(false).await.unwrap();
+        });
+        pair
+    }
+
+    /// The same; the second node has left, and lacks what the first has written since.
+    pub(crate) fn apart(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Self {
+        let pair = Self::with_primary(seed, protocol, canary);
+        pair.disconnect(1);
+        pair.on(0, "something is to be synced", |node| async move {
+            for place in 0..PLACES {
+                write(&node.devices[0], place).await;
+            }
+        });
+        pair
+    }
+
+    /// The same; the second node is back, and gets what it lacks.
+    pub(crate) fn resyncing(seed: u64, protocol: Protocol, canary: Option<Canary>) -> Self {
+        let pair = Self::apart(seed, protocol, canary);
+        pair.connect(1);
+        pair.run_until("the resync has begun", || {
+            pair.nodes[1].devices[0].state().conn == ConnState::SyncTarget
+        });
+        pair
+    }
+
+    /// Both nodes' first volume.
+    pub(crate) fn devices(&self) -> [Rc<Device>; 2] {
+        [0, 1].map(|id: usize| self.nodes[id].devices[0].clone())
+    }
+
+    pub(crate) fn attach(&self, id: usize) {
+        self.on(id, "its disk is attached", |node| async move {
+            node.devices[0].attach().await.unwrap();
+        });
+    }
+
+    pub(crate) fn connect(&self, id: usize) {
+        self.on(id, "it connects", |node| async move {
+            node.connect(false).await.unwrap();
+        });
+    }
+
+    pub(crate) fn disconnect(&self, id: usize) {
+        self.on(id, "it is alone", |node| async move {
+            node.disconnect().await.unwrap();
+        });
+    }
+
     /// Cuts a node's power, which loses all data that were not flushed, and boots it again.
     pub(crate) fn lose_power(&mut self, id: usize) {
         let node = &self.nodes[id];
@@ -197,13 +262,32 @@ impl Pair {
             self.all(is_well) && self.nodes.iter().all(is_quiet)
         });
         for volume in 0..self.oracles.len() {
-            let [one, other] = [0, 1].map(|id: usize| {
-                let data = &self.nodes[id].devices[volume].hardware.data;
-                data.peek(0, CAPACITY)
-            });
-            assert_eq!(first_difference(&one, &other), None);
+            assert_eq!(self.difference(volume), None);
         }
         self.expect_no_violation();
+    }
+
+    /// Where the disks of a volume differ first.
+    fn difference(&self, volume: usize) -> Option<u64> {
+        let [one, other] = [0, 1].map(|id: usize| {
+            let data = &self.nodes[id].devices[volume].hardware.data;
+            data.peek(0, CAPACITY)
+        });
+        first_difference(&one, &other)
+    }
+
+    /// With a deliberate bug nodes call themselves equal that are not.
+    #[track_caller]
+    pub(crate) fn expect_to_differ(&self) {
+        self.run_until("both call themselves equal", || self.all(is_well));
+        assert_ne!(self.difference(0), None);
+    }
+
+    /// The judge of the first volume says this first.
+    #[track_caller]
+    pub(crate) fn expect_violation(&self, told: &str) {
+        let violations = &self.oracles[0].borrow().violations;
+        assert!(violations[0].contains(told), "{violations:?}");
     }
 
     /// No judge has found anything.

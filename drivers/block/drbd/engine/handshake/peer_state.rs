@@ -26,10 +26,7 @@ const SKIP_INITIAL_SYNC_APV: u32 = 90;
 pub enum UuidsDecision {
     /// A diskless Primary was promised other data: "Can only connect to data with current UUID=…".
     /// Hard to Disconnecting.
-    Refuse {
-        /// The UUID that the users have seen.
-        exposed_uuid: u64,
-    },
+    Refuse,
     /// Both disks are declared UpToDate: clear and write the bitmap, take over the peer's current
     /// UUID, bitmap UUID 0, hard change.
     SkipInitialSync,
@@ -51,20 +48,10 @@ pub fn receive_uuids(
     peer_flags: u64,
     apv: u32,
 ) -> UuidsDecision {
-    let is_attached = state.disk >= DiskState::Inconsistent;
-    let depends_on_peer = !is_attached && state.role.is_primary();
-    let peer_is_new = state.conn < ConnState::Connected || state.pdsk == DiskState::Diskless;
-    let seen = Seen {
-        // A disk that is about to come into use may be the one that has it: the comparison tells.
-        alone: seen.alone && state.disk < DiskState::Negotiating,
-        ..seen
-    };
-    if peer_is_new && depends_on_peer && !seen.is_at_peer(peer_current) {
-        return UuidsDecision::Refuse {
-            exposed_uuid: seen.exposed_uuid,
-        };
+    if refuses_peer(state, seen, peer_current) {
+        return UuidsDecision::Refuse;
     }
-    if is_attached {
+    if is_attached(state) {
         let skips = state.conn == ConnState::Connected
             && apv >= SKIP_INITIAL_SYNC_APV
             && own_current == JUST_CREATED
@@ -81,6 +68,23 @@ pub fn receive_uuids(
     // A Secondary too: should it be promoted, its users see the peer's data, and it must not attach
     // older ones under them when the peer is gone.
     UuidsDecision::ExposePeerCurrent
+}
+
+fn is_attached(state: State) -> bool {
+    state.disk >= DiskState::Inconsistent
+}
+
+/// Whether a Primary without a disk must not run on the disk of a peer that it meets, whose current
+/// UUID is `peer_current`: its users have seen other data.
+fn refuses_peer(state: State, seen: Seen, peer_current: u64) -> bool {
+    let depends_on_peer = !is_attached(state) && state.role.is_primary();
+    let peer_is_new = state.conn < ConnState::Connected || state.pdsk == DiskState::Diskless;
+    let seen = Seen {
+        // A disk that is about to come into use may be the one that has it: the comparison tells.
+        alone: seen.alone && state.disk < DiskState::Negotiating,
+        ..seen
+    };
+    peer_is_new && depends_on_peer && !seen.is_at_peer(peer_current)
 }
 
 /// The users of a source that lost its disk have not seen what its target has, Inconsistent or, if
@@ -104,11 +108,22 @@ pub fn exposes_peer_after_detach(state: State) -> bool {
     exposes_peer_after_wait(state) && state.pdsk == DiskState::UpToDate
 }
 
+/// What P_UUIDS tells of the peer's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerGeneration {
+    /// The current UUID.
+    pub current: u64,
+    /// The flags that came with it.
+    pub flags: u64,
+}
+
 /// The facts about the volume that [`assess`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerFacts {
-    /// The flags of the peer's UUIDs; `None` while P_UUIDS has not come.
-    pub peer_uuid_flags: Option<u64>,
+    /// The peer's generation; `None` while P_UUIDS has not come.
+    pub peer: Option<PeerGeneration>,
+    /// What the users of this node have seen.
+    pub seen: Seen,
     /// The handshake is to be run again (flag CONSIDER_RESYNC).
     pub consider_resync: bool,
     /// Set bits.
@@ -124,6 +139,9 @@ pub enum Assessment {
     Abort,
     /// A negotiating peer has to send its UUIDs first: drop the connection.
     ProtocolError,
+    /// As [`UuidsDecision::Refuse`]: the own disk was given up since the UUIDs came. The C driver
+    /// lets its users read whatever the peer has.
+    Refuse,
     /// The peer is done with the resync: finish it.
     FinishResync,
     /// The peer is done with the verify: finish it.
@@ -159,9 +177,13 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
     if own.conn <= C::TearDown {
         return Assessment::Abort;
     }
-    let Some(mut peer_disk) = real_peer_disk(peer.disk, facts.peer_uuid_flags) else {
+    let Some(mut peer_disk) = real_peer_disk(peer.disk, facts.peer) else {
         return Assessment::ProtocolError;
     };
+    let peer_current = facts.peer.map_or(0, |peer| peer.current);
+    if peer_disk > DiskState::Failed && refuses_peer(own, facts.seen, peer_current) {
+        return Assessment::Refuse;
+    }
     let now_up_to_date = peer_disk == DiskState::UpToDate && own.disk == DiskState::UpToDate;
     let was_worse = matches!(own.pdsk, DiskState::Inconsistent | DiskState::Consistent);
     if was_worse && now_up_to_date && own.conn > C::Connected {
@@ -213,11 +235,11 @@ const fn end_of_resync(complete: bool) -> Assessment {
 }
 
 /// The peer's disk behind Negotiating, told by its UUID flags; `None` if it has not sent them.
-fn real_peer_disk(disk: DiskState, peer_uuid_flags: Option<u64>) -> Option<DiskState> {
+fn real_peer_disk(disk: DiskState, peer: Option<PeerGeneration>) -> Option<DiskState> {
     if disk != DiskState::Negotiating {
         return Some(disk);
     }
-    let flags = peer_uuid_flags?;
+    let flags = peer?.flags;
     Some(if flags & UUID_INCONSISTENT != 0 {
         DiskState::Inconsistent
     } else {
@@ -234,7 +256,7 @@ fn target_conn(own: ConnState, peer: ConnState) -> ConnState {
 }
 
 fn needs_handshake(own: State, peer: State, facts: &PeerFacts) -> bool {
-    let both_have_disks = facts.peer_uuid_flags.is_some()
+    let both_have_disks = facts.peer.is_some()
         && peer.disk >= DiskState::Negotiating
         && own.disk >= DiskState::Negotiating;
     let negotiating = peer.disk == DiskState::Negotiating || own.disk == DiskState::Negotiating;

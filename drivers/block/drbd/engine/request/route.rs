@@ -138,10 +138,10 @@ pub fn route_write(copies: Copies, on_no_data: OnNoData) -> Route<WriteRoute> {
 /// set so many bits anew.
 ///
 /// Where all were set the peer knows of them, unless the disk has failed since the last resync
-/// (`is_doubted`): that sets bits too, and maybe after the bitmap was sent. The peer would call its
-/// disk UpToDate without the write. The C driver does not tell it.
-pub const fn tells_out_of_sync(newly_set: u64, is_doubted: bool) -> bool {
-    newly_set != 0 || is_doubted
+/// (`is_marked_untold`): that sets bits too, and maybe after the bitmap was sent. The peer would
+/// call its disk UpToDate without the write. The C driver does not tell it.
+pub const fn tells_out_of_sync(newly_set: u64, is_marked_untold: bool) -> bool {
+    newly_set != 0 || is_marked_untold
 }
 
 /// Routes an empty flush: to one good disk.

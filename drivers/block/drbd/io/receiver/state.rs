@@ -90,23 +90,7 @@ impl Receiver {
             self.version.number(),
         );
         match decision {
-            UuidsDecision::Refuse { exposed_uuid } => {
-                log!(
-                    Error,
-                    device,
-                    "Can only connect to data with current UUID={:016X}",
-                    exposed_uuid
-                );
-                if device.seen().alone {
-                    log!(
-                        Error,
-                        device,
-                        "the peer need not have all that applications were told is written: \
-                         attach the disk that has it, or demote this node"
-                    );
-                }
-                return Err(self.disconnect());
-            }
+            UuidsDecision::Refuse => return Err(self.refuse_data(device)),
             UuidsDecision::SkipInitialSync => self.skip_initial_sync(device, uuids.current)?,
             UuidsDecision::ExposePeerCurrent => device.exposed_uuid.store(uuids.current),
             UuidsDecision::Accept => {}
@@ -115,6 +99,26 @@ impl Receiver {
             device.exposed_uuid.store(uuids.current);
         }
         Ok(())
+    }
+
+    /// The peer does not have what the users of this node have seen.
+    fn refuse_data(&self, device: &Device) -> ConnectionError {
+        let seen = device.seen();
+        log!(
+            Error,
+            device,
+            "Can only connect to data with current UUID={:016X}",
+            seen.exposed_uuid
+        );
+        if seen.alone {
+            log!(
+                Error,
+                device,
+                "the peer need not have all that applications were told is written: \
+                 attach the disk that has it, or demote this node"
+            );
+        }
+        self.disconnect()
     }
 
     /// Both disks are new, and the admin of the peer says that they are equal.
@@ -171,6 +175,7 @@ impl Receiver {
                 Assessment::ProtocolError => {
                     return Err(self.refuse("ReportState of an attaching peer without UUIDs"));
                 }
+                Assessment::Refuse => return Err(self.refuse_data(device)),
                 Assessment::FinishResync | Assessment::FinishVerify => {
                     resync::finish(device);
                     Step::Done
@@ -453,7 +458,8 @@ fn code_of(result: Result<Success, StateError>) -> i32 {
 
 fn peer_facts(device: &Arc<Device>) -> PeerFacts {
     PeerFacts {
-        peer_uuid_flags: device.peer.lock().uuid_flags().map(|flags| flags.0),
+        peer: device.peer.lock().generation(),
+        seen: device.seen(),
         consider_resync: device.flags.any(flag::CONSIDER_RESYNC),
         set_bits: device.local().map_or(0, |local| local.bitmap.set_bits()),
         failed_bits: device.resync.lock().progress.failed_bits(),

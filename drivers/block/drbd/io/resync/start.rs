@@ -208,7 +208,9 @@ fn prepare(device: &Arc<Device>, side: Side, set_bits: u64) {
     // The source learns it from the first request.
     let uses_checksums = side == Side::Target && checksum::is_wanted(device);
     let disk_sectors = local.backing.sectors_done();
-    device.flags.clear(flag::RESYNC_DOUBTED);
+    device
+        .flags
+        .clear(flag::RESYNC_DOUBTED | flag::MARKED_UNTOLD);
     let mut resync = device.resync.lock();
     resync.progress = Progress::start(now_ns, set_bits);
     resync.controller = Some(Controller::new(pace, now_ns));

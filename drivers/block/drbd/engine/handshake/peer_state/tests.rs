@@ -21,8 +21,17 @@ const REPORTS: State = State {
     pdsk: D::DUnknown,
     ..PAIR
 };
+const SEEN: Seen = Seen {
+    exposed_uuid: 0xa1,
+    peer: false,
+    alone: false,
+};
 const FACTS: PeerFacts = PeerFacts {
-    peer_uuid_flags: Some(0),
+    peer: Some(PeerGeneration {
+        current: 0xa0,
+        flags: 0,
+    }),
+    seen: SEEN,
     consider_resync: false,
     set_bits: 0,
     failed_bits: 0,
@@ -42,11 +51,7 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         disk: D::Diskless,
         ..REPORTS
     };
-    let seen = Seen {
-        exposed_uuid: 0xa1,
-        peer: false,
-        alone: false,
-    };
+    let seen = SEEN;
     let received = |state, peer_current| receive_uuids(state, 0, seen, peer_current, 0, 101);
     let seen_alone = Seen {
         alone: true,
@@ -54,7 +59,7 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
     };
     assert_eq!(
         receive_uuids(alone, 0, seen_alone, 0xa0, 0, 101),
-        UuidsDecision::Refuse { exposed_uuid: 0xa1 }
+        UuidsDecision::Refuse
     );
     // The disk that comes into use may have what was written alone.
     let attaches = State {
@@ -65,10 +70,7 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         receive_uuids(attaches, 0xa0, seen_alone, 0xa0, 0, 101),
         receive_uuids(attaches, 0xa0, seen, 0xa0, 0, 101)
     );
-    assert_eq!(
-        received(alone, 0xb0),
-        UuidsDecision::Refuse { exposed_uuid: 0xa1 }
-    );
+    assert_eq!(received(alone, 0xb0), UuidsDecision::Refuse);
     assert_eq!(received(alone, 0xa0), UuidsDecision::ExposePeerCurrent);
     let connected = State {
         conn: C::Connected,
@@ -87,16 +89,79 @@ fn a_diskless_primary_accepts_only_the_data_its_users_saw() {
         pdsk: D::Diskless,
         ..connected
     };
-    assert_eq!(
-        received(peer_was_diskless, 0xb0),
-        UuidsDecision::Refuse { exposed_uuid: 0xa1 }
-    );
+    assert_eq!(received(peer_was_diskless, 0xb0), UuidsDecision::Refuse);
     let secondary = State {
         role: Role::Secondary,
         ..alone
     };
     // Seed 604 of the simulator: promoted later, it must not go back to what its own disk had.
     assert_eq!(received(secondary, 0xb0), UuidsDecision::ExposePeerCurrent);
+}
+
+/// The own disk was given up after the peer's UUIDs had been accepted for what that had.
+#[test]
+fn who_loses_its_disk_amid_the_handshake_follows_no_other_data() {
+    let lost = State {
+        role: Role::Primary,
+        disk: D::Failed,
+        ..REPORTS
+    };
+    let older = PeerFacts {
+        peer: Some(PeerGeneration {
+            current: 0xb0,
+            flags: 0,
+        }),
+        ..FACTS
+    };
+    let alone = PeerFacts {
+        seen: Seen {
+            alone: true,
+            ..SEEN
+        },
+        ..FACTS
+    };
+    let untold = PeerFacts {
+        peer: None,
+        ..FACTS
+    };
+    let assessed = |own, facts: &PeerFacts| assess(own, PAIR, facts);
+    for refused in [&older, &alone, &untold] {
+        assert_eq!(assessed(lost, refused), Assessment::Refuse);
+    }
+    assert!(matches!(assessed(lost, &FACTS), Assessment::Continue(_)));
+    // The peer's disk is attached.
+    let connected = State {
+        conn: C::Connected,
+        pdsk: D::Diskless,
+        ..lost
+    };
+    let attaches = State {
+        disk: D::Negotiating,
+        ..PAIR
+    };
+    assert_eq!(assess(connected, attaches, &older), Assessment::Refuse);
+    assert!(matches!(
+        assess(connected, attaches, &FACTS),
+        Assessment::Continue(_)
+    ));
+    // Nobody reads from it.
+    let other_disk = |own: State, disk| assess(own, State { disk, ..PAIR }, &older);
+    for disk in [D::Diskless, D::Attaching, D::Failed] {
+        let followed = other_disk(lost, disk);
+        assert!(matches!(followed, Assessment::Continue(_)), "{followed:?}");
+    }
+    // There are no users, they read this disk, or were told of the peer's before.
+    let role = Role::Secondary;
+    let disk = D::UpToDate;
+    let (conn, pdsk) = (C::Connected, D::UpToDate);
+    for own in [
+        State { role, ..lost },
+        State { disk, ..lost },
+        State { conn, pdsk, ..lost },
+    ] {
+        let followed = other_disk(own, D::UpToDate);
+        assert!(matches!(followed, Assessment::Continue(_)), "{followed:?}");
+    }
 }
 
 #[test]
@@ -145,19 +210,23 @@ fn a_negotiating_peer_is_what_its_uuid_flags_say() {
         disk: D::Negotiating,
         ..PAIR
     };
-    let with = |flags| PeerFacts {
-        peer_uuid_flags: flags,
+    let inconsistent = PeerFacts {
+        peer: Some(PeerGeneration {
+            current: 0xa0,
+            flags: 4,
+        }),
         ..FACTS
     };
+    let untold = PeerFacts {
+        peer: None,
+        ..FACTS
+    };
+    assert_eq!(proposal(PAIR, peer, &FACTS).peer_disk, D::Consistent);
     assert_eq!(
-        proposal(PAIR, peer, &with(Some(0))).peer_disk,
-        D::Consistent
-    );
-    assert_eq!(
-        proposal(PAIR, peer, &with(Some(4))).peer_disk,
+        proposal(PAIR, peer, &inconsistent).peer_disk,
         D::Inconsistent
     );
-    assert_eq!(assess(PAIR, peer, &with(None)), Assessment::ProtocolError);
+    assert_eq!(assess(PAIR, peer, &untold), Assessment::ProtocolError);
 }
 
 #[test]
@@ -311,7 +380,7 @@ fn the_handshake_runs_when_the_data_is_in_question() {
         REPORTS,
         PAIR,
         &PeerFacts {
-            peer_uuid_flags: None,
+            peer: None,
             ..FACTS
         }
     ));

@@ -130,7 +130,7 @@ fn state(input: &mut Input<'_>, own: State, version: Version) {
         return;
     };
     let facts = PeerFacts {
-        peer: input.bool().then_some(PeerGeneration {
+        peer_generation: input.bool().then_some(PeerGeneration {
             current: theirs.current,
             flags: theirs.flags.0,
         }),

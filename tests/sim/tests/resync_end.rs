@@ -16,7 +16,7 @@ use drbd_sim::node::device::Device;
 use drbd_sim::sim::MS;
 use drbd_sim::tools;
 
-use pair::{read, write, Pair, STRIDE};
+use pair::{read, write, Pair, PLACES, STRIDE};
 
 const FAILS_TO_WRITE: Trouble = Trouble {
     writes_permille: 1000,
@@ -150,12 +150,13 @@ fn a_disk_that_does_not_have_what_is_told_done_is_judged_again() {
 /// Each read that fails marks the block anew, and says nothing about what is synced meanwhile.
 #[test]
 fn a_resync_ends_though_an_application_reads_a_bad_block() {
-    for seed in 1..=20 {
+    // One of those to be synced, and one that is in sync.
+    for (seed, place) in (1..=20).flat_map(|seed| [(seed, 1), (seed, PLACES)]) {
         let pair = Pair::apart(seed, Protocol::C, None);
         let [source, target] = pair.devices();
         source.change_on_io_error(OnIoError::PassOn).unwrap();
         source.hardware.data.trouble.set(Trouble {
-            unreadable: Some(STRIDE),
+            unreadable: Some(place * STRIDE),
             ..Trouble::NONE
         });
         let reader = source.clone();
@@ -163,7 +164,7 @@ fn a_resync_ends_though_an_application_reads_a_bad_block() {
         let goes_on = reads.clone();
         pair.sim.spawn(source.owner, async move {
             while goes_on.get() {
-                read(&reader, 1).await;
+                read(&reader, place).await;
                 reader.sim.sleep(reader.owner, MS / 4).await;
             }
         });
@@ -172,6 +173,7 @@ fn a_resync_ends_though_an_application_reads_a_bad_block() {
             let ended = pair.all(|device| device.state().conn == ConnState::Connected);
             ended && target.out_of_sync() == 1
         });
+        assert!(source.hardware.data.errors.get() > 2);
         assert_eq!(target.state().disk, DiskState::Inconsistent);
         pair.pass(100 * MS);
         assert_eq!(source.state().conn, ConnState::Connected);

@@ -157,34 +157,104 @@ fn a_target_is_told_of_a_write_whose_block_was_marked_by_a_read() {
     }
 }
 
-/// The peer's generations are accepted, as the own disk has what it lacks, and then that is lost.
+/// The peer's generations are accepted, as the disk of the first node has what it lacks, and then
+/// that is lost.
+fn lose_disk_amid_the_handshake(pair: &Pair) {
+    let [device, _] = pair.devices();
+    pair.run_until("the peer's generations are there", || device.knows_peer());
+    pair.net.hold_one(1, Socket::Data, 100 * MS);
+    lose_disk(pair);
+    assert_eq!(device.state().conn, ConnState::WFReportParams);
+}
+
+/// A read fails on the first node, which costs it the disk.
+fn lose_disk(pair: &Pair) {
+    let [device, _] = pair.devices();
+    device.hardware.data.trouble.set(Trouble {
+        reads_permille: 1000,
+        ..Trouble::NONE
+    });
+    pair.on(0, "a read has failed", |node| async move {
+        read(&node.devices[0], 1).await;
+    });
+    pair.run_until("the disk is gone", || {
+        device.state().disk == DiskState::Diskless
+    });
+    device.hardware.data.trouble.set(Trouble::NONE);
+}
+
+/// The first node, which runs without a disk, does not run on its peer's.
+fn expect_peer_to_be_refused(pair: &Pair) {
+    let [device, _] = pair.devices();
+    pair.run_until("the peer is refused", || {
+        device.state().conn == ConnState::StandAlone
+    });
+    pair.attach(0);
+    pair.on(0, "it is read", |node| async move {
+        read(&node.devices[0], 0).await;
+    });
+    pair.expect_no_violation();
+}
+
 #[test]
 fn a_primary_that_loses_its_disk_amid_the_handshake_follows_no_older_data() {
     for seed in 1..=20 {
         let pair = Pair::apart(seed, Protocol::C, None);
-        let [device, _] = pair.devices();
         pair.connect(1);
-        pair.run_until("the peer's generations are there", || device.knows_peer());
-        pair.net.hold_one(1, Socket::Data, 100 * MS);
-        device.hardware.data.trouble.set(Trouble {
-            reads_permille: 1000,
-            ..Trouble::NONE
-        });
-        pair.on(0, "a read has failed", |node| async move {
-            read(&node.devices[0], 0).await;
-        });
-        pair.run_until("the disk is gone", || {
-            device.state().disk == DiskState::Diskless
-        });
-        assert_eq!(device.state().conn, ConnState::WFReportParams);
-        device.hardware.data.trouble.set(Trouble::NONE);
-        pair.run_until("the peer is refused", || {
-            device.state().conn == ConnState::StandAlone
-        });
-        pair.attach(0);
-        pair.on(0, "it is read", |node| async move {
-            read(&node.devices[0], 0).await;
-        });
-        pair.expect_no_violation();
+        lose_disk_amid_the_handshake(&pair);
+        expect_peer_to_be_refused(&pair);
     }
+}
+
+/// The generations are equal: the peer's resync has ended, and its source has missed that.
+#[test]
+fn nor_the_data_of_a_peer_that_need_not_have_what_was_written_alone() {
+    for seed in 1..=20 {
+        let pair = source(seed, Protocol::C, None);
+        pair.net.cut(0);
+        pair.net.cut(1);
+        pair.run_until("both are alone", || {
+            pair.all(|device| device.state().conn == ConnState::WFConnection)
+        });
+        pair.on(0, "it has written", |node| async move {
+            write(&node.devices[0], 0).await;
+        });
+        pair.net.mend();
+        lose_disk_amid_the_handshake(&pair);
+        expect_peer_to_be_refused(&pair);
+    }
+}
+
+/// The peer's disk is being attached when the nodes meet.
+#[test]
+fn nor_the_older_data_of_a_disk_that_is_being_attached() {
+    let mut met = 0;
+    for seed in 1..=60 {
+        let pair = Pair::apart(seed, Protocol::C, None);
+        let [device, peer] = pair.devices();
+        lose_disk(&pair);
+        pair.on(1, "it has no disk", |node| async move {
+            node.devices[0].detach().await.unwrap();
+        });
+        pair.connect(1);
+        pair.run_until("it looks for its peer", || {
+            peer.state().conn == ConnState::WFConnection
+        });
+        let attaches = peer.clone();
+        pair.sim.spawn(peer.owner, async move {
+            // Refused while the nodes greet each other.
+            while attaches.attach().await.is_err() {
+                attaches.sim.sleep(attaches.owner, MS).await;
+            }
+        });
+        pair.run_until("the nodes meet", || {
+            device.state().conn != ConnState::WFConnection
+        });
+        pair.run_until("the peer's state is known", || {
+            device.state().conn != ConnState::WFReportParams
+        });
+        met += usize::from(device.state().pdsk == DiskState::Attaching);
+        expect_peer_to_be_refused(&pair);
+    }
+    assert!(met > 10, "{met}");
 }

@@ -124,8 +124,8 @@ pub(crate) mod flag {
     pub(crate) const DISK_NOTED: u32 = 1 << 22;
     /// The users were told done what the peer need not have.
     pub(crate) const TOLD_ALONE: u32 = 1 << 23;
-    /// The backing device failed since the last resync began: bits may be set of which the peer
-    /// does not know.
+    /// A read or a write of data failed since the last resync began: bits may be set of which the
+    /// peer does not know.
     pub(crate) const MARKED_UNTOLD: u32 = 1 << 24;
 }
 

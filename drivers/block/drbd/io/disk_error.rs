@@ -92,8 +92,8 @@ pub(crate) fn record_lack(device: &Device, local: &LocalDisk) {
 /// An I/O on data failed: its blocks are out of sync, and the worker decides about the disk. Any
 /// context.
 pub(crate) fn note(device: &Arc<Device>, is_read: bool, sector: Sector, size_bytes: u32) {
-    // Before the bits, which the peer need not know of. What could not be read here is no other
-    // than what the target of a resync got.
+    // Before the bits, which the peer need not know of. A read that fails changes nothing on the
+    // disk: what the target of a resync has acked is equal still.
     let doubted = if is_read { 0 } else { flag::RESYNC_DOUBTED };
     device.flags.set(flag::MARKED_UNTOLD | doubted);
     if let Some(local) = device.local() {

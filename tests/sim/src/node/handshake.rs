@@ -90,7 +90,7 @@ pub(crate) async fn receive_state(device: &Rc<Device>, word: u32) -> Result<(), 
     loop {
         let own = device.state();
         let facts = PeerFacts {
-            peer: device.peer.get().map(|peer| PeerGeneration {
+            peer_generation: device.peer.get().map(|peer| PeerGeneration {
                 current: peer.set.current,
                 flags: peer.flags,
             }),

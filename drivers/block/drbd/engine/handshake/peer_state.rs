@@ -74,17 +74,24 @@ fn is_attached(state: State) -> bool {
     state.disk >= DiskState::Inconsistent
 }
 
-/// Whether a Primary without a disk must not run on the disk of a peer that it meets, whose current
-/// UUID is `peer_current`: its users have seen other data.
+/// Whether the users of a Primary without a disk have yet to see the data of this peer: it is new,
+/// or its disk is.
+fn is_to_follow_peer(state: State) -> bool {
+    let peer_is_new = state.conn < ConnState::Connected || state.pdsk < DiskState::Negotiating;
+    peer_is_new && !is_attached(state) && state.role.is_primary()
+}
+
+/// Whether they must not see them, as they have seen other data; `peer_current` is the peer's
+/// current UUID.
+///
+/// The C driver does not ask where the peer's disk is attached while the nodes meet.
 fn refuses_peer(state: State, seen: Seen, peer_current: u64) -> bool {
-    let depends_on_peer = !is_attached(state) && state.role.is_primary();
-    let peer_is_new = state.conn < ConnState::Connected || state.pdsk == DiskState::Diskless;
     let seen = Seen {
         // A disk that is about to come into use may be the one that has it: the comparison tells.
         alone: seen.alone && state.disk < DiskState::Negotiating,
         ..seen
     };
-    peer_is_new && depends_on_peer && !seen.is_at_peer(peer_current)
+    is_to_follow_peer(state) && !seen.is_at_peer(peer_current)
 }
 
 /// The users of a source that lost its disk have not seen what its target has, Inconsistent or, if
@@ -121,7 +128,7 @@ pub struct PeerGeneration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerFacts {
     /// The peer's generation; `None` while P_UUIDS has not come.
-    pub peer: Option<PeerGeneration>,
+    pub peer_generation: Option<PeerGeneration>,
     /// What the users of this node have seen.
     pub seen: Seen,
     /// The handshake is to be run again (flag CONSIDER_RESYNC).
@@ -137,10 +144,11 @@ pub struct PeerFacts {
 pub enum Assessment {
     /// The connection is going down; the packet comes too late.
     Abort,
-    /// A negotiating peer has to send its UUIDs first: drop the connection.
+    /// A peer that negotiates, or that a Primary without a disk is to follow, has to send its UUIDs
+    /// first: drop the connection.
     ProtocolError,
-    /// As [`UuidsDecision::Refuse`]: the own disk was given up since the UUIDs came. The C driver
-    /// lets its users read whatever the peer has.
+    /// As [`UuidsDecision::Refuse`], where that was not asked for: the UUIDs came when the own disk
+    /// was in use, and was given up since. The C driver does not ask again.
     Refuse,
     /// The peer is done with the resync: finish it.
     FinishResync,
@@ -177,12 +185,16 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
     if own.conn <= C::TearDown {
         return Assessment::Abort;
     }
-    let Some(mut peer_disk) = real_peer_disk(peer.disk, facts.peer) else {
+    let Some(mut peer_disk) = real_peer_disk(peer.disk, facts.peer_generation) else {
         return Assessment::ProtocolError;
     };
-    let peer_current = facts.peer.map_or(0, |peer| peer.current);
-    if peer_disk > DiskState::Failed && refuses_peer(own, facts.seen, peer_current) {
-        return Assessment::Refuse;
+    if peer_disk > DiskState::Failed && is_to_follow_peer(own) {
+        let Some(generation) = facts.peer_generation else {
+            return Assessment::ProtocolError;
+        };
+        if refuses_peer(own, facts.seen, generation.current) {
+            return Assessment::Refuse;
+        }
     }
     let now_up_to_date = peer_disk == DiskState::UpToDate && own.disk == DiskState::UpToDate;
     let was_worse = matches!(own.pdsk, DiskState::Inconsistent | DiskState::Consistent);
@@ -235,11 +247,11 @@ const fn end_of_resync(complete: bool) -> Assessment {
 }
 
 /// The peer's disk behind Negotiating, told by its UUID flags; `None` if it has not sent them.
-fn real_peer_disk(disk: DiskState, peer: Option<PeerGeneration>) -> Option<DiskState> {
+fn real_peer_disk(disk: DiskState, generation: Option<PeerGeneration>) -> Option<DiskState> {
     if disk != DiskState::Negotiating {
         return Some(disk);
     }
-    let flags = peer?.flags;
+    let flags = generation?.flags;
     Some(if flags & UUID_INCONSISTENT != 0 {
         DiskState::Inconsistent
     } else {
@@ -256,7 +268,7 @@ fn target_conn(own: ConnState, peer: ConnState) -> ConnState {
 }
 
 fn needs_handshake(own: State, peer: State, facts: &PeerFacts) -> bool {
-    let both_have_disks = facts.peer.is_some()
+    let both_have_disks = facts.peer_generation.is_some()
         && peer.disk >= DiskState::Negotiating
         && own.disk >= DiskState::Negotiating;
     let negotiating = peer.disk == DiskState::Negotiating || own.disk == DiskState::Negotiating;

@@ -173,7 +173,7 @@ impl Receiver {
                 // The connection is going down.
                 Assessment::Abort => return Err(ConnectionError),
                 Assessment::ProtocolError => {
-                    return Err(self.refuse("ReportState of an attaching peer without UUIDs"));
+                    return Err(self.refuse("ReportState of a peer that has told no UUIDs"));
                 }
                 Assessment::Refuse => return Err(self.refuse_data(device)),
                 Assessment::FinishResync | Assessment::FinishVerify => {
@@ -458,7 +458,7 @@ fn code_of(result: Result<Success, StateError>) -> i32 {
 
 fn peer_facts(device: &Arc<Device>) -> PeerFacts {
     PeerFacts {
-        peer: device.peer.lock().generation(),
+        peer_generation: device.peer.lock().generation(),
         seen: device.seen(),
         consider_resync: device.flags.any(flag::CONSIDER_RESYNC),
         set_bits: device.local().map_or(0, |local| local.bitmap.set_bits()),

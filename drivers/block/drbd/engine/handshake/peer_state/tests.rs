@@ -27,7 +27,7 @@ const SEEN: Seen = Seen {
     alone: false,
 };
 const FACTS: PeerFacts = PeerFacts {
-    peer: Some(PeerGeneration {
+    peer_generation: Some(PeerGeneration {
         current: 0xa0,
         flags: 0,
     }),
@@ -107,7 +107,7 @@ fn who_loses_its_disk_amid_the_handshake_follows_no_other_data() {
         ..REPORTS
     };
     let older = PeerFacts {
-        peer: Some(PeerGeneration {
+        peer_generation: Some(PeerGeneration {
             current: 0xb0,
             flags: 0,
         }),
@@ -121,29 +121,32 @@ fn who_loses_its_disk_amid_the_handshake_follows_no_other_data() {
         ..FACTS
     };
     let untold = PeerFacts {
-        peer: None,
+        peer_generation: None,
         ..FACTS
     };
     let assessed = |own, facts: &PeerFacts| assess(own, PAIR, facts);
-    for refused in [&older, &alone, &untold] {
+    for refused in [&older, &alone] {
         assert_eq!(assessed(lost, refused), Assessment::Refuse);
     }
+    assert_eq!(assessed(lost, &untold), Assessment::ProtocolError);
     assert!(matches!(assessed(lost, &FACTS), Assessment::Continue(_)));
-    // The peer's disk is attached.
-    let connected = State {
-        conn: C::Connected,
-        pdsk: D::Diskless,
-        ..lost
-    };
+    // The peer's disk is attached; it may have begun to be when the nodes met.
     let attaches = State {
         disk: D::Negotiating,
         ..PAIR
     };
-    assert_eq!(assess(connected, attaches, &older), Assessment::Refuse);
-    assert!(matches!(
-        assess(connected, attaches, &FACTS),
-        Assessment::Continue(_)
-    ));
+    for pdsk in [D::Diskless, D::Attaching, D::Failed] {
+        let conn = C::Connected;
+        let connected = State { conn, pdsk, ..lost };
+        let received = |current| receive_uuids(connected, 0, SEEN, current, 0, 101);
+        assert_eq!(received(0xb0), UuidsDecision::Refuse);
+        assert_eq!(received(0xa0), UuidsDecision::ExposePeerCurrent);
+        assert_eq!(assess(connected, attaches, &older), Assessment::Refuse);
+        assert!(matches!(
+            assess(connected, attaches, &FACTS),
+            Assessment::Continue(_)
+        ));
+    }
     // Nobody reads from it.
     let other_disk = |own: State, disk| assess(own, State { disk, ..PAIR }, &older);
     for disk in [D::Diskless, D::Attaching, D::Failed] {
@@ -211,14 +214,14 @@ fn a_negotiating_peer_is_what_its_uuid_flags_say() {
         ..PAIR
     };
     let inconsistent = PeerFacts {
-        peer: Some(PeerGeneration {
+        peer_generation: Some(PeerGeneration {
             current: 0xa0,
             flags: 4,
         }),
         ..FACTS
     };
     let untold = PeerFacts {
-        peer: None,
+        peer_generation: None,
         ..FACTS
     };
     assert_eq!(proposal(PAIR, peer, &FACTS).peer_disk, D::Consistent);
@@ -380,7 +383,7 @@ fn the_handshake_runs_when_the_data_is_in_question() {
         REPORTS,
         PAIR,
         &PeerFacts {
-            peer: None,
+            peer_generation: None,
             ..FACTS
         }
     ));

@@ -36,6 +36,17 @@ const FACTS: PeerFacts = PeerFacts {
     set_bits: 0,
     failed_bits: 0,
 };
+const UNTOLD: PeerFacts = PeerFacts {
+    peer_generation: None,
+    ..FACTS
+};
+
+fn told(current: u64, flags: u64) -> PeerFacts {
+    PeerFacts {
+        peer_generation: Some(PeerGeneration { current, flags }),
+        ..FACTS
+    }
+}
 
 fn proposal(own: State, peer: State, facts: &PeerFacts) -> Proposal {
     match assess(own, peer, facts) {
@@ -106,13 +117,7 @@ fn who_loses_its_disk_amid_the_handshake_follows_no_other_data() {
         disk: D::Failed,
         ..REPORTS
     };
-    let older = PeerFacts {
-        peer_generation: Some(PeerGeneration {
-            current: 0xb0,
-            flags: 0,
-        }),
-        ..FACTS
-    };
+    let older = told(0xb0, 0);
     let alone = PeerFacts {
         seen: Seen {
             alone: true,
@@ -120,15 +125,11 @@ fn who_loses_its_disk_amid_the_handshake_follows_no_other_data() {
         },
         ..FACTS
     };
-    let untold = PeerFacts {
-        peer_generation: None,
-        ..FACTS
-    };
     let assessed = |own, facts: &PeerFacts| assess(own, PAIR, facts);
     for refused in [&older, &alone] {
         assert_eq!(assessed(lost, refused), Assessment::Refuse);
     }
-    assert_eq!(assessed(lost, &untold), Assessment::ProtocolError);
+    assert_eq!(assessed(lost, &UNTOLD), Assessment::ProtocolError);
     assert!(matches!(assessed(lost, &FACTS), Assessment::Continue(_)));
     // The peer's disk is attached; it may have begun to be when the nodes met.
     let attaches = State {
@@ -213,23 +214,13 @@ fn a_negotiating_peer_is_what_its_uuid_flags_say() {
         disk: D::Negotiating,
         ..PAIR
     };
-    let inconsistent = PeerFacts {
-        peer_generation: Some(PeerGeneration {
-            current: 0xa0,
-            flags: 4,
-        }),
-        ..FACTS
-    };
-    let untold = PeerFacts {
-        peer_generation: None,
-        ..FACTS
-    };
+    let inconsistent = told(0xa0, UUID_INCONSISTENT);
     assert_eq!(proposal(PAIR, peer, &FACTS).peer_disk, D::Consistent);
     assert_eq!(
         proposal(PAIR, peer, &inconsistent).peer_disk,
         D::Inconsistent
     );
-    assert_eq!(assess(PAIR, peer, &untold), Assessment::ProtocolError);
+    assert_eq!(assess(PAIR, peer, &UNTOLD), Assessment::ProtocolError);
 }
 
 #[test]
@@ -379,14 +370,7 @@ fn the_handshake_runs_when_the_data_is_in_question() {
         PAIR,
         &FACTS
     ));
-    assert!(!needs(
-        REPORTS,
-        PAIR,
-        &PeerFacts {
-            peer_generation: None,
-            ..FACTS
-        }
-    ));
+    assert!(!needs(REPORTS, PAIR, &UNTOLD));
 }
 
 #[test]

@@ -126,3 +126,30 @@ def test_a_disk_that_hangs_while_it_erases_is_given_up(nodes, flavour, option):
     for at_kib, size_kib in RANGES:
         assert reads_zeroes(writer, at_kib, size_kib)
     assert not reads_zeroes(writer, 0, 4)
+
+
+def test_who_waits_for_one_of_max_buffers_sleeps(nodes):
+    writer = nodes[1]
+    begin(nodes, writer)
+    change = "drbdsetup net-options 192.0.2.2:7788 192.0.2.1:7788 --max-buffers={}"
+
+    def spent():
+        """Processor time of those who write, in ticks of a hundredth of a second."""
+        stats = writer.run("grep -h '(dd)' /proc/[0-9]*/stat").out.splitlines()
+        assert len(stats) == len(writing)
+        return sum(int(stat.split()[14]) for stat in stats)
+
+    writer.run(change.format(32))
+    writer.run("dmsetup suspend --noflush --nolockfs --noudevsync backing")
+    try:
+        writing = [writer.guest.spawn(f"exec dd if=/dev/zero of={writer.device} bs=4k count=1 "
+                                      f"seek={at} oflag=direct conv=notrunc") for at in range(48)]
+        time.sleep(3 * writer.guest.slowness)
+        before = spent()
+        time.sleep(2)
+        assert spent() - before < 50
+    finally:
+        writer.run("dmsetup resume --noudevsync backing")
+        writer.run(change.format(2048))
+    assert [process.wait().code for process in writing] == [0] * len(writing)
+    assert reads_zeroes(writer, 0, len(writing) * 4)

@@ -192,9 +192,9 @@ impl Default for Gauge {
 }
 
 impl Gauge {
-    /// One more. Fully ordered.
-    pub(crate) fn up(&self) {
-        self.0.fetch_add(1i32, Full);
+    /// One more; how many there are with it. Fully ordered.
+    pub(crate) fn up(&self) -> i32 {
+        self.0.fetch_add(1i32, Full).saturating_add(1)
     }
 
     /// One less; whether it was the last. Fully ordered.

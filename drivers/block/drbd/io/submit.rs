@@ -291,19 +291,25 @@ impl Device {
     /// answers whether it could.
     fn enter(&self, nowait: bool) -> bool {
         loop {
-            self.counters.application_bios.up();
-            if self.may_enter() {
+            // Of those that come together to the last place the first one has it.
+            if self.may_enter(self.counters.application_bios.up()) {
                 return true;
             }
             self.leave();
             if nowait {
                 return false;
             }
-            self.waiters.wait_until(|| self.may_enter());
+            // It is not counted now, and asks as if it were: or it would not wait where it is the
+            // first that is too many, but come back at once, for ever where nothing preempts it.
+            self.waiters.wait_until(|| {
+                let others = self.counters.application_bios.get();
+                self.may_enter(others.saturating_add(1))
+            });
         }
     }
 
-    fn may_enter(&self) -> bool {
+    /// Whether a bio may enter that makes it so many.
+    fn may_enter(&self, bios: i32) -> bool {
         let state = self.glance();
         let connection = &self.resource.connection;
         let limit = u32::try_from(DELAYED_BIOS_MAX).unwrap_or(u32::MAX);
@@ -313,7 +319,7 @@ impl Device {
             held_back: self.gate.get() != 0,
             bitmap_io: false,
             protocol_version: connection.version().number(),
-            bios_in_progress: self.application_requests(),
+            bios: u32::try_from(bios).unwrap_or(0),
             max_bios: connection.max_bios().min(limit),
         })
     }

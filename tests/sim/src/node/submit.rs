@@ -166,7 +166,7 @@ impl Device {
             held_back: !state.role.is_primary() || self.gate.get() != 0,
             bitmap_io: false,
             protocol_version: 101,
-            bios_in_progress: self.application_bios.get(),
+            bios: self.application_bios.get() + 1,
             max_bios: BIOS_MAX,
         })
     }

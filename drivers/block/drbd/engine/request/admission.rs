@@ -18,8 +18,8 @@ pub struct Admission {
     pub bitmap_io: bool,
     /// The agreed protocol version.
     pub protocol_version: u32,
-    /// Application bios of the device that have not ended.
-    pub bios_in_progress: u32,
+    /// Application bios of the device that have not ended, with this one.
+    pub bios: u32,
     /// The limit to them: `max-buffers`.
     pub max_bios: u32,
 }
@@ -27,7 +27,7 @@ pub struct Admission {
 /// Whether a bio may enter now; if not it waits until one of the inputs changes.
 pub fn may_admit(inputs: &Admission) -> bool {
     let may_start = !inputs.suspended && !inputs.held_back && !inputs.bitmap_io;
-    may_start && is_stable(inputs) && inputs.bios_in_progress <= inputs.max_bios
+    may_start && is_stable(inputs) && inputs.bios <= inputs.max_bios
 }
 
 /// Whether the state is one that requests can be routed by.

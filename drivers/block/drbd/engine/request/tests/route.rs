@@ -268,7 +268,7 @@ fn a_bio_waits_while_the_state_is_in_between() {
         held_back: false,
         bitmap_io: false,
         protocol_version: 101,
-        bios_in_progress: 8,
+        bios: 8,
         max_bios: 8,
     };
     assert!(may_admit(&stable));
@@ -295,7 +295,7 @@ fn a_bio_waits_while_the_state_is_in_between() {
             ..stable
         },
         Admission {
-            bios_in_progress: 9,
+            bios: 9,
             ..stable
         },
         Admission {

@@ -251,9 +251,9 @@ impl PeerIo {
     fn ended(self, result: Result) {
         let mut request = self.0;
         request.result = result;
-        // Whoever works on the request from here on must not keep the disk from being let go.
-        if let Some(local) = request.local.take() {
-            request.note_cache(&local);
+        let local = request.local.take();
+        if let Some(local) = &local {
+            request.note_cache(local);
         }
         let Some(device) = request.device.clone() else {
             return;
@@ -270,6 +270,9 @@ impl PeerIo {
                 request.size_bytes,
             );
         }
+        // Not before what it lacks is noted: who gives it up waits for this, and then records that.
+        // Not later: whoever works on the request from here on must not keep it.
+        drop(local);
         if request.kind.reads() {
             device.resource.give_work(Work::Answer(request));
         } else {

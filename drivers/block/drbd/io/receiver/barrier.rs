@@ -57,7 +57,6 @@ impl Completion for Flushing {
         if result.is_ok() {
             local.cache.lock().flushed(since);
         }
-        drop(local);
         let connection = &device.resource.connection;
         match result {
             Ok(()) => {}
@@ -71,6 +70,8 @@ impl Completion for Flushing {
                 device.chore(chore::DISK_FAILED);
             }
         }
+        // What it lacks is noted: who gives it up waits for this.
+        drop(local);
         if connection.flushes.down() {
             connection.receiver_wait.wake_all();
             if connection.is_interrupted() {

@@ -230,7 +230,7 @@ pub(crate) fn send_sync_uuid(device: &Arc<Device>) -> Result<(), super::sender::
         return Ok(());
     };
     // What was only announced as out of sync belongs before the resync begins.
-    super::sender::drain(&device.resource);
+    super::sender::send_queued(&device.resource);
     let uuid = local.change(device, |superblock| {
         superblock.uuids.start_as_sync_source(random::u64())
     });

@@ -64,6 +64,7 @@ use kernel::{
 use super::{
     connection::flag,
     device::Device,
+    limits::REQUESTS_MAX,
     peer_request::{
         Kind,
         PeerRequest, //
@@ -85,6 +86,8 @@ pub(crate) use meta::MetaChannel;
 const PACKET_BYTES: usize = 4096;
 /// The most requests that a submitting task sends before it leaves the rest to the worker.
 const SUBMITTER_REQUESTS_MAX: u32 = 8;
+/// The most requests that the worker sends before it looks after its chores.
+const WORKER_REQUESTS_MAX: usize = 64;
 /// What the socket accounts for a packet beside its pages, at most.
 const PACKET_OVERHEAD_BYTES: usize = 4096;
 
@@ -374,14 +377,31 @@ fn append_digest(
     used.checked_add(added)
 }
 
-/// Sends what the transfer log has queued. On the worker.
-pub(crate) fn drain(resource: &Arc<Resource>) {
-    loop {
+/// Sends what the transfer log has queued and may be sent now, a number of requests at most: an
+/// application may queue them for ever as fast as the peer takes them. Returns whether there may be
+/// more. On the worker.
+pub(crate) fn send_some(resource: &Arc<Resource>) -> bool {
+    // What was admitted after a change of state is sent after its effects, which come next.
+    drain(resource, WORKER_REQUESTS_MAX, || {
+        !resource.has_unsent_changes()
+    })
+}
+
+/// Sends what the transfer log has queued by now. On the worker, for the effects of a change.
+pub(crate) fn send_queued(resource: &Arc<Resource>) {
+    // As many as the log has places, so that all that was queued before is among them.
+    drain(resource, REQUESTS_MAX, || true);
+}
+
+/// Sends what the transfer log has queued while it `may_send`, `most` requests at most; whether
+/// that was the reason to end. On the worker.
+fn drain(resource: &Arc<Resource>, most: usize, may_send: impl Fn() -> bool) -> bool {
+    for _ in 0..most {
         let mut data = resource.connection.data.lock();
-        let next = send_next(resource, (*data).as_mut(), |_, _| true);
+        let next = send_next(resource, (*data).as_mut(), |_, _| may_send());
         drop(data);
         match next {
-            Next::Idle | Next::NoRoom => return,
+            Next::Idle | Next::NoRoom => return false,
             // The worker looks after barriers, too.
             Next::Sent | Next::SentLast => {}
             Next::Failed(error) => {
@@ -389,6 +409,7 @@ pub(crate) fn drain(resource: &Arc<Resource>) {
             }
         }
     }
+    true
 }
 
 /// Sends what the transfer log has queued, if nobody else sends and the socket takes it. Returns

@@ -280,13 +280,18 @@ fn turn(resource: &Arc<Resource>) -> u32 {
     let ends_ns = monotonic_ns().saturating_add(ANSWERS_NS);
     let mut answered = false;
     loop {
-        sender::drain(resource);
-        let Some(Work::Answer(request)) = resource.work.pop() else {
-            break;
-        };
-        sender::answer(resource, request);
-        answered = true;
-        if resource.has_chores() || monotonic_ns() >= ends_ns {
+        let is_left = sender::send_some(resource);
+        let work = resource.work.pop();
+        let is_idle = work.is_none() && !is_left;
+        if let Some(Work::Answer(request)) = work {
+            sender::answer(resource, request);
+            answered = true;
+        }
+        if is_left {
+            // Or it would be waited for what has come already.
+            resource.chore(chore::SEND);
+        }
+        if is_idle || resource.has_chores() || monotonic_ns() >= ends_ns {
             break;
         }
     }

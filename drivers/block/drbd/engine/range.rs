@@ -127,7 +127,8 @@ pub struct Conflict {
 pub enum Refusal {
     /// Another range is in the way; try again when the shell is told to wake its waiters.
     Conflict(Conflict),
-    /// The lent storage is used up; try again after a removal.
+    /// The lent storage is used up, or what is left of it is not for resync requests; try again
+    /// when the shell is told to wake its waiters, for a resync request in a while.
     Full,
     /// The range is empty (nothing to enter), not made of whole sectors, or ends beyond all
     /// numbers.
@@ -142,12 +143,15 @@ pub struct RangeTable<S> {
     tree: Tree<S>,
     free: u32,
     used: u32,
+    /// So many ranges leave no place for a [`Kind::ResyncRequest`].
+    requests_max: u32,
 }
 
 impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
     /// An empty table over `nodes`, whatever they contain.
     pub fn new(mut nodes: S) -> Self {
         let mut free = NIL;
+        let size = u32::try_from(nodes.len()).unwrap_or(NIL);
         // The last index is the mark for no node.
         for (index, node) in (0..NIL).zip(nodes.iter_mut()) {
             *node = Node::free(0, free);
@@ -157,6 +161,8 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
             tree: Tree::new(nodes),
             free,
             used: 0,
+            // The fifth that is left is for writes that come before what answers these requests.
+            requests_max: size.saturating_sub(size / 5),
         }
     }
 
@@ -165,6 +171,9 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         let (start, end) = bounds(sector, size).ok_or(Refusal::Malformed)?;
         self.check(kind, start, end, NIL)
             .map_err(Refusal::Conflict)?;
+        if kind == Kind::ResyncRequest && self.used >= self.requests_max {
+            return Err(Refusal::Full);
+        }
         let index = self.free;
         let free = self.tree.node(index).ok_or(Refusal::Full)?;
         let (generation, next_free) = (free.generation(), free.next_free());
@@ -230,7 +239,7 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
         self.get_mut(handle).is_some_and(Node::complete)
     }
 
-    /// Takes a range out. Whether someone waits: wake all waiters.
+    /// Takes a range out. Whether someone waits, for it or for a place: wake all waiters.
     pub fn remove(&mut self, handle: Handle) -> bool {
         let Some(node) = self.get(handle) else {
             return false;
@@ -243,7 +252,7 @@ impl<S: DerefMut<Target = [Node]>> RangeTable<S> {
             self.free = handle.index;
             self.used = self.used.saturating_sub(1);
         }
-        is_awaited
+        is_awaited || free == NIL
     }
 
     /// Whether a peer's write was entered over a resync request since the request was.

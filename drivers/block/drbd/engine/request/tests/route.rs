@@ -294,10 +294,7 @@ fn a_bio_waits_while_the_state_is_in_between() {
             bitmap_io: true,
             ..stable
         },
-        Admission {
-            bios: 9,
-            ..stable
-        },
+        Admission { bios: 9, ..stable },
         Admission {
             protocol_version: 95,
             ..bitmaps

@@ -606,7 +606,11 @@ impl Drop for LocalCount {
     fn drop(&mut self) {
         if self.0.local_references.down() {
             self.0.waiters.wake_all();
-            if self.0.glance().disk() <= DiskState::Failed {
+            // One that is being attached is not the worker's yet.
+            if matches!(
+                self.0.glance().disk(),
+                DiskState::Failed | DiskState::Diskless
+            ) {
                 self.0.chore(chore::GO_DISKLESS);
             }
         }

@@ -297,7 +297,12 @@ fn epoch_acked(resource: &Resource, ack: &BarrierAck) -> Result<(), Option<Barri
     checked.map_err(Some)?;
     loop {
         let index = log.lock().next_acked();
-        let Some(index) = index else { return Ok(()) };
+        let Some(index) = index else {
+            // A flush may have waited for this epoch alone, all of which need not be released: its
+            // disk may be given up and not have answered.
+            resource.retry_delayed();
+            return Ok(());
+        };
         let Some(request) = resource.requests.get(index) else {
             continue;
         };

@@ -99,13 +99,13 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
 /// brought it is cleaned up; a disk that hangs is not waited for.
 fn wait_for_peer_writes(device: &Arc<Device>) {
     let resource = &device.resource;
-    let is_over = || {
-        resource.cstate() >= ConnState::WFReportParams
-            || resource.connection.peer_requests.get() == 0
-    };
+    let is_idle = || resource.connection.peer_requests.get() == 0;
     let naps = COMMAND_WAIT_MS / SETTLE_NAP_MS;
-    // Requests that end wake the asender, and nobody else.
-    let _ = (0..naps).any(|_| device.waiters.wait_until_timeout(is_over, SETTLE_NAP_MS));
+    // Requests that end wake the asender, and nobody else. To look at the connection takes a mutex.
+    let _ = (0..naps).any(|_| {
+        resource.cstate() >= ConnState::WFReportParams
+            || device.waiters.wait_until_timeout(is_idle, SETTLE_NAP_MS)
+    });
 }
 
 /// SECONDARY.

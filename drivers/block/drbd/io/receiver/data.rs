@@ -394,10 +394,13 @@ impl Receiver {
                 Reserve::AfterCommit => {
                     // An error costs the disk.
                     let written = local.write_transaction(device);
+                    device.retry_delayed();
                     return Ok(written.is_ok().then_some(span));
                 }
                 Reserve::Wait(_) => {
-                    if local.write_transaction(device).is_err() {
+                    let written = local.write_transaction(device);
+                    device.retry_delayed();
+                    if written.is_err() {
                         return Ok(None);
                     }
                     let ends = || connection.is_interrupted();

@@ -300,12 +300,13 @@ pub(super) fn claim_reply(
         return Err(ConnectionError);
     };
     device.counters.resync_pending.take();
-    let mut promoted = false;
+    let mut promoted = Err(None);
     connection.receiver_wait.wait_until(|| {
-        promoted = device.ranges.lock().promote(range).is_ok();
-        promoted || connection.is_interrupted()
+        promoted = device.ranges.lock().promote(range);
+        // It is void where the peer took it back on the other socket.
+        matches!(promoted, Ok(()) | Err(None)) || connection.is_interrupted()
     });
-    if !promoted {
+    if promoted.is_err() {
         return Err(ConnectionError);
     }
     let Some(mut request) = connection.take_request(device, kind, sector, size_bytes) else {

@@ -10,6 +10,7 @@ use core::ptr::{
 };
 use kernel::{
     bindings,
+    cpu::nr_cpu_ids,
     cpumask::CpumaskVar,
     error::{
         from_err_ptr,
@@ -275,7 +276,7 @@ impl CpuMask {
         // SAFETY: `digits` has `len` bytes, and a mask has room for `nr_cpu_ids` bits, which does
         // not change once the machine is up.
         to_result(unsafe {
-            let count = c_int::try_from((&raw const bindings::nr_cpu_ids).read())?;
+            let count = c_int::try_from(nr_cpu_ids())?;
             let bits = (&raw mut (*mask.as_raw()).bits).cast::<c_ulong>();
             bindings::bitmap_parse(digits.as_char_ptr(), len, bits, count)
         })?;

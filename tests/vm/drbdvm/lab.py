@@ -206,8 +206,6 @@ class Lab:
                                    disks, wire, capture, options, plugin)
             guest = qemu.QemuGuest(name, address, directory, machine)
         guest.slowness = SLOWNESS.get(self.lane, 1)
-        # In User Mode Linux lockdep stumbles over the start of the kernel and switches itself off.
-        guest.watches_locks = self.lane != "umdebug"
         return guest
 
     def _wire(self, first_number: int) -> tuple:

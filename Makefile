@@ -49,8 +49,8 @@ endif
 
 # help: make ko-um, ko-debug, ko-umdebug   the module for User Mode Linux, for the kernels that
 # help:                  watch themselves
-.PHONY: ko-um ko-debug ko-umdebug
-ko-um ko-debug ko-umdebug: ko-%:
+.PHONY: ko-um ko-umbench ko-debug ko-umdebug
+ko-um ko-umbench ko-debug ko-umdebug: ko-%:
 	@$(GROUND) prepare --lane $*
 	@$(GROUND) module --lane $* KRUSTFLAGS=-Dwarnings
 
@@ -174,7 +174,7 @@ WIRE ?= $(if $(wildcard /dev/net/tun),cards,frames)
 bench: bench-$(LANE)
 bench-qemu: prepare ko
 	@$(PYTHON) scripts/bench --wire $(WIRE) --rows "$(ROWS)" --runs $(RUNS)
-bench-um: ko-um
+bench-um: ko-umbench
 	@$(PYTHON) scripts/bench --lane um --rows "$(ROWS)" --runs $(RUNS)
 bench-engine:
 	@$(PYTHON) scripts/bench/engine.py

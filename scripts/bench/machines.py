@@ -54,7 +54,7 @@ LANES = {
     "qemu": Lane("stock"),
     # A flush goes through to the host's disk, if it is one. The clock goes on while a guest is
     # stopped: an RCU grace period seems to take as long, and a ping may be answered too late.
-    "um": Lane("um", "-um", MEMORY_DIRECTORY, processors=1, settles_s=1,
+    "um": Lane("umbench", "-um", MEMORY_DIRECTORY, processors=1, settles_s=1,
                kernel_options=("rcupdate.rcu_cpu_stall_suppress=1",)),
 }
 

@@ -24,9 +24,9 @@ from kernel import (
     object_tree,
 )
 
-LANES = ("stock", "um", "debug", "umdebug")
+LANES = ("stock", "um", "umbench", "debug", "umdebug")
 # Lanes on User Mode Linux, and lanes whose kernel watches itself.
-UML_LANES = ("um", "umdebug")
+UML_LANES = ("um", "umbench", "umdebug")
 DEBUG_LANES = ("debug", "umdebug")
 
 # On top of ARCH=um's defconfig: what the guests and the C driver need.
@@ -71,6 +71,12 @@ KALLSYMS=y BUG=y MAGIC_SYSRQ=y NET_SCHED=y NET_SCH_NETEM=y NET_SCH_TBF=y UEVENT_
 INOTIFY_USER=y FSNOTIFY=y UNWINDER_FRAME_POINTER=y FRAME_POINTER=y PREEMPT_LAZY=n PREEMPT=y\
 """ + WATCHING
 
+# With SMP each time that interrupts go off or on is a system call of the host: several for each
+# lock that is watched.
+UML_CONFIG_ALONE = UML_CONFIG.replace(" SMP=y NR_CPUS=4", "")
+# What is measured is compiled as the stock kernel is.
+UML_BENCH_CONFIG = UML_CONFIG_ALONE + "CC_OPTIMIZE_FOR_SIZE=n CC_OPTIMIZE_FOR_PERFORMANCE=y"
+
 # What of the source is in the way of watching: files, and what is replaced in them by what.
 UML_DEBUG_MENDED = {
     # clang puts what is zero at first into .lbss, of which this knows nothing: it comes behind the
@@ -94,10 +100,7 @@ UML_DEBUG_MENDED = {
 
 # With KASAN a stack of x86-64 is twice as large, and interrupts have their own. Here they come on
 # top of the task, and who overruns the stack of 16 KiB faults on the page behind it for ever.
-# With SMP each time that interrupts go off or on is a system call of the host, several for each
-# lock that is watched: a guest takes ten times as long.
-UML_DEBUG_CONFIG = (UML_CONFIG.replace(" SMP=y NR_CPUS=4", "") + WATCHING
-                    + "KERNEL_STACK_ORDER=3 DEBUG_STACK_USAGE=y")
+UML_DEBUG_CONFIG = UML_CONFIG_ALONE + WATCHING + "KERNEL_STACK_ORDER=3 DEBUG_STACK_USAGE=y"
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def lane_root(lane: str, quick: bool = False) -> Path:
 
 def variables_for(lane: str, kernel: Kernel) -> list[str]:
     """What every `make` in a lane's object tree is told."""
-    if lane == "um":
+    if lane in ("um", "umbench"):
         return ["ARCH=um", "CC=gcc-14", "HOSTCC=gcc-14"]
     if lane == "debug":
         return ["LLVM=-19"]
@@ -237,11 +240,12 @@ def module_variables(lane: str) -> list[str]:
 def lane_kernel(lane: str, kernel: Kernel, quick: bool = False) -> Built:
     """The kernel of a lane, made if needed."""
     root = lane_root(lane, quick)
-    if lane == "um":
+    if lane in ("um", "umbench"):
+        config = UML_CONFIG if lane == "um" else UML_BENCH_CONFIG
         tree = _built_tree(
-            root, kernel, lane, key_of(kernel.version, root_key(), UML_CONFIG, "2"),
+            root, kernel, lane, key_of(kernel.version, root_key(), config, "2"),
             "User Mode Linux, for the fast lane (about 10 minutes on two cores)",
-            "defconfig", UML_CONFIG, ["linux", "modules"], quick, 2048)
+            "defconfig", config, ["linux", "modules"], quick, 2048)
         return Built(_uml_program(tree, quick), _release(tree), tree)
     if lane == "debug":
         tree = _built_tree(

@@ -193,7 +193,7 @@ class Lab:
             machine = uml.Machine(
                 kernel, self._ground.loader, self._ground.libraries, initrd, memory_mib,
                 processors, disks, *(wire or (None, 0)), options,
-                has_seccomp=self.lane == "um")
+                has_seccomp=self.lane != "umdebug")
             if self.lane == "umdebug":
                 # What watches takes a millisecond for each frame.
                 machine.mtu = 60000

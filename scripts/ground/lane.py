@@ -30,8 +30,8 @@ UML_LANES = ("um", "umbench", "umdebug")
 DEBUG_LANES = ("debug", "umdebug")
 
 # On top of ARCH=um's defconfig: what the guests and the C driver need.
-UML_CONFIG = """
-MODULES=y MODULE_UNLOAD=y RUST=y SMP=y NR_CPUS=4 PREEMPT_VOLUNTARY=y HIGH_RES_TIMERS=y
+_UML_OPTIONS = """
+MODULES=y MODULE_UNLOAD=y RUST=y{processors} PREEMPT_VOLUNTARY=y HIGH_RES_TIMERS=y
 NO_HZ_IDLE=y MULTIUSER=y FUTEX=y EPOLL=y AIO=y IO_URING=y BINFMT_SCRIPT=y BLK_DEV_INITRD=y
 RD_GZIP=y TMPFS=y DEVTMPFS=y PROC_FS=y SYSFS=y DEBUG_FS=y HOSTFS=y
 BLOCK=y MSDOS_PARTITION=y BLK_DEV_UBD=y EXT4_FS=y EXT4_USE_FOR_EXT2=y BLK_DEV_DRBD=m
@@ -43,6 +43,10 @@ CRYPTO_CRC32C=y DETECT_HUNG_TASK=y DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=n DEBUG_IN
 GCC_PLUGINS=n IOSCHED_BFQ=n BLK_DEV_NBD=n TUN=n PPP=n SLIP=n DUMMY=n IPV6_SIT=n ISO9660_FS=n
 AUTOFS_FS=n QUOTA=n WLAN=n BINFMT_MISC=n
 """
+UML_CONFIG = _UML_OPTIONS.format(processors=" SMP=y NR_CPUS=4")
+# With SMP each time that interrupts go off or on is a system call of the host: several for each
+# lock that is watched.
+UML_CONFIG_ALONE = _UML_OPTIONS.format(processors="")
 
 # Everything that watches.
 WATCHING = """
@@ -71,9 +75,6 @@ KALLSYMS=y BUG=y MAGIC_SYSRQ=y NET_SCHED=y NET_SCH_NETEM=y NET_SCH_TBF=y UEVENT_
 INOTIFY_USER=y FSNOTIFY=y UNWINDER_FRAME_POINTER=y FRAME_POINTER=y PREEMPT_LAZY=n PREEMPT=y\
 """ + WATCHING
 
-# With SMP each time that interrupts go off or on is a system call of the host: several for each
-# lock that is watched.
-UML_CONFIG_ALONE = UML_CONFIG.replace(" SMP=y NR_CPUS=4", "")
 # What is measured is compiled as the stock kernel is.
 UML_BENCH_CONFIG = UML_CONFIG_ALONE + "CC_OPTIMIZE_FOR_SIZE=n CC_OPTIMIZE_FOR_PERFORMANCE=y"
 

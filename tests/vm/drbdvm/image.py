@@ -22,8 +22,9 @@ PROGRAMS = ("drbdadm", "drbdsetup", "drbdmeta")
 class Ground:
     """The prepared environment, looked up once a run and lane.
 
-    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux; "debug" and
-    "umdebug" are the same two with a kernel that watches itself.
+    Lanes: "stock" is Debian's kernel under QEMU, "um" is User Mode Linux, "umbench" the
+    same for one processor; "debug" and "umdebug" are the first two with a kernel that watches
+    itself.
     """
 
     _known: dict[str, "Ground"] = {}

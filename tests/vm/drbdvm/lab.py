@@ -111,9 +111,9 @@ class Lab:
     """Makes guests; everything they leave is in `directory`, which ends with the lab.
 
     `keep` names a directory under build/vm/, or build/vm/LANE/, where consoles are kept when the
-    lab ends. `lane` is what the guests run: "stock" (Debian's kernel under QEMU), "um" (User Mode
-    Linux), "debug" or "umdebug" (the same, watching itself); DRBD_LANE= says which unless the test
-    does. The lab's directory is made in `below`, by default in memory if the machine has enough.
+    lab ends. `lane` is what the guests run, one of `LANES` (see `Ground`); DRBD_LANE= says which
+    unless the test does. The lab's directory is made in `below`, by default in memory if the
+    machine has enough.
     With `cards` the wires under QEMU are such as take long frames (`qemu.Card`).
     """
 

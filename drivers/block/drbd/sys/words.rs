@@ -2,8 +2,10 @@
 
 //! A large array of 64-bit words that are changed atomically, for bitmaps shared with interrupts.
 
+use core::ptr::NonNull;
+use drbd_bindings as raw;
 use kernel::{
-    alloc::flags::__GFP_ZERO,
+    bindings,
     prelude::*,
     sync::atomic::{
         ordering::{
@@ -11,41 +13,95 @@ use kernel::{
             Relaxed, //
         },
         Atomic, //
-    },
+    }, //
 };
 
-/// Words in virtually contiguous memory, zero at first.
+const CHUNK_WORDS: usize = 512;
+const _: () = assert!(CHUNK_WORDS * size_of::<Atomic<u64>>() <= bindings::PAGE_SIZE);
+
+/// Words that lie next to each other, in a page of their own.
+///
+/// # Invariants
+///
+/// The page is allocated, ours alone and was zeroed, which are valid words.
+struct Chunk(NonNull<[Atomic<u64>; CHUNK_WORDS]>);
+
+// SAFETY: The words are changed by single atomic accesses only, and a page has no ties to a thread.
+unsafe impl Send for Chunk {}
+// SAFETY: As above.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    /// Fails sooner than that other programs are killed for it.
+    fn new() -> Result<Self> {
+        // SAFETY: The function has no requirements.
+        let address = unsafe { bindings::get_free_pages_noprof(raw::DRBD_CONST_GFP_MANY_ZERO, 0) };
+        // INVARIANT: As requested of the allocator.
+        Ok(Self(NonNull::new(address as *mut _).ok_or(ENOMEM)?))
+    }
+
+    #[inline]
+    fn words(&self) -> &[Atomic<u64>; CHUNK_WORDS] {
+        // SAFETY: By the type invariant; the page is as large by the assertion above.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, and nobody uses it from here on.
+        unsafe { bindings::free_pages(self.0.as_ptr() as usize, 0) };
+    }
+}
+
+/// Words, zero at first, in memory that is contiguous by the page only: a large bitmap needs no
+/// large piece of memory, and no page of it a mapping of its own.
 ///
 /// Every operation is one atomic access to one word and may be used in any context; an index past
 /// the end answers `None`.
-pub struct AtomicWords(KVVec<Atomic<u64>>);
+pub struct AtomicWords {
+    chunks: KVVec<Chunk>,
+    len: usize,
+}
 
 impl AtomicWords {
     /// Allocates `words` zero words.
     ///
     /// Errors: `ENOMEM`. Context: may sleep.
     pub fn new(words: usize) -> Result<Self> {
-        let mut storage = KVVec::with_capacity(words, GFP_KERNEL | __GFP_ZERO)?;
-        // SAFETY: The capacity is at least `words`, and the allocator zeroed it, which is a valid
-        // `Atomic<u64>`.
-        unsafe { storage.inc_len(words) };
-        Ok(Self(storage))
+        let count = words.div_ceil(CHUNK_WORDS);
+        let mut chunks = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            chunks
+                .push_within_capacity(Chunk::new()?)
+                .map_err(|_| ENOMEM)?;
+        }
+        Ok(Self { chunks, len: words })
     }
 
     /// The number of words.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 
     /// Whether there is no word at all.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len == 0
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> Option<&Atomic<u64>> {
+        if index >= self.len {
+            return None;
+        }
+        let chunk = self.chunks.get(index / CHUNK_WORDS)?;
+        chunk.words().get(index % CHUNK_WORDS)
     }
 
     /// Reads a word, unordered.
     #[inline]
     pub fn load(&self, index: usize) -> Option<u64> {
-        let word = self.0.get(index)?;
+        let word = self.get(index)?;
         // SAFETY: The word is valid and aligned, and changed by single atomic accesses only. This
         // is C's `READ_ONCE`; the kernel crate calls a function for it, and whole bitmaps are read
         // here.
@@ -54,7 +110,7 @@ impl AtomicWords {
 
     /// Overwrites a word, unordered.
     pub fn store(&self, index: usize, value: u64) -> Option<()> {
-        self.0.get(index)?.store(value, Relaxed);
+        self.get(index)?.store(value, Relaxed);
         Some(())
     }
 
@@ -62,7 +118,7 @@ impl AtomicWords {
     #[inline]
     pub fn fetch_or(&self, index: usize, mask: u64) -> Option<u64> {
         if mask == u64::MAX {
-            return Some(self.0.get(index)?.xchg(mask, Full));
+            return Some(self.get(index)?.xchg(mask, Full));
         }
         self.fetch_update(index, |word| word | mask)
     }
@@ -71,7 +127,7 @@ impl AtomicWords {
     #[inline]
     pub fn fetch_andnot(&self, index: usize, mask: u64) -> Option<u64> {
         if mask == u64::MAX {
-            return Some(self.0.get(index)?.xchg(0, Full));
+            return Some(self.get(index)?.xchg(0, Full));
         }
         self.fetch_update(index, |word| word & !mask)
     }
@@ -80,7 +136,7 @@ impl AtomicWords {
     ///
     /// `change` may run several times. A word that stays as it was is not written.
     pub fn fetch_update(&self, index: usize, change: impl Fn(u64) -> u64) -> Option<u64> {
-        let word = self.0.get(index)?;
+        let word = self.get(index)?;
         let mut old = word.load(Relaxed);
         loop {
             let new = change(old);

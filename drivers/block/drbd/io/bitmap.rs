@@ -286,7 +286,7 @@ impl Bitmap {
         written.map(|()| true)
     }
 
-    /// Reads the bitmap from disk; to be done before the disk is in use. May sleep.
+    /// Reads the bitmap from disk; to be done once, before the disk is in use. May sleep.
     pub(crate) fn read(&self, disk: &LocalDisk) -> Result {
         let view = self.view().ok_or(EINVAL)?;
         let pages = view.pages();
@@ -302,7 +302,8 @@ impl Bitmap {
                 Ok(())
             },
         )?;
-        self.set.store(set);
+        // What was set meanwhile, as for a refused write of the peer's, is counted already.
+        self.set.update(|count| count.saturating_add(set));
         Ok(())
     }
 

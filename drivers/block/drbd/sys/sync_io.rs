@@ -275,9 +275,17 @@ impl PinnedDrop for Slot {
 }
 
 /// Several [`SyncIo`]s in flight at once, for many pages.
+///
+/// Pages are handed to the device in runs of a part of the lanes: those of a run can be merged into
+/// one request, and while the pages of one are looked at the device has others to work at.
 pub struct BulkIo {
     lanes: KVec<SyncIo>,
+    /// The lane whose turn it is.
+    turn: usize,
 }
+
+/// Into how many runs the lanes of a [`BulkIo`] are parted.
+const RUNS: usize = 4;
 
 impl BulkIo {
     /// Creates up to `depth` lanes, each with a page, as memory permits; at least one. Errors:
@@ -293,7 +301,7 @@ impl BulkIo {
             };
             lanes.push_within_capacity(lane).map_err(|_| ENOMEM)?;
         }
-        Ok(Self { lanes })
+        Ok(Self { lanes, turn: 0 })
     }
 
     /// Reads `pages` pages from `sector` on and hands them to `each` in order.
@@ -308,19 +316,20 @@ impl BulkIo {
         mut each: impl FnMut(usize, &MetaPage) -> Result,
     ) -> Result {
         let depth = self.lanes.len();
-        let result = bio::plugged(|| {
-            let mut turn = 0;
-            for step in 0..pages.saturating_add(depth) {
-                let lane = self.lane(&mut turn)?;
-                if let Some(index) = step.checked_sub(depth) {
-                    lane.finish_while(goes_on)?;
-                    each(index, lane.page()?)?;
-                }
-                if step < pages {
-                    lane.start_read(sector_of(sector, step)?)?;
-                }
+        let mut steps = 0..pages.saturating_add(depth);
+        let result = self.in_runs(|bulk| {
+            let Some(step) = steps.next() else {
+                return Ok(false);
+            };
+            let lane = bulk.lane()?;
+            if let Some(index) = step.checked_sub(depth) {
+                lane.finish_while(goes_on)?;
+                each(index, lane.page()?)?;
             }
-            Ok(())
+            if step < pages {
+                lane.start_read(sector_of(sector, step)?)?;
+            }
+            Ok(true)
         });
         self.settle(goes_on).and(result)
     }
@@ -336,26 +345,45 @@ impl BulkIo {
         goes_on: &dyn Fn(u64) -> bool,
         mut fill: impl FnMut(usize, &mut MetaPage) -> Result,
     ) -> Result {
-        let result = bio::plugged(|| {
-            let mut turn = 0;
-            for (index, sector) in sectors.enumerate() {
-                let lane = self.lane(&mut turn)?;
-                lane.finish_while(goes_on)?;
-                fill(index, lane.page()?)?;
-                lane.start_write(sector, Durability::Cached)?;
-            }
-            Ok(())
+        let mut sectors = sectors.enumerate();
+        let result = self.in_runs(|bulk| {
+            let Some((index, sector)) = sectors.next() else {
+                return Ok(false);
+            };
+            let lane = bulk.lane()?;
+            lane.finish_while(goes_on)?;
+            fill(index, lane.page()?)?;
+            lane.start_write(sector, Durability::Cached)?;
+            Ok(true)
         });
         self.settle(goes_on).and(result)
     }
 
-    /// The lane whose turn it is; the next call gives the next one.
-    fn lane(&mut self, turn: &mut usize) -> Result<&mut SyncIo> {
-        if *turn >= self.lanes.len() {
-            *turn = 0;
+    /// Calls `step` until it says that it was the last or fails; what a run of them starts is
+    /// handed to the device together.
+    fn in_runs(&mut self, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result {
+        let run = self.lanes.len().div_ceil(RUNS);
+        let mut goes_on = true;
+        while goes_on {
+            goes_on = bio::plugged(|| -> Result<bool> {
+                for _ in 0..run {
+                    if !step(self)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })?;
         }
-        let lane = self.lanes.get_mut(*turn).ok_or(EINVAL)?;
-        *turn = turn.wrapping_add(1);
+        Ok(())
+    }
+
+    /// The lane whose turn it is; the next call gives the next one.
+    fn lane(&mut self) -> Result<&mut SyncIo> {
+        if self.turn >= self.lanes.len() {
+            self.turn = 0;
+        }
+        let lane = self.lanes.get_mut(self.turn).ok_or(EINVAL)?;
+        self.turn = self.turn.wrapping_add(1);
         Ok(lane)
     }
 

@@ -57,6 +57,11 @@ void *drbd_shim_page_address(struct page *page)
 	return page_address(page);
 }
 
+unsigned long drbd_shim_ram_pages(void)
+{
+	return totalram_pages();
+}
+
 bool drbd_shim_mempool_full(struct mempool *pool)
 {
 	return READ_ONCE(pool->curr_nr) >= READ_ONCE(pool->min_nr);

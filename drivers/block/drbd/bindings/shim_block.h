@@ -26,6 +26,7 @@ int drbd_shim_update_limits(struct gendisk *disk, bool frozen,
 			    void *context);
 
 void *drbd_shim_page_address(struct page *page);
+unsigned long drbd_shim_ram_pages(void);
 bool drbd_shim_mempool_full(struct mempool *pool);
 int drbd_shim_page_sole_order(struct page *page);
 void drbd_shim_page_put(struct page *page);

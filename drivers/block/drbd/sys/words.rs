@@ -16,8 +16,7 @@ use kernel::{
     }, //
 };
 
-const CHUNK_WORDS: usize = 512;
-const _: () = assert!(CHUNK_WORDS * size_of::<Atomic<u64>>() <= bindings::PAGE_SIZE);
+const CHUNK_WORDS: usize = bindings::PAGE_SIZE / size_of::<Atomic<u64>>();
 
 /// Words that lie next to each other, in a page of their own.
 ///
@@ -35,14 +34,19 @@ impl Chunk {
     /// Fails sooner than that other programs are killed for it.
     fn new() -> Result<Self> {
         // SAFETY: The function has no requirements.
-        let address = unsafe { bindings::get_free_pages_noprof(raw::DRBD_CONST_GFP_MANY_ZERO, 0) };
+        let page = unsafe { bindings::alloc_pages(raw::DRBD_CONST_GFP_MANY_ZERO, 0) };
+        if page.is_null() {
+            return Err(ENOMEM);
+        }
+        // SAFETY: The page is allocated, and is not in high memory.
+        let address = unsafe { raw::drbd_shim_page_address(page) };
         // INVARIANT: As requested of the allocator.
-        Ok(Self(NonNull::new(address as *mut _).ok_or(ENOMEM)?))
+        Ok(Self(NonNull::new(address.cast()).ok_or(ENOMEM)?))
     }
 
     #[inline]
     fn words(&self) -> &[Atomic<u64>; CHUNK_WORDS] {
-        // SAFETY: By the type invariant; the page is as large by the assertion above.
+        // SAFETY: By the type invariant.
         unsafe { self.0.as_ref() }
     }
 }
@@ -67,9 +71,13 @@ pub struct AtomicWords {
 impl AtomicWords {
     /// Allocates `words` zero words.
     ///
-    /// Errors: `ENOMEM`. Context: may sleep.
+    /// Errors: `ENOMEM`, at once where the machine has not that much. Context: may sleep.
     pub fn new(words: usize) -> Result<Self> {
         let count = words.div_ceil(CHUNK_WORDS);
+        // SAFETY: The function has no requirements.
+        if count > unsafe { raw::drbd_shim_ram_pages() } {
+            return Err(ENOMEM);
+        }
         let mut chunks = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
             chunks

@@ -277,7 +277,8 @@ impl PinnedDrop for Slot {
 /// Several [`SyncIo`]s in flight at once, for many pages.
 ///
 /// Pages are handed to the device in runs of a part of the lanes: those of a run can be merged into
-/// one request, and while the pages of one are looked at the device has others to work at.
+/// one request, and while the pages of one are looked at the device has others to work at. (Where
+/// the caller holds a plug it is that plug that counts, until the first wait.)
 pub struct BulkIo {
     lanes: KVec<SyncIo>,
     /// The lane whose turn it is.
@@ -331,7 +332,7 @@ impl BulkIo {
             }
             Ok(true)
         });
-        self.settle(goes_on).and(result)
+        self.settle(result, goes_on)
     }
 
     /// Writes one page to each of `sectors`; `fill` makes the content, given the position in
@@ -356,13 +357,13 @@ impl BulkIo {
             lane.start_write(sector, Durability::Cached)?;
             Ok(true)
         });
-        self.settle(goes_on).and(result)
+        self.settle(result, goes_on)
     }
 
     /// Calls `step` until it says that it was the last or fails; what a run of them starts is
     /// handed to the device together.
     fn in_runs(&mut self, mut step: impl FnMut(&mut Self) -> Result<bool>) -> Result {
-        let run = self.lanes.len().div_ceil(RUNS);
+        let run = self.lanes.len().div_ceil(RUNS).max(1);
         let mut goes_on = true;
         while goes_on {
             goes_on = bio::plugged(|| -> Result<bool> {
@@ -387,9 +388,8 @@ impl BulkIo {
         Ok(lane)
     }
 
-    /// Waits for everything that is out and returns the first error.
-    fn settle(&mut self, goes_on: &dyn Fn(u64) -> bool) -> Result {
-        let mut result = Ok(());
+    /// Waits for everything that is out and returns the first error, or that of before.
+    fn settle(&mut self, mut result: Result, goes_on: &dyn Fn(u64) -> bool) -> Result {
         for lane in &mut self.lanes {
             if result == Err(ETIMEDOUT) {
                 // The device hangs: the others' pages stay with their bios.

@@ -291,6 +291,8 @@ impl Bitmap {
         let view = self.view().ok_or(EINVAL)?;
         let pages = view.pages();
         let mut bulk = BulkIo::new(disk.meta.lock().page.device(), BULK_DEPTH)?;
+        // A page that is not in core yet may not be written from there.
+        let _one_writer = disk.bitmap_writer.lock();
         let first = disk.layout.bitmap().0;
         let mut set = 0u64;
         bulk.read(

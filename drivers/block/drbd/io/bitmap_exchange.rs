@@ -14,7 +14,8 @@ use drbd_engine::{
     meta::MdFlags,
     state::{
         Change,
-        ConnState, //
+        ConnState,
+        DiskState, //
     },
     wire::{
         header,
@@ -103,7 +104,10 @@ fn receive(
         &View<'_>,
     ) -> Result<Received, drbd_engine::bitmap::transfer::TransferError>,
 ) -> Result<(), ConnectionError> {
-    let Some(local) = device.local() else {
+    // Of a disk that is being attached the bitmap is not in core yet.
+    let local = device.local();
+    let local = local.filter(|_| device.state().disk != DiskState::Attaching);
+    let Some(local) = local else {
         log!(
             Error,
             device,

@@ -190,8 +190,9 @@ impl core::fmt::Display for SizesError {
 /// [`SizesError`]; the connection goes to Disconnecting and the device stays as it is.
 pub fn receive(local: &Local, theirs: &Sizes) -> Result<Reception, SizesError> {
     match &local.disk {
-        Some(disk) => with_disk(local, disk, theirs),
-        None => Ok(Reception {
+        // The bitmap of one that is being attached is not in core yet, and may not be written.
+        Some(disk) if disk.state >= DiskState::Negotiating => with_disk(local, disk, theirs),
+        _ => Ok(Reception {
             user: None,
             warnings: [None, None],
             device: without_disk(local, theirs)?,
@@ -410,6 +411,18 @@ mod tests {
     fn the_users_size_can_only_shrink() {
         assert_eq!(size(1000, 900, 0, 500), Some(500));
         assert_eq!(size(1000, 900, 0, 950), Some(900));
+    }
+
+    #[test]
+    fn a_disk_that_is_being_attached_is_not_resized() {
+        let mut local = local();
+        let disk = local.disk.as_mut().unwrap();
+        (disk.state, disk.max_capacity) = (DiskState::Attaching, Sector(2000));
+        let theirs = sizes(2000, 0, 1000);
+        assert_eq!(receive(&local, &theirs).unwrap().device, Device::Keep);
+        local.disk.as_mut().unwrap().state = DiskState::Negotiating;
+        let resized = Device::Resize(Sector(2000));
+        assert_eq!(receive(&local, &theirs).unwrap().device, resized);
     }
 
     #[test]

@@ -203,8 +203,15 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
 
 fn clear_crashed_primary(device: &Arc<Device>) {
     device.flags.clear(flag::CRASHED_PRIMARY);
-    if let Some(local) = device.local() {
-        local.update_flags(device, device.state());
+    // The other flags are those of a state, which may be another one by now.
+    let crashed = MdFlags::CRASHED_PRIMARY;
+    let local = device
+        .local()
+        .filter(|local| local.flags().contains(crashed));
+    if let Some(local) = local {
+        local.change(device, |superblock| {
+            superblock.flags = superblock.flags.without(crashed);
+        });
     }
     let mut peer = device.peer.lock();
     if let Some(uuids) = &mut peer.uuids {

@@ -81,7 +81,8 @@ use super::{
         self,
         Resized, //
     },
-    state::How, //
+    state::How,
+    worker::chore, //
 };
 use crate::control::backend::InfoText;
 
@@ -195,6 +196,17 @@ impl Found {
                 "max capacity {} smaller than disk size {}",
                 usable,
                 wanted
+            );
+            return Err(RetCode::DISK_TOO_SMALL);
+        }
+        // What is there may be in use without a disk, with its data at the peer.
+        if usable.0 < device.capacity() {
+            log!(
+                Error,
+                device,
+                "max capacity {} smaller than device size {}",
+                usable,
+                Sector(device.capacity())
             );
             return Err(RetCode::DISK_TOO_SMALL);
         }
@@ -471,6 +483,7 @@ fn publish(
     size::update_limits(device);
     read_bitmap(device, &local, &conclusions, size).map_err(|_| RetCode::IO_META_DISK)?;
     let_refusals_arrive(device)?;
+    note_log(device, &local).map_err(|_| RetCode::IO_META_DISK)?;
     enter_state(device, &local, &conclusions)?;
     note_role(device, &local);
     if let Some(disk) = device.disk.lock().as_ref() {
@@ -536,7 +549,7 @@ fn read_bitmap(
     size: Sector,
 ) -> Result {
     let reads = conclusions.bitmap == BitmapSource::Disk;
-    if reads && local.bitmap.bits() != 0 {
+    if reads {
         local.bitmap.read(local)?;
     }
     let resized = size::store(device, local, size, false)?;
@@ -555,11 +568,29 @@ fn read_bitmap(
         resync::set_all_and_write(device, "set_n_write from attaching")?;
     }
     let is_all_set = local.bitmap.set_bits() == local.bitmap.bits();
-    if is_all_set && device.state().conn < ConnState::Connected {
+    // Who connects has the log resumed, in the change that connects.
+    let control = device.resource.control.lock();
+    let suspends = is_all_set && device.state().conn < ConnState::Connected;
+    if suspends {
         device.flags.set(flag::ACTIVITY_LOG_SUSPENDED);
+    }
+    drop(control);
+    if suspends {
         log!(Info, device, "Suspended AL updates");
     }
     Ok(())
+}
+
+/// Lets the metadata know whether there will be an activity log to go by after a crash. May sleep.
+fn note_log(device: &Device, local: &LocalRef) -> Result {
+    let is_off = !local.conf().al_updates;
+    if local.flags().contains(MdFlags::AL_DISABLED) == is_off {
+        return Ok(());
+    }
+    local.change(device, |superblock| {
+        superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, is_off);
+    });
+    local.sync(device)
 }
 
 /// Waits until the peer knows which of its writes were refused while there was no bitmap to
@@ -618,6 +649,11 @@ fn enter_state(
         if !has_changed {
             entered?;
             local.stamp_attached();
+            if local.has_failed_metadata() {
+                // Whoever wrote them meanwhile was judged when the disk was not in use yet.
+                device.flags.set(flag::METADATA_UNJUDGED);
+                device.chore(chore::METADATA_FAILED);
+            }
             return Ok(());
         }
     }

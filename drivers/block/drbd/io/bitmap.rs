@@ -78,6 +78,8 @@ pub(crate) struct Bitmap {
     set: AtomicBits64,
     /// Bits were cleared for data that may be in the disk's cache only.
     cleared: AtomicBits32,
+    /// 1 once the words say at least what the disk says: before that they are not written.
+    in_core: AtomicBits32,
 }
 
 /// Which pages to write.
@@ -101,6 +103,7 @@ impl Bitmap {
             capacity_sectors: AtomicBits64::new(capacity.min(largest).0),
             set: AtomicBits64::new(0),
             cleared: AtomicBits32::new(0),
+            in_core: AtomicBits32::new(0),
         })
     }
 
@@ -132,6 +135,10 @@ impl Bitmap {
         }
         if new != old {
             self.mark_all_dirty();
+            // What lies beyond the end is never written.
+            for page in pages_for(new)..pages_for(old) {
+                self.take_dirty(page);
+            }
         }
         new != old
     }
@@ -165,10 +172,11 @@ impl Bitmap {
     /// were set. Any context.
     pub(crate) fn set_in_sync(&self, sector: Sector, size_bytes: u32) -> u64 {
         let Some(view) = self.view() else { return 0 };
-        let changed = view.clear_range(sector, size_bytes);
-        if changed != 0 {
+        // Before any page can be without these bits, see `fill`.
+        if !self.cleared.any(1) {
             self.cleared.set(1);
         }
+        let changed = view.clear_range(sector, size_bytes);
         self.account(0, changed, sector, size_bytes);
         changed
     }
@@ -197,28 +205,25 @@ impl Bitmap {
     /// Marks everything out of sync. Any context.
     pub(crate) fn set_all(&self) {
         if let Some(view) = self.view() {
-            view.set_all();
-            self.set.store(view.count());
+            self.merged(view.set_all());
             self.mark_all_dirty();
+            self.in_core.set(1);
         }
     }
 
     /// Marks everything in sync. Any context.
     pub(crate) fn clear_all(&self) {
         if let Some(view) = self.view() {
-            view.clear_all();
-            self.set.store(view.count());
+            let cleared = view.clear_all();
+            self.set.update(|count| count.saturating_sub(cleared));
             self.mark_all_dirty();
         }
     }
 
     /// Accounts for bits that the engine set in bulk through [`Self::view`], as when the peer's
-    /// bitmap is merged.
-    pub(crate) fn recount(&self) {
-        if let Some(view) = self.view() {
-            self.set.store(view.count());
-            self.mark_all_dirty();
-        }
+    /// bitmap is merged, and which were clear before; [`Self::mark_all_dirty`] is the caller's.
+    pub(crate) fn merged(&self, set: u64) {
+        self.set.update(|count| count.saturating_add(set));
     }
 
     fn mark_dirty(&self, page: u64) {
@@ -227,7 +232,8 @@ impl Bitmap {
         }
     }
 
-    fn mark_all_dirty(&self) {
+    /// Has all pages written the next time. Any context.
+    pub(crate) fn mark_all_dirty(&self) {
         for page in 0..pages_for(self.bits()) {
             self.mark_dirty(page);
         }
@@ -253,8 +259,8 @@ impl Bitmap {
     /// it is missing. What is cleared from now on is not in it.
     fn fill(&self, disk: &LocalDisk, page: u64, content: &mut MetaPage) -> Result {
         let view = self.view().ok_or(EINVAL)?;
-        let cleared = self.cleared.clear(1) != 0;
         view.export_page(page, content);
+        let cleared = self.cleared.clear(1) != 0;
         if cleared && disk.backing.has_write_cache() {
             if let Err(error) = disk.flush(&disk.backing) {
                 self.cleared.set(1);
@@ -273,7 +279,7 @@ impl Bitmap {
         page_io: &mut SyncIo,
         page: u64,
     ) -> Result<bool> {
-        if !self.take_dirty(page) {
+        if !self.in_core.any(1) || !self.take_dirty(page) {
             return Ok(false);
         }
         let sector = disk.layout.bitmap_page(page).ok_or(EINVAL)?;
@@ -288,6 +294,10 @@ impl Bitmap {
 
     /// Reads the bitmap from disk; to be done once, before the disk is in use. May sleep.
     pub(crate) fn read(&self, disk: &LocalDisk) -> Result {
+        if self.bits() == 0 {
+            self.in_core.set(1);
+            return Ok(());
+        }
         let view = self.view().ok_or(EINVAL)?;
         let pages = view.pages();
         let mut bulk = BulkIo::new(disk.meta.lock().page.device(), BULK_DEPTH)?;
@@ -306,10 +316,12 @@ impl Bitmap {
         )?;
         // What was set meanwhile, as for a refused write of the peer's, is counted already.
         self.set.update(|count| count.saturating_add(set));
+        self.in_core.set(1);
         Ok(())
     }
 
-    /// Writes the bitmap and flushes it. May sleep.
+    /// Writes the bitmap and flushes it; one that is not in core yet stays as it is on disk. May
+    /// sleep.
     ///
     /// # Errors
     ///
@@ -326,6 +338,9 @@ impl Bitmap {
         // A page is marked clean before it is on disk. Nobody may take it for written until then,
         // nor write it a second time at the same time.
         let _one_writer = disk.bitmap_writer.lock();
+        if !self.in_core.any(1) {
+            return Ok(());
+        }
         // The content of a page is made right after its sector was asked for.
         let current = Cell::new(0u64);
         let sectors = (0..view.pages()).filter_map(|page| {
@@ -341,13 +356,13 @@ impl Bitmap {
             device.counters.bitmap_writes.add(1);
             self.fill(disk, current.get(), content)
         });
+        let written = written.and_then(|()| match disk.flushes_metadata() {
+            true => disk.flush(&meta_device),
+            false => Ok(()),
+        });
         if written.is_err() {
             self.mark_all_dirty();
         }
-        written?;
-        if disk.flushes_metadata() {
-            disk.flush(&meta_device)?;
-        }
-        Ok(())
+        written
     }
 }

@@ -121,7 +121,11 @@ fn receive(
     let receiver = peer
         .bitmap
         .get_or_insert_with(|| Receiver::new(view.bits(), header_size));
-    match merge(receiver, &view) {
+    let merged = merge(receiver, &view);
+    if let Ok(received) = &merged {
+        local.bitmap.merged(received.set);
+    }
+    match merged {
         Ok(received) if received.complete => {
             log_statistics(
                 device,
@@ -131,7 +135,7 @@ fn receive(
             );
             peer.bitmap = None;
             drop(peer);
-            local.bitmap.recount();
+            local.bitmap.mark_all_dirty();
             drop(local);
             complete(device)
         }

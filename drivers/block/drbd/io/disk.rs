@@ -47,7 +47,10 @@ use drbd_sys::{
         Fault, //
     },
     hash::crc32c,
-    idle_mutex::IdleMutex,
+    idle_mutex::{
+        IdleGuard,
+        IdleMutex, //
+    },
     log,
     new_idle_mutex,
     sync_io::{
@@ -70,7 +73,10 @@ use kernel::{
 };
 
 use super::{
-    bitmap::Bitmap,
+    bitmap::{
+        Bitmap,
+        Which, //
+    },
     device::{
         flag,
         Device, //
@@ -117,6 +123,8 @@ pub(crate) struct Facts {
     pub(crate) superblock: Superblock,
     /// When the first change since the last write was made; `None` if there was none.
     dirty_since_ns: Option<u64>,
+    /// Whether that on disk says that after a crash the activity log counts.
+    is_primary_on_disk: bool,
 }
 
 /// An attached disk. Owned by its [`Device`], lent out as [`super::device::LocalRef`].
@@ -141,6 +149,9 @@ pub(crate) struct LocalDisk {
     /// Held by whoever writes pages of the bitmap, until they are on stable storage.
     #[pin]
     pub(crate) bitmap_writer: IdleMutex<()>,
+    /// Held by whoever gives the volume a new size.
+    #[pin]
+    pub(crate) resizing: IdleMutex<()>,
     /// Which blocks differ from the peer's.
     pub(crate) bitmap: Bitmap,
     /// Which extents may differ after a crash.
@@ -175,6 +186,7 @@ impl LocalDisk {
         let facts = Facts {
             superblock: parts.superblock,
             dirty_since_ns: None,
+            is_primary_on_disk: parts.superblock.flags.contains(MdFlags::PRIMARY_IND),
         };
         let keeps_reads = keeps_reads(&parts.conf);
         Arc::pin_init(
@@ -188,6 +200,7 @@ impl LocalDisk {
                 facts <- new_spinlock_irq!(facts, "drbd_facts"),
                 meta <- new_idle_mutex!(parts.meta, "drbd_meta"),
                 bitmap_writer <- new_idle_mutex!((), "drbd_bitmap_writer"),
+                resizing <- new_idle_mutex!((), "drbd_resizing"),
                 bitmap: parts.bitmap,
                 activity_log <- new_spinlock_irq!(parts.activity_log, "drbd_activity_log"),
                 cache <- new_spinlock_irq!(Cache::unknown(), "drbd_cache"),
@@ -307,23 +320,56 @@ impl LocalDisk {
 
     /// Writes the super block if it changed. May sleep.
     ///
+    /// Where it says no more that this node is Primary the activity log does not count after a
+    /// crash: what its extents stand for is brought into the bitmap on disk first.
+    ///
     /// # Errors
     ///
     /// Of the metadata device; the worker is told to give up the disk.
     pub(crate) fn sync(&self, device: &Device) -> Result {
-        let mut meta = self.meta.lock();
-        let mut facts = self.facts.lock();
-        if facts.dirty_since_ns.take().is_none() {
-            return Ok(());
+        let mut has_bitmap = false;
+        loop {
+            let meta = self.meta.lock();
+            let mut facts = self.facts.lock();
+            let superblock = facts.superblock;
+            // A bitmap that could not be written counts for nothing.
+            let counts = MdFlags::PRIMARY_IND.with(MdFlags::FULL_SYNC);
+            if facts.dirty_since_ns.is_none() {
+                return Ok(());
+            }
+            if has_bitmap || !facts.is_primary_on_disk || superblock.flags.intersects(counts) {
+                facts.dirty_since_ns = None;
+                drop(facts);
+                return self.write_superblock(device, meta, &superblock);
+            }
+            drop(facts);
+            drop(meta);
+            self.bitmap.write(device, self, Which::Dirty)?;
+            has_bitmap = true;
         }
-        let superblock = facts.superblock;
-        drop(facts);
+    }
+
+    fn write_superblock(
+        &self,
+        device: &Device,
+        mut meta: IdleGuard<'_, MetaIo>,
+        superblock: &Superblock,
+    ) -> Result {
         let sector = self.layout.superblock();
         let written = meta
             .page
             .page()
             .map(|page| superblock.encode(page))
             .and_then(|()| self.write_page(&mut meta.page, sector, self.durability()));
+        let mut facts = self.facts.lock();
+        match written {
+            Ok(()) => facts.is_primary_on_disk = superblock.flags.contains(MdFlags::PRIMARY_IND),
+            // What the others changed is not on disk for them either.
+            Err(_) => {
+                facts.dirty_since_ns.get_or_insert_with(monotonic_ns);
+            }
+        }
+        drop(facts);
         drop(meta);
         self.judge_metadata(device, written)
     }
@@ -412,6 +458,11 @@ impl LocalDisk {
             }
         }
         result
+    }
+
+    /// Whether the metadata could not be written, at any time. Any context.
+    pub(crate) fn has_failed_metadata(&self) -> bool {
+        self.meta_failed.any(1)
     }
 
     /// Notes that the disk is in use from now on.

@@ -64,7 +64,7 @@ mod state;
 mod sync;
 
 pub(super) use barrier::flush_early;
-pub(super) use data::note_sequence;
+pub(super) use data::{note_sequence, usable_disk};
 
 /// The connection must be dropped. Why was told in one line, or is known: it is going down already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,7 @@ use kernel::{
 use super::{
     bitmap::Which,
     device::{
+        flag,
         Device,
         LocalRef, //
     },
@@ -89,6 +90,9 @@ pub(crate) fn resize(device: &Arc<Device>, size: Sector, assume_clean: bool) -> 
         return Ok(Resized::Unchanged);
     }
     let _held = HeldIo::new(device)?;
+    // The receiver and a command at a time; not while either waits for I/O, which may take the
+    // other.
+    let _resizing = local.resizing.lock();
     let resized = store(device, &local, size, assume_clean)?;
     show(device, size);
     Ok(resized)
@@ -115,7 +119,7 @@ pub(super) fn show(device: &Device, size: Sector) {
 
 /// Brings bitmap and super block to a new size. The caller holds back application I/O.
 ///
-/// The bitmap is written before the super block names the size that it is for.
+/// The super block never names a size that the bitmap on disk does not cover.
 pub(super) fn store(
     device: &Device,
     local: &LocalRef,
@@ -129,6 +133,13 @@ pub(super) fn store(
         "drbd_bm_resize called with capacity == {}",
         size
     );
+    let name = || {
+        local.change(device, |superblock| superblock.last_agreed_size = size);
+        local.sync(device)
+    };
+    if size < agreed {
+        name()?;
+    }
     local.bitmap.resize(size, !assume_clean);
     let (bits, words, pages) = local.bitmap.dimensions();
     log!(
@@ -139,8 +150,13 @@ pub(super) fn store(
     if agreed != size {
         log!(Info, device, "Writing the whole bitmap, size changed");
         local.bitmap.write(device, local, Which::All)?;
-        local.change(device, |superblock| superblock.last_agreed_size = size);
-        local.sync(device)?;
+    }
+    if size > agreed {
+        if assume_clean {
+            // Not everything is out of sync any more.
+            device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
+        }
+        name()?;
     }
     log_marked(device, local);
     Ok(match agreed.cmp(&size) {

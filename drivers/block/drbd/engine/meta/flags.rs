@@ -33,6 +33,11 @@ impl MdFlags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether any flag of `other` is set.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// These flags and those of `other`.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

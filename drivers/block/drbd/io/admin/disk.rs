@@ -57,16 +57,26 @@ pub(super) fn change_options(
     order::check(device, conf)?;
     let mut conf = conf.clone();
     conf.al_extents = local.layout.ring().clamp_extents(conf.al_extents);
-    if conf.al_extents != old.al_extents {
-        change_log(device, &local, conf.al_extents, info)?;
-    }
     conf.rs_discard_granularity = attach::discard_granularity(device, &local.backing, &conf);
-    let keeps_log = conf.al_updates;
     let conf = Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
+    // The metadata never promise a log that is not kept: on disk it knows nothing of what became
+    // hot without it.
+    if !conf.al_updates {
+        note_log(device, &local, false)?;
+    }
+    if conf.al_extents != old.al_extents || (conf.al_updates && !old.al_updates) {
+        change_log(device, &local, &old, &conf, info)?;
+    }
     local.set_conf(conf.clone());
-    local.change(device, |superblock| {
-        superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, !keeps_log);
-    });
+    if conf.al_updates {
+        note_log(device, &local, true)?;
+    }
+    if conf.md_flushes && !old.md_flushes {
+        // What was written without counts as stable from now on.
+        let flushed = flush_all(&local);
+        let flushed = local.judge_metadata(device, flushed);
+        flushed.map_err(|_| RetCode::IO_META_DISK)?;
+    }
     if (conf.disk_flushes, conf.disk_drain) != (old.disk_flushes, old.disk_drain) {
         attach::update_write_ordering(&device.resource, WriteOrdering::Flush);
     }
@@ -82,14 +92,38 @@ pub(super) fn change_options(
     Ok(RetCode::NO_ERROR)
 }
 
+fn flush_all(local: &LocalRef) -> Result {
+    let meta = local.meta.lock().page.device().clone();
+    local.flush(&meta)?;
+    match local.backing.has_write_cache() {
+        true => local.flush(&local.backing),
+        false => Ok(()),
+    }
+}
+
+/// Lets the metadata know whether the activity log is kept.
+fn note_log(device: &Device, local: &LocalRef, keeps: bool) -> Result<(), RetCode> {
+    local.change(device, |superblock| {
+        superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, !keeps);
+    });
+    local.sync(device).map_err(|_| RetCode::IO_META_DISK)
+}
+
+/// Puts an empty log in the place of the old one; from the first write on it is kept as `conf` has
+/// it.
 fn change_log(
     device: &Arc<Device>,
     local: &LocalRef,
-    extents: u32,
+    old: &Arc<DiskConf>,
+    conf: &Arc<DiskConf>,
     info: &mut InfoText,
 ) -> Result<(), RetCode> {
     let changed = HeldIo::new(device).and_then(|held| {
-        let changed = log_size::change(device, local, extents);
+        local.set_conf(conf.clone());
+        let changed = log_size::change(device, local, conf.al_extents);
+        if changed.is_err() {
+            local.set_conf(old.clone());
+        }
         drop(held);
         changed
     });

@@ -9,6 +9,7 @@ use drbd_engine::{
         WriteOrdering, //
     },
     request::Writer,
+    state::DiskState,
     wire::Barrier, //
 };
 use drbd_sys::{
@@ -138,10 +139,18 @@ pub(in crate::io) fn flush_early(resource: &Resource) {
         return;
     }
     for device in resource.volumes() {
-        if let Some(local) = device.local() {
+        if let Some(local) = written_disk(&device) {
             start_flush(&device, local);
         }
     }
+}
+
+/// The disk, where the peer may have written to it: not one that is not in use yet.
+fn written_disk(device: &Arc<Device>) -> Option<LocalRef> {
+    device.local().filter(|_| {
+        let disk = device.glance().disk();
+        disk != DiskState::Attaching && disk != DiskState::Negotiating
+    })
 }
 
 /// Flushes the cache of a disk, if there may be anything in it.
@@ -169,7 +178,7 @@ fn flush_all(resource: &Resource) -> Result<(), ConnectionError> {
     // One that began early may be all that is needed.
     wait(connection, || connection.flushes.get() == 0)?;
     for device in resource.volumes() {
-        match device.local() {
+        match written_disk(&device) {
             Some(local) => start_flush(&device, local),
             // Whoever lets a disk go flushes it.
             None => wait(connection, || !device.is_parting())?,

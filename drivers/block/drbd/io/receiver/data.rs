@@ -417,7 +417,7 @@ impl Receiver {
 }
 
 /// The disk, where writes may go to it.
-fn usable_disk(device: &Arc<Device>) -> Option<LocalRef> {
+pub(in crate::io) fn usable_disk(device: &Arc<Device>) -> Option<LocalRef> {
     device
         .local()
         .filter(|_| device.glance().disk() >= DiskState::Inconsistent)

@@ -133,7 +133,9 @@ impl Receiver {
         };
         local.bitmap.clear_all();
         // An error costs the disk, not the connection.
-        let _ = local.bitmap.write(device, &local, Which::All);
+        if local.bitmap.write(device, &local, Which::All).is_err() {
+            return Ok(());
+        }
         let primary = device.state().role.is_primary();
         local.change(device, |superblock| {
             superblock.uuids.adopt_current(uuid, primary)

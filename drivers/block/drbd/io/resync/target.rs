@@ -58,7 +58,10 @@ use crate::io::{
         PeerIo,
         PeerRequest, //
     },
-    receiver::ConnectionError,
+    receiver::{
+        usable_disk,
+        ConnectionError, //
+    },
     sender,
     worker::chore, //
 };
@@ -231,7 +234,7 @@ pub(crate) fn receive_reply(
 ) -> Result<(), ConnectionError> {
     let size_bytes = buffer.len_bytes();
     let mut request = claim_reply(device, Kind::ResyncWrite, packet.sector, size_bytes)?;
-    let Some(local) = device.local() else {
+    let Some(local) = usable_disk(device) else {
         let _ = device.resource.send_ack(
             device,
             Command::NegAck,
@@ -264,7 +267,7 @@ pub(crate) fn receive_deallocated(
     packet: BlockDescriptor,
 ) -> Result<(), ConnectionError> {
     let mut request = claim_reply(device, Kind::ResyncDiscard, packet.sector, packet.size)?;
-    let Some(local) = device.local() else {
+    let Some(local) = usable_disk(device) else {
         forget_asked(device, packet.sector, packet.size);
         device.resource.connection.free_request(request);
         return Ok(());

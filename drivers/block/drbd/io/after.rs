@@ -453,7 +453,7 @@ fn part_with(device: &Arc<Device>, disk: &Arc<LocalDisk>) {
         });
     }
     disk_error::record_lack(device, disk);
-    let _ = disk.sync(device);
+    let _ = disk.sync_with_bitmap(device);
     let _ = device
         .resource
         .change_state(device, Change::disk(DiskState::Diskless), How::HARD);

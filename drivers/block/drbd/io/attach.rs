@@ -55,7 +55,10 @@ use kernel::{
 };
 
 use super::{
-    bitmap::Bitmap,
+    bitmap::{
+        Bitmap,
+        Which, //
+    },
     device::{
         flag,
         Device,
@@ -218,6 +221,7 @@ impl Found {
                 usable
             );
         }
+        let device_size = Sector(device.capacity());
         let last = self.superblock.last_agreed_size;
         let candidates = Candidates {
             own: usable,
@@ -226,6 +230,16 @@ impl Found {
             user: wanted,
         };
         let size = candidates.size().ok_or(RetCode::DISK_TOO_SMALL)?;
+        if size < device_size && device.state().role.is_primary() {
+            log!(
+                Error,
+                device,
+                "device size {} would become {} under its users",
+                device_size,
+                size
+            );
+            return Err(RetCode::DISK_TOO_SMALL);
+        }
         if size >= last || !self.superblock.flags.contains(MdFlags::CONSISTENT) {
             return Ok(size);
         }
@@ -568,6 +582,10 @@ fn read_bitmap(
         resync::set_all_and_write(device, "set_n_write from attaching")?;
     }
     let is_all_set = local.bitmap.set_bits() == local.bitmap.bits();
+    if is_all_set {
+        // Without a log only what is on disk counts.
+        local.bitmap.write(device, local, Which::Dirty)?;
+    }
     // Who connects has the log resumed, in the change that connects.
     let control = device.resource.control.lock();
     let suspends = is_all_set && device.state().conn < ConnState::Connected;

@@ -123,12 +123,14 @@ impl Bitmap {
         }
         let old = bits_for(before);
         let new = bits_for(capacity);
+        if let (true, Some(view)) = (new < old, self.view()) {
+            let gone = view.clear_bits(BitNr(new), BitNr(old));
+            self.set.update(|count| count.saturating_sub(gone));
+        }
         self.capacity_sectors.store(capacity.0);
         if let Some(view) = self.view() {
             view.clear_tail();
-            if new < old {
-                self.set.store(view.count());
-            } else if set_new {
+            if set_new && new > old {
                 let set = view.set_bits(BitNr(old), BitNr(new));
                 self.set.update(|count| count.saturating_add(set));
             }
@@ -232,6 +234,13 @@ impl Bitmap {
         }
     }
 
+    /// Counts what is set, where nobody knows what was set before.
+    pub(crate) fn recount(&self) {
+        if let Some(view) = self.view() {
+            self.set.store(view.count());
+        }
+    }
+
     /// Has all pages written the next time. Any context.
     pub(crate) fn mark_all_dirty(&self) {
         for page in 0..pages_for(self.bits()) {
@@ -332,15 +341,15 @@ impl Bitmap {
     }
 
     fn write_pages(&self, device: &Device, disk: &LocalDisk, which: Which) -> Result {
+        if !self.in_core.any(1) {
+            return Ok(());
+        }
         let view = self.view().ok_or(EINVAL)?;
         let meta_device = disk.meta.lock().page.device().clone();
         let mut bulk = BulkIo::new(&meta_device, BULK_DEPTH)?;
         // A page is marked clean before it is on disk. Nobody may take it for written until then,
         // nor write it a second time at the same time.
         let _one_writer = disk.bitmap_writer.lock();
-        if !self.in_core.any(1) {
-            return Ok(());
-        }
         // The content of a page is made right after its sector was asked for.
         let current = Cell::new(0u64);
         let sectors = (0..view.pages()).filter_map(|page| {

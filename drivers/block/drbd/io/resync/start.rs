@@ -256,9 +256,10 @@ pub(crate) fn receive_sync_uuid(
         .map_err(|_| ConnectionError)?;
     drop(local);
     start(device, Side::Target);
-    // That the disk is Inconsistent, before anything of the source's is written there.
-    match device.local() {
-        Some(local) => local.sync(device).map_err(|_| ConnectionError),
-        None => Ok(()),
+    // That the disk is Inconsistent, before anything of the source's is written there. An error
+    // costs the disk, not the peer that the users may need.
+    if let Some(local) = device.local() {
+        let _ = local.sync(device);
     }
+    Ok(())
 }

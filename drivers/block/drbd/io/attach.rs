@@ -497,7 +497,8 @@ fn publish(
     size::update_limits(device);
     read_bitmap(device, &local, &conclusions, size).map_err(|_| RetCode::IO_META_DISK)?;
     let_refusals_arrive(device)?;
-    note_log(device, &local).map_err(|_| RetCode::IO_META_DISK)?;
+    let noted = local.note_log(device, local.conf().al_updates);
+    noted.map_err(|_| RetCode::IO_META_DISK)?;
     enter_state(device, &local, &conclusions)?;
     note_role(device, &local);
     if let Some(disk) = device.disk.lock().as_ref() {
@@ -597,18 +598,6 @@ fn read_bitmap(
         log!(Info, device, "Suspended AL updates");
     }
     Ok(())
-}
-
-/// Lets the metadata know whether there will be an activity log to go by after a crash. May sleep.
-fn note_log(device: &Device, local: &LocalRef) -> Result {
-    let is_off = !local.conf().al_updates;
-    if local.flags().contains(MdFlags::AL_DISABLED) == is_off {
-        return Ok(());
-    }
-    local.change(device, |superblock| {
-        superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, is_off);
-    });
-    local.sync(device)
 }
 
 /// Waits until the peer knows which of its writes were refused while there was no bitmap to

@@ -32,6 +32,7 @@ use drbd_sys::{
         AtomicBits64, //
     },
     disk::Disk,
+    log,
     new_wait_queue,
     wait::WaitQueue, //
 };
@@ -423,6 +424,14 @@ impl Device {
             disk,
             count: LocalCount(self.clone()),
         })
+    }
+
+    /// Has the activity log kept again, if it was suspended. Any context.
+    pub(crate) fn resume_activity_log(&self) {
+        let before = self.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
+        if before & flag::ACTIVITY_LOG_SUSPENDED != 0 {
+            log!(Info, self, "Resumed AL updates");
+        }
     }
 
     /// Whether a disk is attached. Any context.

@@ -123,8 +123,8 @@ pub(crate) struct Facts {
     pub(crate) superblock: Superblock,
     /// When the first change since the last write was made; `None` if there was none.
     dirty_since_ns: Option<u64>,
-    /// Whether that on disk says that after a crash the activity log counts.
-    is_primary_on_disk: bool,
+    /// The flags on disk.
+    written_flags: MdFlags,
 }
 
 /// An attached disk. Owned by its [`Device`], lent out as [`super::device::LocalRef`].
@@ -186,7 +186,7 @@ impl LocalDisk {
         let facts = Facts {
             superblock: parts.superblock,
             dirty_since_ns: None,
-            is_primary_on_disk: parts.superblock.flags.contains(MdFlags::PRIMARY_IND),
+            written_flags: parts.superblock.flags,
         };
         let keeps_reads = keeps_reads(&parts.conf);
         Arc::pin_init(
@@ -318,6 +318,22 @@ impl LocalDisk {
         self.facts.lock().dirty_since_ns
     }
 
+    /// Lets the metadata know whether there will be an activity log to go by after a crash. May
+    /// sleep.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::sync`].
+    pub(crate) fn note_log(&self, device: &Device, is_kept: bool) -> Result {
+        if self.flags().contains(MdFlags::AL_DISABLED) != is_kept {
+            return Ok(());
+        }
+        self.change(device, |superblock| {
+            superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, !is_kept);
+        });
+        self.sync(device)
+    }
+
     /// Writes the super block if it changed. May sleep.
     ///
     /// Where it says no more that this node is Primary the activity log does not count after a
@@ -340,12 +356,10 @@ impl LocalDisk {
             let meta = self.meta.lock();
             let mut facts = self.facts.lock();
             let superblock = facts.superblock;
-            // A bitmap that could not be written counts for nothing.
-            let counts = MdFlags::PRIMARY_IND.with(MdFlags::FULL_SYNC);
             if facts.dirty_since_ns.is_none() {
                 return Ok(());
             }
-            if has_bitmap || !facts.is_primary_on_disk || superblock.flags.intersects(counts) {
+            if has_bitmap || !superblock.flags.ends_log_of(facts.written_flags) {
                 facts.dirty_since_ns = None;
                 drop(facts);
                 return self.write_superblock(device, meta, &superblock);
@@ -375,7 +389,7 @@ impl LocalDisk {
             .and_then(|()| self.write_page(&mut meta.page, sector, self.durability()));
         let mut facts = self.facts.lock();
         match written {
-            Ok(()) => facts.is_primary_on_disk = superblock.flags.contains(MdFlags::PRIMARY_IND),
+            Ok(()) => facts.written_flags = superblock.flags,
             // What the others changed is not on disk for them either.
             Err(_) => {
                 facts.dirty_since_ns.get_or_insert_with(monotonic_ns);

@@ -29,7 +29,6 @@ use kernel::{
 use super::{
     bitmap::Which,
     device::{
-        flag,
         Device,
         LocalRef, //
     },
@@ -154,7 +153,7 @@ pub(super) fn store(
     if size > agreed {
         if assume_clean {
             // Not everything is out of sync any more.
-            device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
+            device.resume_activity_log();
         }
         name()?;
     }

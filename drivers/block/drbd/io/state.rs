@@ -554,10 +554,7 @@ impl Resource {
                 }
             }
             Immediate::ResumeActivityLog => {
-                let before = device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
-                if before & flag::ACTIVITY_LOG_SUSPENDED != 0 {
-                    log!(Info, device, "Resumed AL updates");
-                }
+                device.resume_activity_log();
             }
             Immediate::CountConnect => {
                 control.connect_count = control.connect_count.wrapping_add(1);

@@ -13,7 +13,7 @@ use kernel::{
             Relaxed, //
         },
         Atomic, //
-    }, //
+    },
 };
 
 const CHUNK_WORDS: usize = bindings::PAGE_SIZE / size_of::<Atomic<u64>>();

@@ -33,9 +33,12 @@ impl MdFlags {
         self.0 & other.0 == other.0
     }
 
-    /// Whether any flag of `other` is set.
-    pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+    /// Whether the activity log counted after a crash with `before` on disk, and with these neither
+    /// it nor all of the disk does: the bitmap on disk has to stand for its extents by then.
+    pub const fn ends_log_of(self, before: Self) -> bool {
+        before.contains(Self::PRIMARY_IND)
+            && !self.contains(Self::PRIMARY_IND)
+            && !self.contains(Self::FULL_SYNC)
     }
 
     /// These flags and those of `other`.
@@ -166,5 +169,14 @@ mod tests {
             ..FlagInputs::default()
         };
         assert_eq!(kept.recompute(crashed), kept.with(MdFlags::CRASHED_PRIMARY));
+    }
+
+    #[test]
+    fn the_log_of_a_primary_ends_with_its_mark() {
+        let primary = MdFlags::PRIMARY_IND.with(MdFlags::CONSISTENT);
+        assert!(MdFlags::CONSISTENT.ends_log_of(primary));
+        assert!(!MdFlags::FULL_SYNC.ends_log_of(primary));
+        assert!(!primary.ends_log_of(primary));
+        assert!(!MdFlags::CONSISTENT.ends_log_of(MdFlags::CONSISTENT));
     }
 }

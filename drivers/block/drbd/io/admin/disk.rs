@@ -8,7 +8,6 @@ use drbd_engine::{
         RetCode, //
     },
     epoch::WriteOrdering,
-    meta::MdFlags,
     state::{
         Change,
         ConnState,
@@ -62,17 +61,23 @@ pub(super) fn change_options(
     conf.al_extents = local.layout.ring().clamp_extents(conf.al_extents);
     conf.rs_discard_granularity = attach::discard_granularity(device, &local.backing, &conf);
     let conf = Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
+    let note_log = |is_kept| {
+        let noted = local.note_log(device, is_kept);
+        // That it is noted need not mean that it could be written.
+        let noted = noted.and_then(|()| local.sync(device));
+        noted.map_err(|_| RetCode::IO_META_DISK)
+    };
     // The metadata never promise a log that is not kept: on disk it knows nothing of what became
     // hot without it.
     if !conf.al_updates {
-        note_log(device, &local, false)?;
+        note_log(false)?;
     }
     if conf.al_extents != old.al_extents || (conf.al_updates && !old.al_updates) {
         change_log(device, &local, &old, &conf, info)?;
     }
     local.set_conf(conf.clone());
     if conf.al_updates {
-        note_log(device, &local, true)?;
+        note_log(true)?;
     }
     if conf.md_flushes && !old.md_flushes {
         // What was written without counts as stable from now on.
@@ -83,8 +88,6 @@ pub(super) fn change_options(
     if (conf.disk_flushes, conf.disk_drain) != (old.disk_flushes, old.disk_drain) {
         attach::update_write_ordering(&device.resource, WriteOrdering::Flush);
     }
-    // An error costs the disk by itself.
-    let _ = local.sync(device);
     drop(local);
     size::update_limits(device);
     order::reconsider(&device.resource);
@@ -102,14 +105,6 @@ fn flush_all(local: &LocalRef) -> Result {
         true => local.flush(&local.backing),
         false => Ok(()),
     }
-}
-
-/// Lets the metadata know whether the activity log is kept.
-fn note_log(device: &Device, local: &LocalRef, keeps: bool) -> Result<(), RetCode> {
-    local.change(device, |superblock| {
-        superblock.flags = superblock.flags.with_if(MdFlags::AL_DISABLED, !keeps);
-    });
-    local.sync(device).map_err(|_| RetCode::IO_META_DISK)
 }
 
 /// Puts an empty log in the place of the old one; from the first write on it is kept as `conf` has

@@ -165,10 +165,7 @@ pub(super) fn new_current_uuid(device: &Arc<Device>, clear_bitmap: bool) -> Outc
     if clear_bitmap {
         // What is written from now on is known by the bitmap alone, which a crash does not spare
         // without the log.
-        let before = device.flags.clear(flag::ACTIVITY_LOG_SUSPENDED);
-        if before & flag::ACTIVITY_LOG_SUSPENDED != 0 {
-            log!(Info, device, "Resumed AL updates");
-        }
+        device.resume_activity_log();
         local.bitmap.clear_all();
         local
             .bitmap

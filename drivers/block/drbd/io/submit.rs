@@ -436,7 +436,7 @@ impl Device {
         let Some((local, span)) = self.extents_of(bio) else {
             return Ok(());
         };
-        if self.flags.any(super::device::flag::ACTIVITY_LOG_SUSPENDED) {
+        if self.flags.any(flag::ACTIVITY_LOG_SUSPENDED) {
             return Ok(());
         }
         let got = local.activity_log.lock().try_get(span);
@@ -447,11 +447,27 @@ impl Device {
         Ok(())
     }
 
-    /// The disk and the extents a write concerns; `None` where there is no disk.
+    /// The disk and the extents a write concerns; `None` where no log is kept.
     fn extents_of(self: &Arc<Self>, bio: &Bio) -> Option<(LocalRef, Span)> {
-        let local = self.local()?;
+        let local = self.logged_disk()?;
         let span = Span::of(bio.sector(), bio.master.size_bytes())?;
         Some((local, span))
+    }
+
+    /// The disk, where its activity log is in use: not before it is attached, nor where that
+    /// failed.
+    fn logged_disk(self: &Arc<Self>) -> Option<LocalRef> {
+        self.local()
+            .filter(|_| self.glance().disk() > DiskState::Attaching)
+    }
+
+    /// Whether a write that is to go to the disk, or to be marked in its bitmap, lacks the extents
+    /// that it needs: when it asked for them no log was kept.
+    fn lacks_extents(&self, bio: &Bio) -> bool {
+        bio.extents.is_none()
+            && bio.changes_data()
+            && !self.flags.any(flag::ACTIVITY_LOG_SUSPENDED)
+            && Span::of(bio.sector(), bio.master.size_bytes()).is_some()
     }
 
     fn claim_range(&self, bio: &mut Bio) -> Result<(), Obstacle> {
@@ -538,6 +554,15 @@ impl Device {
             drop(log);
             self.fail(bio);
             return Ok(());
+        }
+        let concerns_disk = plan.local || state.disk() == DiskState::Negotiating;
+        if concerns_disk && self.lacks_extents(&bio) {
+            drop(log);
+            // Extents come before the range.
+            let range = bio.range.take();
+            self.give_back(None, range);
+            self.retry_delayed();
+            return Err((bio, Obstacle::ActivityLog));
         }
         let operation = bio.master.operation();
         if operation == Operation::Flush && !plan.local {
@@ -786,7 +811,7 @@ impl Device {
     /// Reserves extents for the waiting writes and writes the transaction they need; whether there
     /// was one.
     fn commit_extents(self: &Arc<Self>, waiting: &mut KVVec<Bio>) -> bool {
-        let Some(local) = self.local() else {
+        let Some(local) = self.logged_disk() else {
             for bio in waiting.iter_mut() {
                 // The disk is gone, and its activity log with it.
                 bio.extents = None;

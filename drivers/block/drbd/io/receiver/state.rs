@@ -141,7 +141,19 @@ impl Receiver {
             superblock.uuids.adopt_current(uuid, primary)
         });
         let both = Change::disk(DiskState::UpToDate).with_pdsk(DiskState::UpToDate);
-        let changed = self.resource.change_state(device, both, How::HARD);
+        let mut is_given_up = false;
+        let changed = self
+            .resource
+            .change_state_if(device, both, How::HARD, |now| {
+                is_given_up = now.disk < DiskState::Inconsistent;
+                !is_given_up
+            });
+        if is_given_up {
+            // That an error cost the disk is told by who saw it.
+            let peers = Change::pdsk(DiskState::UpToDate);
+            let changed = self.resource.change_state(device, peers, How::HARD);
+            return changed.map(|_| ()).map_err(|_| ConnectionError);
+        }
         // What was told before it got here says that this disk is Inconsistent, and may reach the
         // peer only now.
         let _ = device.send_present_state();

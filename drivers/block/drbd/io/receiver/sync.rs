@@ -77,9 +77,14 @@ impl<'a> Handshake<'a> {
             (peer.uuids?, peer.sent_bits)
         };
         log_sets(device, &local, &peer);
-        let comparison = self.compare(&local, &peer, sent_bits);
-        log!(Info, device, "{}", comparison);
-        self.correct(&local, comparison.correction);
+        let comparison = loop {
+            let own = own_set(&local);
+            let comparison = self.compare(own, &local, &peer, sent_bits);
+            log!(Info, device, "{}", comparison);
+            if self.correct(&local, own, comparison.correction) {
+                break comparison;
+            }
+        };
         let facts = self.facts(&local, &config, &peer, sent_bits);
         let outcome = self.decide(&comparison, facts);
         drop(local);
@@ -95,11 +100,11 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    fn compare(&self, local: &LocalRef, peer: &Uuids, sent_bits: u64) -> Comparison {
+    fn compare(&self, own: UuidSet, local: &LocalRef, peer: &Uuids, sent_bits: u64) -> Comparison {
         let connection = &self.device.resource.connection;
         let state = self.proposal.old;
         uuid_compare(&uuid_compare::Facts {
-            own: own_set(local),
+            own,
             peer: peer_set(peer),
             apv: connection.version().number(),
             crashed_primary: self.device.flags.any(flag::CRASHED_PRIMARY),
@@ -114,34 +119,46 @@ impl<'a> Handshake<'a> {
     }
 
     /// Puts right what a lost message left behind, on disk or in what is known of the peer.
-    fn correct(&self, local: &LocalRef, correction: Correction) {
+    /// `false`, and nothing done, where the own generation is not `before` any more.
+    fn correct(&self, local: &LocalRef, before: UuidSet, correction: Correction) -> bool {
         if correction == Correction::None {
-            return;
+            return true;
         }
         let device = self.device;
         let mut peer_volume = device.peer.lock();
         let Some(mut peer) = peer_volume.uuid_set() else {
-            return;
+            return true;
         };
-        let mut own = own_set(local);
-        let before = own;
+        let mut own = before;
         correction.apply(&mut own, &mut peer);
+        if own == before {
+            if own_set(local) != before {
+                return false;
+            }
+            peer_volume.set_uuid_set(peer);
+            log!(Info, device, "the peer's UUIDs are taken for {}", peer);
+            return true;
+        }
+        let is_present = local.change(device, |superblock| {
+            let is_present = set_of(superblock.uuids) == before;
+            if is_present {
+                superblock.uuids = meta::Uuids {
+                    current: own.current,
+                    bitmap: own.bitmap,
+                    history: own.history,
+                };
+            }
+            is_present
+        });
+        if !is_present {
+            return false;
+        }
         peer_volume.set_uuid_set(peer);
         drop(peer_volume);
-        if own == before {
-            log!(Info, device, "the peer's UUIDs are taken for {}", peer);
-            return;
-        }
-        local.change(device, |superblock| {
-            superblock.uuids = meta::Uuids {
-                current: own.current,
-                bitmap: own.bitmap,
-                history: own.history,
-            };
-        });
         log!(Info, device, "corrected my UUIDs to {}", own);
         // An error costs the disk.
         let _ = local.sync(device);
+        true
     }
 
     fn facts(&self, local: &LocalRef, config: &Config, peer: &Uuids, sent_bits: u64) -> Facts {
@@ -253,7 +270,10 @@ fn log_sets(device: &Arc<Device>, local: &LocalRef, peer: &Uuids) {
 }
 
 fn own_set(local: &LocalRef) -> UuidSet {
-    let uuids = local.uuids();
+    set_of(local.uuids())
+}
+
+fn set_of(uuids: meta::Uuids) -> UuidSet {
     UuidSet {
         current: uuids.current,
         bitmap: uuids.bitmap,

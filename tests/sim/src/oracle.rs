@@ -301,6 +301,9 @@ pub struct Oracle {
     doubted: [Vec<Doubt>; 2],
     /// By sector, the last writes that the users of this Primary were told done.
     told: [BTreeMap<u64, Vec<u64>>; 2],
+    /// Of these, what the peer may have lost with its power, and this node's disk alone vouches
+    /// for.
+    kept: [BTreeSet<u64>; 2],
     /// What was counted.
     pub counts: Counts,
     /// What was broken.
@@ -339,6 +342,7 @@ impl Oracle {
             worthless: [false; 2],
             doubted: Default::default(),
             told: Default::default(),
+            kept: Default::default(),
             counts: Counts::default(),
             violations: Vec::new(),
         }
@@ -458,6 +462,7 @@ impl Oracle {
         }
         if bio.remote && bio.peer_crashed {
             self.views[1 - node].fail(sectors(), number, now);
+            self.kept[node].insert(number);
         } else if bio.remote && ended.acknowledged && self.protocol != Protocol::A {
             self.views[1 - node].acknowledge(sectors(), number, now);
         }
@@ -633,8 +638,17 @@ impl Oracle {
         if peer_synced && is_good(old) && is_good(new) {
             self.doubted[node].retain(|doubt| !doubt.is_here());
         }
+        if is_good(old) && new.conn == ConnState::StartingSyncT {
+            // The admin of a peer whose power is gone already gave this disk up.
+            let kept = std::mem::take(&mut self.kept[node]);
+            for told in self.told[node].values_mut() {
+                told.retain(|number| !kept.contains(number));
+            }
+        }
         let bios = std::mem::take(&mut self.bios);
         if old.conn < ConnState::Connected && new.conn >= ConnState::Connected {
+            // What the peer lacks it gets now.
+            self.kept[node].clear();
             for view in &mut self.views {
                 view.end_all(now, |number| bios.get(&number).is_none_or(|bio| bio.over));
             }
@@ -772,7 +786,12 @@ impl Oracle {
         let view = &self.views[node];
         let has_disk = self.states[1 - node].disk == DiskState::UpToDate;
         for told in self.told[1 - node].values_mut() {
-            told.retain(|&number| has_disk || view.is_durable(number));
+            let is_lost = |number: &u64| !view.is_durable(*number);
+            if has_disk {
+                self.kept[1 - node].extend(told.iter().copied().filter(is_lost));
+            } else {
+                told.retain(|number| !is_lost(number));
+            }
         }
     }
 }

@@ -228,7 +228,8 @@ impl Bitmap {
         self.set.update(|count| count.saturating_add(set));
     }
 
-    fn mark_dirty(&self, page: u64) {
+    /// Has a page written the next time. Any context.
+    pub(crate) fn mark_dirty(&self, page: u64) {
         if let Ok(index) = usize::try_from(page / 64) {
             self.dirty.fetch_or(index, 1 << (page % 64));
         }

@@ -527,7 +527,14 @@ impl LocalDisk {
         let mut activity_log = self.activity_log.lock();
         match written {
             Ok(()) => activity_log.commit(),
-            Err(_) => activity_log.abort(),
+            Err(_) => {
+                // What was written of the bitmap may be in a cache only, and no other flush need
+                // follow: it is written again by who writes the transaction again.
+                activity_log
+                    .evicted_pages()
+                    .for_each(|page| self.bitmap.mark_dirty(page));
+                activity_log.abort();
+            }
         }
         drop(activity_log);
         drop(meta);

@@ -293,6 +293,8 @@ impl LocalDisk {
             if written {
                 activity_log.commit();
             } else {
+                // What was written of the bitmap may be in the cache only.
+                self.mark_dirty();
                 activity_log.abort();
             }
         }
@@ -358,6 +360,9 @@ impl LocalDisk {
             Ok(false) => true,
             Err(MetaFailed) => false,
         };
+        if !written {
+            self.mark_dirty();
+        }
         if !careless {
             self.bitmap_busy.set(false);
         }
@@ -507,10 +512,10 @@ impl LocalDisk {
                 written = written && self.write_page(device, page).await;
             }
         }
+        let written = written && self.flush(device, &self.meta).await;
         if !written {
             self.mark_dirty();
         }
-        let written = written && self.flush(device, &self.meta).await;
         self.bitmap_busy.set(false);
         self.judge_metadata(device, written)
     }

@@ -53,6 +53,10 @@ pub(super) fn change(device: &Device, local: &LocalRef, extents: u32, needs: Nee
     let one_writer = local.bitmap_writer.lock();
     let emptied = empty(device, local, &mut meta.page, log, needs)
         .and_then(|()| initialize(local, &mut meta.activity_log));
+    if emptied.is_err() {
+        // What was written may be in a cache only.
+        local.bitmap.mark_all_dirty();
+    }
     drop(one_writer);
     drop(meta);
     match emptied {

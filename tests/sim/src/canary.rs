@@ -81,11 +81,18 @@ pub enum Canary {
     RefusalForgotten,
     /// A Primary that has lost its disk follows a peer without what was written on that alone.
     AloneForgotten,
+    /// The bitmap of a disk that is being attached is written before it was read.
+    BitmapWrittenUnread,
+    /// The super block says that no activity log counts before the bitmap that stands for it is on
+    /// disk.
+    LogEndedBeforeBitmap,
+    /// A page of the bitmap counts as stable though the transaction that was to flush it failed.
+    FailedPageBelieved,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::AckBeforeFlush,
         Self::BitClearedTooEarly,
         Self::ActivityLogAfterData,
@@ -124,6 +131,9 @@ impl Canary {
         Self::EndedWithBitsLeft,
         Self::RefusalForgotten,
         Self::AloneForgotten,
+        Self::BitmapWrittenUnread,
+        Self::LogEndedBeforeBitmap,
+        Self::FailedPageBelieved,
     ];
 
     /// The canary with this name.

@@ -52,7 +52,8 @@ fn known(side: &Side<'_>, config: &Config) -> Vec<bool> {
     let mut known = vec![false; usize::try_from(bits).unwrap_or(0)];
     let attached = side
         .device
-        .and_then(|device| device.attached_disk().map(|local| (device, local)));
+        .and_then(|device| device.attached_disk().map(|local| (device, local)))
+        .filter(|(_, local)| local.in_core.get());
     let extents = if let Some((device, local)) = attached {
         let view = local.view(device);
         for (bit, known) in (0..).zip(&mut known) {

@@ -15,7 +15,7 @@ use drbd_engine::meta::{Layout, MdFlags, Placement, Superblock, Uuids, SUPERBLOC
 use drbd_engine::types::{ExtentNr, Sector};
 
 use crate::canary::Canary;
-use crate::drive::{Content, Drive};
+use crate::drive::{Content, Drive, Sectors};
 use crate::node::disk::meta_sectors;
 use crate::node::Config;
 
@@ -93,8 +93,13 @@ fn initialize_log(meta: &Drive, layout: &Layout) {
 }
 
 fn read_block(meta: &Drive, sector: Sector) -> [u8; 4096] {
+    block_of(sector, &meta.peek(sector.0, 8))
+}
+
+/// The block of metadata that begins at a sector.
+pub fn block_of(sector: Sector, sectors: &Sectors) -> [u8; 4096] {
     let mut block = [0; 4096];
-    for (at, content) in meta.peek(sector.0, 8) {
+    for (at, content) in sectors {
         if let Some(Content::Meta(bytes)) = content {
             let start = usize::try_from(at - sector.0).unwrap_or(0) * 512;
             block[start..start + 512].copy_from_slice(bytes.as_ref());

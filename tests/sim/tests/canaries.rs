@@ -56,9 +56,14 @@ fn drawn() -> Options {
 
 /// Deliberate bugs that were not found within the seeds that were tried, see
 /// Documentation/simulation.md.
-const NOT_FOUND: [Canary; 18] = [
-    Canary::RefusalForgotten, // Forced by `refused.rs`.
-    Canary::UsersForgotten,   // Forced by `missed_end.rs`.
+const NOT_FOUND: [Canary; 23] = [
+    Canary::EndedWithBitsLeft,  // Forced by `resync_end.rs`.
+    Canary::AloneForgotten,     // Forced by `written_alone.rs`.
+    Canary::StabilityForgotten, // Forced by `unflushed.rs`.
+    Canary::LogEndedBeforeBitmap,
+    Canary::FailedPageBelieved, // Seed 85694 found it in the tree that had it.
+    Canary::RefusalForgotten,   // Forced by `refused.rs`.
+    Canary::UsersForgotten,     // Forced by `missed_end.rs`.
     Canary::ClearedBeforeFlush,
     Canary::FailedFlushVouchedFor,
     Canary::LogEmptiedUnflushed,
@@ -93,24 +98,22 @@ macro_rules! canaries {
 }
 
 canaries! {
-    an_ack_before_the_flush_is_found: AckBeforeFlush, plain in 36..=40,
-    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 78..=80,
-    a_bit_cleared_too_early_is_found: BitClearedTooEarly, plain in 10..=15,
+    a_bitmap_that_is_written_unread_is_found: BitmapWrittenUnread, drawn in 95..=95,
+    an_ack_before_the_flush_is_found: AckBeforeFlush, plain in 283..=283,
+    a_write_that_the_cache_forgets_is_found: WriteNotCounted, plain in 81..=81,
+    a_bit_cleared_too_early_is_found: BitClearedTooEarly, plain in 16..=16,
     an_activity_log_written_after_the_data_is_found: ActivityLogAfterData, plain in 1..=50,
     an_activity_log_that_is_not_applied_is_found: ActivityLogIgnored, plain in 1..=50,
     a_bitmap_written_after_the_activity_log_is_found: BitmapAfterActivityLog, plain in 1..=20,
-    a_lost_connection_that_is_forgotten_is_found: LostConnectionForgotten, plain in 20..=25,
-    reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync, plain in 35..=40,
-    a_crash_that_is_forgotten_is_found: CrashForgotten, plain in 146..=150,
-    a_block_that_is_marked_too_late_is_found: MarkedTooLate, plain in 2388..=2392,
-    a_write_that_only_a_target_has_is_found: TargetBelieved, plain in 2514..=2518,
+    a_lost_connection_that_is_forgotten_is_found: LostConnectionForgotten, plain in 10..=15,
+    reads_of_blocks_out_of_sync_are_found: ReadsOutOfSync, plain in 65..=65,
+    a_crash_that_is_forgotten_is_found: CrashForgotten, plain in 34..=34,
+    a_block_that_is_marked_too_late_is_found: MarkedTooLate, plain in 659..=659,
+    a_write_that_only_a_target_has_is_found: TargetBelieved, plain in 398..=398,
     a_generation_that_is_not_begun_is_found: UuidNotRotated, plain in 1..=50,
-    a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite, plain in 94..=96,
-    a_negative_ack_that_is_believed_is_found: NegativeAckBelieved, plain in 2055..=2060,
-    a_flush_that_is_believed_is_found: FlushBelieved, failing in 1..=5,
-    a_lost_peer_that_is_believed_is_found: StabilityForgotten, drawn in 2096..=2099,
-    an_extent_that_leaves_the_log_unflushed_is_found: EvictedUnflushed, plain in 15..=20,
-    a_peer_without_what_was_written_alone_is_found: AloneForgotten, drawn in 43258..=43258,
-    a_resync_that_ends_with_bits_left_is_found: EndedWithBitsLeft, drawn in 39716..=39716,
-    a_volume_that_is_not_flushed_is_found: OneVolumeFlushed, paired in 405..=415,
+    a_resync_that_overtakes_writes_is_found: ResyncOvertakesWrite, plain in 76..=78,
+    a_negative_ack_that_is_believed_is_found: NegativeAckBelieved, plain in 792..=792,
+    a_flush_that_is_believed_is_found: FlushBelieved, failing in 22..=22,
+    an_extent_that_leaves_the_log_unflushed_is_found: EvictedUnflushed, plain in 393..=393,
+    a_volume_that_is_not_flushed_is_found: OneVolumeFlushed, paired in 77..=77,
 }

@@ -68,6 +68,19 @@ fn meet_as_sources(pair: &Pair, stop: &Rc<Cell<bool>>) {
     });
 }
 
+/// Something is put aside, which not every schedule brings about; whether it came to that.
+fn puts_aside(pair: &Pair, stop: &Rc<Cell<bool>>) -> bool {
+    pair.run_until("something is put aside, or nothing will be", || {
+        pair.nodes[0].aside() > 0 || pair.all(is_well)
+    });
+    let has_some = pair.nodes[0].aside() > 0;
+    stop.set(!has_some);
+    has_some
+}
+
+/// In how many of twenty schedules that has to come about.
+const ENOUGH: usize = 10;
+
 #[test]
 fn two_sources_do_not_wait_for_each_other() {
     for seed in 1..=20 {
@@ -83,11 +96,15 @@ fn two_sources_do_not_wait_for_each_other() {
 
 #[test]
 fn what_was_put_aside_ends_with_the_connection() {
+    let mut count = 0;
     for seed in 1..=20 {
         let pair = Pair::boot(seed, Protocol::C, 2);
         let stop = Rc::new(Cell::new(false));
         meet_as_sources(&pair, &stop);
-        pair.run_until("something is put aside", || pair.nodes[0].aside() > 0);
+        if !puts_aside(&pair, &stop) {
+            continue;
+        }
+        count += 1;
         pair.net.reset();
         pair.run_until("it is lost", || {
             pair.nodes[0].conn() < ConnState::WFConnection
@@ -99,15 +116,20 @@ fn what_was_put_aside_ends_with_the_connection() {
         stop.set(true);
         pair.expect_to_get_well();
     }
+    assert!(count >= ENOUGH, "{count}");
 }
 
 #[test]
 fn what_was_put_aside_ends_with_the_resync() {
+    let mut count = 0;
     for seed in 1..=20 {
         let pair = Pair::boot(seed, Protocol::C, 2);
         let stop = Rc::new(Cell::new(false));
         meet_as_sources(&pair, &stop);
-        pair.run_until("something is put aside", || pair.nodes[0].aside() > 0);
+        if !puts_aside(&pair, &stop) {
+            continue;
+        }
+        count += 1;
         // The target gives its disk up, and gets it back in the same connection.
         let target = pair.nodes[1].devices[0].clone();
         let done = Rc::new(Cell::new(false));
@@ -123,4 +145,5 @@ fn what_was_put_aside_ends_with_the_resync() {
         stop.set(true);
         pair.expect_to_get_well();
     }
+    assert!(count >= ENOUGH, "{count}");
 }

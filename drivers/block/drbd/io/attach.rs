@@ -114,7 +114,12 @@ pub(crate) fn attach(
     if !resource.flush_worker_within(COMMAND_WAIT_MS) {
         return Err(RetCode::INTERRUPTED);
     }
-    if device.state().disk != DiskState::Diskless || device.is_attached() {
+    let has_parted = || !device.is_parting();
+    let has_disk = device.is_attached()
+        || !device
+            .waiters
+            .wait_until_timeout(has_parted, COMMAND_WAIT_MS);
+    if device.state().disk != DiskState::Diskless || has_disk {
         return Err(RetCode::DISK_CONFIGURED);
     }
     order::check(device, conf)?;

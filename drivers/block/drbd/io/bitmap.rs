@@ -235,13 +235,6 @@ impl Bitmap {
         }
     }
 
-    /// Counts what is set, where nobody knows what was set before.
-    pub(crate) fn recount(&self) {
-        if let Some(view) = self.view() {
-            self.set.store(view.count());
-        }
-    }
-
     /// Has all pages written the next time. Any context.
     pub(crate) fn mark_all_dirty(&self) {
         for page in 0..pages_for(self.bits()) {

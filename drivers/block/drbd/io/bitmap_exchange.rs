@@ -141,8 +141,7 @@ fn receive(
         }
         Ok(_) => Ok(()),
         Err(error) => {
-            // Some of it may be merged.
-            local.bitmap.recount();
+            local.bitmap.merged(receiver.stray_bits());
             log!(Error, device, "the peer's bitmap is malformed: {:?}", error);
             Err(ConnectionError)
         }

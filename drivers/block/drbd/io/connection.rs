@@ -163,6 +163,9 @@ pub(crate) enum Which {
 pub(crate) struct Connection {
     #[pin]
     config: SpinLockIrq<Option<Arc<Config>>>,
+    /// Held by whoever replaces it, from the look at the one before.
+    #[pin]
+    config_change: Mutex<()>,
     version: AtomicBits32,
     features: AtomicBits32,
     /// The protocol that new requests are sent with.
@@ -260,6 +263,7 @@ impl Connection {
             let epochs = Epochs::new(open);
             Ok(try_pin_init!(Self {
                 config <- new_spinlock_irq!(None, "drbd_net_conf"),
+                config_change <- new_mutex!((), "drbd_net_conf_change"),
                 version: AtomicBits32::new(0),
                 features: AtomicBits32::new(0),
                 protocol: AtomicBits32::new(protocol_number(Protocol::C)),
@@ -302,8 +306,42 @@ impl Connection {
         self.config.lock().clone()
     }
 
-    /// Replaces the configuration. Not in interrupts.
+    /// Replaces the configuration. May sleep.
     pub(crate) fn set_config(&self, config: Option<Arc<Config>>) {
+        let _one_change = self.config_change.lock();
+        self.store_config(config);
+    }
+
+    /// Changes the options, with the protocol that new requests are sent with. Whether there were
+    /// any to be changed. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; nothing has changed then.
+    #[inline(never)] // All net options are on its stack.
+    pub(crate) fn edit_net(&self, edit: impl FnOnce(&mut NetConf)) -> Result<bool> {
+        let _one_change = self.config_change.lock();
+        let Some(config) = self.config() else {
+            return Ok(false);
+        };
+        let mut net = config.net.clone();
+        edit(&mut net);
+        let protocol = net.wire_protocol;
+        let changed = Arc::new(config.with_net(net), GFP_KERNEL)?;
+        self.store_config(Some(changed));
+        self.set_protocol(protocol);
+        Ok(true)
+    }
+
+    /// Has new requests sent with the protocol that the options have now. May sleep.
+    pub(crate) fn take_protocol(&self) {
+        let _one_change = self.config_change.lock();
+        if let Some(config) = self.config() {
+            self.set_protocol(config.net.wire_protocol);
+        }
+    }
+
+    fn store_config(&self, config: Option<Arc<Config>>) {
         if let Some(config) = &config {
             let pages = usize::try_from(config.net.max_buffers).unwrap_or(PAGES_DEFAULT);
             self.account.set_limit(pages);

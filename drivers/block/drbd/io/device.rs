@@ -442,8 +442,9 @@ impl Device {
     /// Begins to let the disk go: no new references from here on. Returns it, also when called
     /// again. Any context.
     pub(crate) fn retire_local(self: &Arc<Self>) -> Option<Arc<LocalDisk>> {
-        let taken = self.local.lock().take();
+        // Who finds neither the one nor the other takes it for gone.
         let mut retired = self.retired.lock();
+        let taken = self.local.lock().take();
         if taken.is_some() {
             *retired = taken;
         }
@@ -452,6 +453,16 @@ impl Device {
         // Bios that wait hold references.
         self.retry_delayed();
         disk
+    }
+
+    /// Gives up the disk without waiting for it, also where it is being let go already. Any
+    /// context.
+    pub(crate) fn abandon_disk(&self) {
+        for place in [&self.local, &self.retired] {
+            if let Some(disk) = place.lock().as_ref() {
+                disk.abandon();
+            }
+        }
     }
 
     /// Whether a disk is being let go. Any context.
@@ -537,7 +548,7 @@ impl Device {
 
     /// Whether a write may count on the disk, its metadata included. Any context.
     pub(crate) fn vouches(&self) -> bool {
-        self.state().disk >= DiskState::Inconsistent && !self.flags.any(flag::METADATA_UNJUDGED)
+        self.glance().disk() >= DiskState::Inconsistent && !self.flags.any(flag::METADATA_UNJUDGED)
     }
 
     /// Whether the peer may read from the disk. Any context.

@@ -25,15 +25,16 @@ use super::{
     },
     resource::Resource,
     resync,
+    sender,
     state::How, //
 };
 
 impl Resource {
     /// Cleans up after a connection, or an attempt; StandAlone or Unconnected afterwards. On the
-    /// receiver.
-    pub(super) fn disconnect(self: &Arc<Self>, asender: Option<Thread>) {
+    /// receiver, which ends where this says so: by the time it returns the next one may be wanted.
+    pub(super) fn disconnect(self: &Arc<Self>, asender: Option<Thread>) -> bool {
         if self.cstate() == ConnState::StandAlone {
-            return;
+            return true;
         }
         let quiet = How {
             verbose: false,
@@ -51,11 +52,15 @@ impl Resource {
         // A write is told done as this node's alone only after that is a generation of its own on
         // disk.
         self.flush_worker();
+        sender::drop_queued(self);
         self.end_pending_requests();
         for device in self.volumes() {
-            device.peer.lock().forget();
+            let has_half_a_bitmap = device.peer.lock().forget();
             resync::connection_lost(&device);
             if let Some(local) = device.local() {
+                if has_half_a_bitmap {
+                    local.bitmap.mark_all_dirty();
+                }
                 // An error has cost the disk.
                 let _ = local.sync(&device);
                 let _ = local.bitmap.write(&device, &local, Pages::Dirty);
@@ -63,7 +68,7 @@ impl Resource {
         }
         log!(Info, self, "Connection closed");
         super::fence::fence_lost_peer(self);
-        self.settle();
+        self.settle()
     }
 
     /// Nobody sends or receives from here on.
@@ -144,16 +149,17 @@ impl Resource {
         }
     }
 
-    /// Goes where the next attempt begins, or the end is.
-    fn settle(&self) {
+    /// Goes where the next attempt begins, or the end is; whether it was that.
+    fn settle(&self) -> bool {
         let quiet = How {
             verbose: false,
             ..How::HARD
         };
         // Refused where the connection is ending.
         let _ = self.change_connection(Change::conn(ConnState::Unconnected), quiet);
-        if self.cstate() == ConnState::Disconnecting {
-            let _ = self.change_connection(Change::conn(ConnState::StandAlone), How::HARD);
-        }
+        self.cstate() == ConnState::Disconnecting
+            && self
+                .change_connection(Change::conn(ConnState::StandAlone), How::HARD)
+                .is_ok()
     }
 }

@@ -60,7 +60,7 @@ use drbd_sys::{
     time::monotonic_ns, //
 };
 use kernel::{
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
@@ -68,6 +68,7 @@ use kernel::{
             Atomic, //
         },
         Arc,
+        Mutex,
         SpinLockIrq, //
     },
 };
@@ -139,6 +140,9 @@ pub(crate) struct LocalDisk {
     pub(crate) layout: Layout,
     #[pin]
     conf: SpinLockIrq<Arc<DiskConf>>,
+    /// Held by whoever replaces them, from the look at those before.
+    #[pin]
+    conf_change: Mutex<()>,
     /// 1 where its `read-balancing` leaves no read to the peer.
     keeps_reads: AtomicBits32,
     #[pin]
@@ -196,6 +200,7 @@ impl LocalDisk {
                 backing: parts.backing,
                 layout: parts.layout,
                 conf <- new_spinlock_irq!(parts.conf, "drbd_disk_conf"),
+                conf_change <- new_mutex!((), "drbd_disk_conf_change"),
                 keeps_reads: AtomicBits32::new(keeps_reads),
                 facts <- new_spinlock_irq!(facts, "drbd_facts"),
                 meta <- new_idle_mutex!(parts.meta, "drbd_meta"),
@@ -217,8 +222,27 @@ impl LocalDisk {
         self.conf.lock().clone()
     }
 
-    /// Replaces the options. Any context but interrupts.
+    /// Replaces the options. May sleep.
     pub(crate) fn set_conf(&self, conf: Arc<DiskConf>) {
+        let _one_change = self.conf_change.lock();
+        self.store_conf(conf);
+    }
+
+    /// Changes some of the options. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; nothing has changed then.
+    #[inline(never)] // All disk options are on its stack.
+    pub(crate) fn edit_conf(&self, edit: impl FnOnce(&mut DiskConf)) -> Result {
+        let _one_change = self.conf_change.lock();
+        let mut conf = (*self.conf()).clone();
+        edit(&mut conf);
+        self.store_conf(Arc::new(conf, GFP_KERNEL)?);
+        Ok(())
+    }
+
+    fn store_conf(&self, conf: Arc<DiskConf>) {
         self.keeps_reads.store(keeps_reads(&conf));
         let old = core::mem::replace(&mut *self.conf.lock(), conf);
         drop(old);

@@ -174,8 +174,7 @@ fn run(resource: &Arc<Resource>, context: &kthread::Context) {
         if context.should_stop() {
             discard_configuration(resource);
         }
-        resource.disconnect(asender);
-        if resource.cstate() == ConnState::StandAlone {
+        if resource.disconnect(asender) {
             break;
         }
         if pause {
@@ -208,9 +207,7 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
             | connection_flag::SEND_PING
             | connection_flag::DRY_RUN
             | connection_flag::DISCONNECT_SENT
-            | connection_flag::CONGESTED
-            | connection_flag::FLUSH_UNSUPPORTED
-            | connection_flag::FLUSH_FAILED,
+            | connection_flag::CONGESTED,
     );
     connection.ping_acks.store(connection.pings.load());
     let waits = Change::conn(ConnState::WFConnection);
@@ -219,6 +216,8 @@ fn connect(resource: &Arc<Resource>) -> Result<Session, Failure> {
         .map_err(|_| Failure::Over)?;
     let config = connection.config().ok_or(Failure::GiveUp)?;
     let pair = sockets::find(resource, &config)?;
+    // The peer may have been waited for for hours.
+    let config = connection.config().ok_or(Failure::GiveUp)?;
     if pair.resolve_conflicts {
         connection.flags.set(connection_flag::RESOLVE_CONFLICTS);
     }
@@ -311,7 +310,7 @@ fn introduce(resource: &Arc<Resource>, config: &Config, version: Version) -> Res
         log!(Error, resource, "--dry-run is not supported by peer");
         return Err(Failure::GiveUp);
     }
-    connection.set_protocol(config.net.wire_protocol);
+    connection.take_protocol();
     resource.send_protocol(Command::Protocol)?;
     {
         // A cluster-wide change of the connection before has ended, and none begins until the
@@ -326,7 +325,7 @@ fn introduce(resource: &Arc<Resource>, config: &Config, version: Version) -> Res
     }
     connection.in_flight_sectors.store(0);
     for device in resource.volumes() {
-        if config.net.discard_my_data {
+        if discards_own_data(resource) && !device.state().role.is_primary() {
             device.flags.set(flag::DISCARD_MY_DATA);
         } else {
             device.flags.clear(flag::DISCARD_MY_DATA);
@@ -339,6 +338,13 @@ fn introduce(resource: &Arc<Resource>, config: &Config, version: Version) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether the admin gave up this node's data for the connection that is about to begin. Who is
+/// promoted while the peer is waited for takes that back.
+fn discards_own_data(resource: &Resource) -> bool {
+    let config = resource.connection.config();
+    config.is_some_and(|config| config.net.discard_my_data)
 }
 
 /// Introduces a volume to the peer; also one that is added to an established connection. May sleep.
@@ -363,6 +369,10 @@ fn establish(
 ) -> Result<Session, Failure> {
     let connection = &resource.connection;
     let now_ns = monotonic_ns();
+    // What a disk that was let go could not flush between two connections is in neither.
+    connection
+        .flags
+        .clear(connection_flag::FLUSH_UNSUPPORTED | connection_flag::FLUSH_FAILED);
     connection.established_ns.store(now_ns);
     connection.last_received_ns.store(now_ns);
     let reports = Change::conn(ConnState::WFReportParams);
@@ -375,21 +385,11 @@ fn establish(
         log!(Error, resource, "no asender thread: {}", error.to_errno());
         Failure::Retry
     })?;
-    forget_single_shot_options(resource, config);
+    if discards_own_data(resource) {
+        // It holds for one connection; without memory for that, for the next one, too.
+        let _ = connection.edit_net(|net| net.discard_my_data = false);
+    }
     Ok(Session { receiver, asender })
-}
-
-/// `discard-my-data` holds for one connection.
-fn forget_single_shot_options(resource: &Resource, config: &Config) {
-    if !config.net.discard_my_data {
-        return;
-    }
-    let mut net = config.net.clone();
-    net.discard_my_data = false;
-    let changed = Arc::new(config.with_net(net), GFP_KERNEL);
-    if let Ok(changed) = changed {
-        resource.connection.set_config(Some(changed));
-    }
 }
 
 impl Resource {

@@ -53,10 +53,10 @@ impl PeerVolume {
         })
     }
 
-    /// The connection is gone.
-    pub(crate) fn forget(&mut self) {
+    /// The connection is gone; whether part of the peer's bitmap had come.
+    pub(crate) fn forget(&mut self) -> bool {
         self.uuids = None;
         self.disk_sectors = 0;
-        self.bitmap = None;
+        self.bitmap.take().is_some()
     }
 }

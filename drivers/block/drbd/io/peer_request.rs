@@ -114,6 +114,8 @@ pub(crate) struct PeerRequest {
     pub(crate) span: Option<(u64, Span)>,
     /// The disk, while its I/O is there.
     pub(crate) local: Option<LocalRef>,
+    /// The id of the disk that its I/O was at.
+    disk_id: Option<u64>,
     /// What the flush in front of it counts for.
     flush: Option<Mark>,
     /// The peer's digest of its data, to be compared.
@@ -125,6 +127,13 @@ pub(crate) struct PeerRequest {
 }
 
 impl PeerRequest {
+    /// The disk that its I/O was at, if it is there still: another one need not have the data.
+    pub(crate) fn disk(&self, device: &Arc<Device>) -> Option<LocalRef> {
+        device
+            .local()
+            .filter(|local| Some(local.id) == self.disk_id)
+    }
+
     /// Its I/O ended: notes what that means for the disk's cache.
     fn note_cache(&mut self, local: &LocalDisk) {
         if self.kind.reads() {
@@ -154,6 +163,7 @@ impl PeerRequest {
             range: None,
             span: None,
             local: None,
+            disk_id: None,
             flush: None,
             digest: None,
             buffer: None,
@@ -254,6 +264,7 @@ impl PeerIo {
         let local = request.local.take();
         if let Some(local) = &local {
             request.note_cache(local);
+            request.disk_id = Some(local.id);
         }
         let Some(device) = request.device.clone() else {
             return;

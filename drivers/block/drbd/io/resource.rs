@@ -182,9 +182,15 @@ impl Resource {
     }
 
     /// All volumes, in the order of their numbers. Each is looked up when it is its turn, so the
-    /// caller may sleep in between.
+    /// caller may sleep in between, and others may come and go.
     pub(crate) fn volumes(&self) -> impl Iterator<Item = Arc<Device>> + '_ {
-        (0..).map_while(|index| self.volume_at(index))
+        let mut last = None;
+        core::iter::from_fn(move || {
+            let volumes = self.volumes.lock();
+            let next = volumes.iter().find(|device| Some(device.volume) > last)?;
+            last = Some(next.volume);
+            Some(next.clone())
+        })
     }
 
     /// The lowest minor, which the threads are named after; 0 without volumes.

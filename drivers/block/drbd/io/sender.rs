@@ -3,7 +3,6 @@
 //! Sending: one packet at a time on each socket, and the transfer log in its order.
 
 use drbd_engine::{
-    config::Protocol,
     request::{
         Event,
         RequestState, //
@@ -393,6 +392,11 @@ pub(crate) fn send_queued(resource: &Arc<Resource>) {
     drain(resource, REQUESTS_MAX, || true);
 }
 
+/// The connection is gone: no request waits to be sent on the next one. On the receiver.
+pub(crate) fn drop_queued(resource: &Resource) {
+    while matches!(drop_next(resource), Next::Sent) {}
+}
+
 /// Sends what the transfer log has queued while it `may_send`, `most` requests at most; whether
 /// that was the reason to end. On the worker.
 fn drain(resource: &Arc<Resource>, most: usize, may_send: impl Fn() -> bool) -> bool {
@@ -471,15 +475,15 @@ fn send_next(
     channel: Option<&mut DataChannel>,
     may_send: impl FnOnce(&DataChannel, u32) -> bool,
 ) -> Next {
+    let Some(channel) = channel else {
+        return drop_next(resource);
+    };
     let connection = &resource.connection;
     let mut log = connection.log.lock();
     let next = log.next_to_send();
     let entry = next.and_then(|index| log.get(index));
     let (part, size_bytes) = entry.map_or((Part::None, 0), |entry| (entry.part(), entry.size()));
-    if channel
-        .as_ref()
-        .is_some_and(|channel| !may_send(channel, size_bytes))
-    {
+    if !may_send(channel, size_bytes) {
         return Next::NoRoom;
     }
     let now_ns = monotonic_ns();
@@ -501,32 +505,47 @@ fn send_next(
     let Some(request) = resource.requests.get(index) else {
         return Next::Idle;
     };
-    let sent = match (channel, cookie) {
-        (Some(channel), Some(cookie)) => Some(send_request(
-            resource, channel, company, request, part, cookie,
-        )),
-        _ => None,
+    let sent = match cookie {
+        Some(cookie) => send_request(resource, channel, company, request, part, cookie),
+        None => Err(SendError::Failed(ENOENT)),
     };
-    if sent == Some(Ok(())) {
-        request.happens(Event::HandedOver);
-        return if is_last { Next::SentLast } else { Next::Sent };
-    }
-    request.happens(Event::NotSent);
-    connection.log.lock().cancel_send(index);
     match sent {
-        Some(Err(error)) => Next::Failed(error),
-        _ => Next::Sent,
+        Ok(()) => {
+            request.happens(Event::HandedOver);
+            if is_last {
+                Next::SentLast
+            } else {
+                Next::Sent
+            }
+        }
+        Err(error) => {
+            request.happens(Event::NotSent);
+            Next::Failed(error)
+        }
     }
+}
+
+/// There is no connection to send the oldest request on: it is told so. The log may have forgotten
+/// the connection already, and counts nothing for it any more.
+fn drop_next(resource: &Resource) -> Next {
+    let mut log = resource.connection.log.lock();
+    let Some(index) = log.next_to_send() else {
+        resource.bell.forget_barrier();
+        return Next::Idle;
+    };
+    log.cancel_send(index);
+    drop(log);
+    if let Some(request) = resource.requests.get(index) {
+        request.happens(Event::NotSent);
+    }
+    Next::Sent
 }
 
 fn send_idle_barrier(
     resource: &Resource,
-    channel: Option<&mut DataChannel>,
+    channel: &mut DataChannel,
     barrier: Option<LogBarrier>,
 ) -> Next {
-    let Some(channel) = channel else {
-        return Next::Idle;
-    };
     let Some(barrier) = barrier else {
         channel.push();
         return Next::Idle;
@@ -625,8 +644,10 @@ fn send_write(
         return send_trim(resource, channel, company, outgoing, data);
     }
     let has_integrity = resource.connection.has_integrity();
-    // Protocol A and digests need the bytes as they are now; the application may change them later.
-    let copies = has_integrity || resource.connection.protocol() == Protocol::A;
+    // Digests need the bytes as they are now. So does a write that is told done before the peer has
+    // answered, whatever protocol others have by now: the application may change them later.
+    let answers = RequestState::EXPECT_RECEIVE_ACK | RequestState::EXPECT_WRITE_ACK;
+    let copies = has_integrity || !state.has_any(answers);
     let body = if copies {
         Body::Copied(hold.segments())
     } else {

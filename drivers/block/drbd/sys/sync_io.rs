@@ -145,9 +145,7 @@ impl SyncIo {
 
     /// The page: what was read last, or what to write next. `EBUSY` while it is in flight.
     pub fn page(&mut self) -> Result<&mut MetaPage> {
-        if self.outstanding {
-            return Err(EBUSY);
-        }
+        self.reclaim()?;
         // SAFETY: The page is ours, mapped, 4096 bytes large and no bio has it.
         Ok(unsafe { &mut *raw::drbd_shim_page_address(self.slot.page).cast::<MetaPage>() })
     }
@@ -226,13 +224,21 @@ impl SyncIo {
         self.outstanding
     }
 
+    /// Takes the page back of an I/O that nobody waited for to its end. `EBUSY` while that is in
+    /// flight.
+    fn reclaim(&mut self) -> Result {
+        if self.outstanding && !self.slot.wait(0) {
+            return Err(EBUSY);
+        }
+        self.outstanding = false;
+        Ok(())
+    }
+
     fn token(&mut self) -> Result<SlotToken> {
         if bio::inside_submit() {
             return Err(EDEADLK);
         }
-        if self.outstanding && !self.slot.wait(0) {
-            return Err(EBUSY);
-        }
+        self.reclaim()?;
         self.outstanding = true;
         Ok(SlotToken(self.slot.clone()))
     }

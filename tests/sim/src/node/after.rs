@@ -214,7 +214,7 @@ pub(crate) async fn go_diskless(device: &Rc<Device>) {
             disk.change(|superblock| superblock.flags = superblock.flags.with(MdFlags::FULL_SYNC));
         }
         device.record_lack(&disk);
-        disk.sync(device).await;
+        disk.sync_with_bitmap(device).await;
         let _ = device.change_state(Request::disk(DiskState::Diskless), Node::HARD);
     }
     device.retired.replace(None);

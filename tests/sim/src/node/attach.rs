@@ -4,12 +4,9 @@
 
 use std::rc::Rc;
 
-use drbd_engine::bitmap::bits_for;
-use drbd_engine::bitmap::page::pages_for;
 use drbd_engine::meta::crash::{AttachInputs, BitmapSource};
 use drbd_engine::meta::superblock::Magic;
 use drbd_engine::state::{Change as Request, DiskState, StateError};
-use drbd_engine::types::Sector;
 
 use super::device::Device;
 use super::disk::LocalDisk;
@@ -88,10 +85,6 @@ impl Device {
         .decide();
         superblock.magic = Magic::Unclean;
         let disk = LocalDisk::new(self, layout, superblock);
-        for page in 0..pages_for(bits_for(Sector(self.config.capacity_sectors))) {
-            let content = tools::read_bitmap_page(&self.hardware.meta, &self.config, page);
-            disk.view(self).merge_page(page, &content);
-        }
         self.local.replace(Some(disk));
         self.flags.crashed_primary.set(decided.crashed_primary);
         let local = self.local().ok_or(StateError::Unknown)?;
@@ -102,8 +95,14 @@ impl Device {
                 superblock.uuids.enter_secondary();
             }
         });
-        if decided.bitmap != BitmapSource::Disk {
-            let _ = resync::set_all_and_write(self).await;
+        let has_bitmap = match decided.bitmap {
+            BitmapSource::Disk => local.read_bitmap(self).await,
+            _ => resync::set_all_and_write(self).await,
+        };
+        if !has_bitmap {
+            drop(local);
+            self.local.replace(None);
+            return Err(StateError::Unknown);
         }
         let _ = local.sync(self).await;
         drop(local);

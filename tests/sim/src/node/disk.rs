@@ -8,19 +8,19 @@ use std::rc::Rc;
 
 use drbd_engine::activity_log::block::initialize;
 use drbd_engine::activity_log::{ActivityLog, Slot, Span, Transaction, BLOCK_SIZE};
-use drbd_engine::bitmap::page::pages_for;
+use drbd_engine::bitmap::page::{pages_for, Page};
 use drbd_engine::bitmap::{bits_for, words_for, Bitmap};
 use drbd_engine::cache::Cache;
 use drbd_engine::handshake::uuid_compare::UuidSet;
 use drbd_engine::meta::flags::FlagInputs;
-use drbd_engine::meta::{Layout, Superblock, Uuids, SUPERBLOCK_SIZE};
+use drbd_engine::meta::{Layout, MdFlags, Superblock, Uuids, SUPERBLOCK_SIZE};
 use drbd_engine::state::{ConnState, DiskState, State, StateError};
 use drbd_engine::types::{BitNr, Sector};
 
 use super::device::Device;
 use crate::canary::Canary;
 use crate::drive::{Content, Drive, Durability, Sectors};
-use crate::tools::crc32c;
+use crate::tools::{block_of, crc32c};
 
 /// How often the bitmap is written before the activity log counts as busy.
 const ATTEMPTS: u32 = 5;
@@ -47,8 +47,12 @@ pub(crate) struct LocalDisk {
     pub(crate) layout: Layout,
     pub(crate) superblock: RefCell<Superblock>,
     dirty: Cell<bool>,
+    /// The flags on disk.
+    written_flags: Cell<MdFlags>,
     words: Vec<Cell<u64>>,
     dirty_pages: Vec<Cell<bool>>,
+    /// The words say at least what the disk says: before that they are not written.
+    pub(crate) in_core: Cell<bool>,
     pub(crate) activity_log: RefCell<ActivityLog<Vec<Slot>>>,
     /// Bits were cleared for data that may not be on stable storage yet.
     cleared: Cell<bool>,
@@ -155,8 +159,10 @@ impl LocalDisk {
             layout,
             superblock: RefCell::new(superblock),
             dirty: Cell::new(false),
+            written_flags: Cell::new(superblock.flags),
             words: (0..words_for(bits)).map(|_| Cell::new(0)).collect(),
             dirty_pages: (0..pages_for(bits)).map(|_| Cell::new(false)).collect(),
+            in_core: Cell::new(device.config.has(Canary::BitmapWrittenUnread)),
             activity_log: RefCell::new(ActivityLog::new(slots, superblock.ring)),
             cleared: Cell::new(false),
             bitmap_busy: Cell::new(false),
@@ -249,19 +255,54 @@ impl LocalDisk {
     }
 
     /// Writes the super block if it changed; whether that worked.
+    ///
+    /// Where it says no more that this node is Primary the activity log does not count after a
+    /// crash: what its extents stand for is brought into the bitmap on disk first.
     pub(crate) async fn sync(&self, device: &Device) -> bool {
-        self.lock_metadata(device).await;
-        let mut written = true;
-        if self.dirty.replace(false) {
-            let mut block = [0; SUPERBLOCK_SIZE];
-            self.superblock.borrow().encode(&mut block);
-            let sectors = meta_sectors(self.layout.superblock(), &block);
-            written = self
-                .write_meta(device, sectors, Durability::AllStable)
-                .await;
+        let careless = device.config.has(Canary::LogEndedBeforeBitmap);
+        self.sync_after(device, careless).await
+    }
+
+    /// The same by who has seen to the bitmap, as far as that can be.
+    pub(crate) async fn sync_with_bitmap(&self, device: &Device) -> bool {
+        self.sync_after(device, true).await
+    }
+
+    async fn sync_after(&self, device: &Device, mut has_bitmap: bool) -> bool {
+        loop {
+            self.lock_metadata(device).await;
+            if !self.dirty.get() {
+                self.unlock_metadata();
+                return true;
+            }
+            let superblock = *self.superblock.borrow();
+            if has_bitmap || !superblock.flags.ends_log_of(self.written_flags.get()) {
+                self.dirty.set(false);
+                let written = self.write_superblock(device, &superblock).await;
+                self.unlock_metadata();
+                return self.judge_metadata(device, written);
+            }
+            self.unlock_metadata();
+            if self.meta_failed.get() || !self.write_bitmap(device, Which::Dirty).await {
+                return false;
+            }
+            has_bitmap = true;
         }
-        self.unlock_metadata();
-        self.judge_metadata(device, written)
+    }
+
+    async fn write_superblock(&self, device: &Device, superblock: &Superblock) -> bool {
+        let mut block = [0; SUPERBLOCK_SIZE];
+        superblock.encode(&mut block);
+        let sectors = meta_sectors(self.layout.superblock(), &block);
+        let written = self
+            .write_meta(device, sectors, Durability::AllStable)
+            .await;
+        if written {
+            self.written_flags.set(superblock.flags);
+        } else {
+            self.dirty.set(true);
+        }
+        written
     }
 
     /// Flushes the disk that holds the data; whether that worked.
@@ -294,7 +335,9 @@ impl LocalDisk {
                 activity_log.commit();
             } else {
                 // What was written of the bitmap may be in the cache only.
-                self.mark_dirty();
+                if !device.config.has(Canary::FailedPageBelieved) {
+                    self.mark_dirty();
+                }
                 activity_log.abort();
             }
         }
@@ -468,8 +511,41 @@ impl LocalDisk {
         }
     }
 
+    /// Reads the bitmap; to be done once, before the disk is in use. Whether that worked.
+    pub(crate) async fn read_bitmap(&self, device: &Device) -> bool {
+        self.lock_bitmap(device).await;
+        let mut all_read = true;
+        for page in (0..).take(self.dirty_pages.len()) {
+            let content = self.read_page(device, page).await;
+            if let Some(content) = &content {
+                self.view(device).merge_page(page, content);
+            }
+            all_read &= content.is_some();
+        }
+        if all_read {
+            self.in_core.set(true);
+        }
+        self.bitmap_busy.set(false);
+        all_read
+    }
+
+    async fn read_page(&self, device: &Device, page: u64) -> Option<Page> {
+        let sector = self.layout.bitmap_page(page)?;
+        let done = Rc::new(RefCell::new(None));
+        let told = done.clone();
+        self.meta.read(device.owner, sector.0, 8, move |sectors| {
+            told.replace(Some(sectors));
+        });
+        device.sim.until(|| done.borrow().is_some()).await;
+        let sectors = done.take().flatten()?;
+        Some(block_of(sector, &sectors))
+    }
+
     /// Whether it had to be written.
     async fn write_page_if_dirty(&self, device: &Device, page: u64) -> Result<bool, MetaFailed> {
+        if !self.in_core.get() {
+            return Ok(false);
+        }
         let dirty = usize::try_from(page)
             .ok()
             .and_then(|page| self.dirty_pages.get(page));
@@ -505,6 +581,9 @@ impl LocalDisk {
 
     /// Writes the bitmap and flushes it; whether that worked.
     pub(crate) async fn write_bitmap(&self, device: &Device, which: Which) -> bool {
+        if !self.in_core.get() {
+            return true;
+        }
         self.lock_bitmap(device).await;
         let mut written = true;
         for (page, dirty) in (0..).zip(&self.dirty_pages) {

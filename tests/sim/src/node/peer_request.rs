@@ -76,6 +76,7 @@ impl Device {
     pub(crate) fn usable_disk(self: &Rc<Self>) -> Option<LocalRef> {
         self.local()
             .filter(|_| self.state().disk >= DiskState::Inconsistent)
+            .filter(|_| !self.flags.metadata_unjudged.get())
     }
 
     /// Gives back what a request holds.

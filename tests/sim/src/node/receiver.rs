@@ -537,6 +537,7 @@ async fn clean_up(node: &Rc<Node>) {
     node.epochs.borrow_mut().reset();
     // Writes are told done as this node's alone only after that is a generation of its own.
     node.flush_worker().await;
+    sender::drop_queued(node);
     for device in &node.devices {
         resync::connection_lost(device);
         device.peer.set(None);

@@ -359,6 +359,10 @@ pub(crate) async fn receive_sync_uuid(device: &Rc<Device>, uuid: u64) -> Result<
     }
     drop(local);
     start(device, Side::Target).await;
+    // That the disk is Inconsistent, before anything of the source's is written there.
+    if let Some(local) = device.local() {
+        local.sync(device).await;
+    }
     Ok(())
 }
 
@@ -592,6 +596,7 @@ pub(crate) async fn set_all_and_write(device: &Rc<Device>) -> bool {
         return false;
     }
     local.view(device).set_all();
+    local.in_core.set(true);
     local.mark_dirty();
     if !local.write_bitmap(device, Which::All).await {
         return false;

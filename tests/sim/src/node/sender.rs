@@ -69,9 +69,47 @@ impl Device {
     }
 }
 
-/// Sends what the transfer log has queued. On the worker.
+/// The most requests that the worker sends before it looks after its chores.
+const WORKER_REQUESTS_MAX: usize = 4;
+
+/// Sends some of what the transfer log has queued, unless changes of state are to be told first.
+/// Whether there may be more. On the worker.
+pub(crate) async fn send_some(node: &Rc<Node>) -> bool {
+    for _ in 0..WORKER_REQUESTS_MAX {
+        let has_unsent_changes = !node.deferred.volumes.borrow().is_empty();
+        let is_connected = node.session.borrow().is_some();
+        if (is_connected && has_unsent_changes) || !send_next(node).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Sends what the transfer log has queued. On the worker, for the effects of a change.
 pub(crate) async fn drain(node: &Rc<Node>) {
-    loop {
+    while send_next(node).await {}
+}
+
+/// The connection is gone: no request waits to be sent on the next one.
+pub(crate) fn drop_queued(node: &Rc<Node>) {
+    while drop_next(node) {}
+}
+
+fn drop_next(node: &Rc<Node>) -> bool {
+    let next = node.log.borrow_mut().next_to_send();
+    let Some(index) = next else { return false };
+    node.log.borrow_mut().cancel_send(index);
+    node.happens(index, Event::NotSent);
+    true
+}
+
+/// Sends the oldest request that waits for it, or the barrier of the last ones; whether there was
+/// one.
+async fn send_next(node: &Rc<Node>) -> bool {
+    if node.session.borrow().is_none() {
+        return drop_next(node);
+    }
+    {
         let now_ns = node.sim.now_ns();
         let next = node.log.borrow_mut().next_to_send();
         let Some(index) = next else {
@@ -79,7 +117,7 @@ pub(crate) async fn drain(node: &Rc<Node>) {
             if let Some(Barrier { number }) = barrier {
                 send_barrier(node, number).await.ok();
             }
-            return;
+            return false;
         };
         let (part, cookie, barrier) = {
             let mut log = node.log.borrow_mut();
@@ -93,10 +131,8 @@ pub(crate) async fn drain(node: &Rc<Node>) {
             Event::NotSent
         };
         node.happens(index, event);
-        if sent.is_err() {
-            node.log.borrow_mut().cancel_send(index);
-        }
     }
+    true
 }
 
 async fn send_barrier(node: &Node, number: u32) -> Result<(), NotSent> {

@@ -83,8 +83,8 @@ async fn turn(node: &Rc<Node>) -> u64 {
         let Some(request) = next else { break };
         sender::answer(request).await;
     }
-    sender::drain(node).await;
-    let mut sleep_ns = u64::MAX;
+    let is_left = sender::send_some(node).await;
+    let mut sleep_ns = if is_left { 0 } else { u64::MAX };
     for device in &node.devices {
         disk_error::look_after(device);
         if device.may_go_diskless() {

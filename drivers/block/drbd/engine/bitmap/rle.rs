@@ -58,22 +58,15 @@ pub(super) fn fill<W: Words>(bitmap: &Bitmap<W>, first: u64, payload: &mut [u8])
     })
 }
 
-/// What a payload did to the bitmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Merged {
-    /// Bits that were not set before.
-    pub(super) set: u64,
-    /// The bit after the last one it describes.
-    pub(super) end: u64,
-}
-
-/// Sets what a payload says is set from `first` on. What went before an error stays set: it can
-/// only cost a needless resync.
+/// Sets what a payload says is set from `first` on, adds to `set` the bits that were not set
+/// before, and returns the bit after the last one it describes. What went before an error stays
+/// set: it can only cost a needless resync.
 pub(super) fn merge<W: Words>(
     bitmap: &Bitmap<W>,
     first: u64,
     payload: &[u8],
-) -> Result<Merged, TransferError> {
+    set: &mut u64,
+) -> Result<u64, TransferError> {
     let (&head, codes) = payload.split_first().ok_or(TransferError::Truncated)?;
     if head & ENCODING_MASK != ENCODING {
         return Err(TransferError::Encoding(head & ENCODING_MASK));
@@ -82,24 +75,23 @@ pub(super) fn merge<W: Words>(
         return Err(TransferError::Truncated);
     }
     let mut reader = Reader::new(codes, head.wrapping_shr(PAD_SHIFT) & PAD_MASK);
-    let mut merged = Merged { set: 0, end: first };
+    let mut position = first;
     let mut value = head & FIRST_IS_SET != 0;
     while let Some(run) = reader.next() {
         let run = run.map_err(|error| match error {
             VliError::Truncated => TransferError::Truncated,
             VliError::Unknown => TransferError::UnknownCode,
         })?;
-        let end = merged
-            .end
+        let end = position
             .checked_add(run)
             .filter(|&end| end <= bitmap.bits());
         let end = end.ok_or(TransferError::BeyondEnd)?;
         if value {
-            let set = bitmap.set_bits(BitNr(merged.end), BitNr(end));
-            merged.set = merged.set.saturating_add(set);
+            let added = bitmap.set_bits(BitNr(position), BitNr(end));
+            *set = set.saturating_add(added);
         }
-        merged.end = end;
+        position = end;
         value = !value;
     }
-    Ok(merged)
+    Ok(position)
 }

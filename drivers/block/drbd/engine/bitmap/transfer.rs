@@ -228,6 +228,8 @@ impl Sender {
 #[derive(Clone, Copy, Debug)]
 pub struct Receiver {
     progress: Progress,
+    /// Bits that a packet set before it turned out to be malformed.
+    stray_bits: u64,
 }
 
 impl Receiver {
@@ -235,6 +237,7 @@ impl Receiver {
     pub const fn new(bits: u64, header_size: usize) -> Self {
         Self {
             progress: Progress::new(bits, header_size),
+            stray_bits: 0,
         }
     }
 
@@ -268,7 +271,7 @@ impl Receiver {
     /// # Errors
     ///
     /// Any but [`TransferError::Length`]. Bits that were merged before the error was found stay
-    /// set.
+    /// set, see [`Self::stray_bits`].
     pub fn compressed<W: Words>(
         &mut self,
         bitmap: &Bitmap<W>,
@@ -277,12 +280,22 @@ impl Receiver {
         if self.progress.complete || self.progress.position == self.progress.bits {
             return Err(TransferError::Complete);
         }
-        let merged = rle::merge(bitmap, self.progress.position, payload)?;
-        self.progress.advance_compressed(merged.end, payload.len());
+        let mut set = 0;
+        let merged = rle::merge(bitmap, self.progress.position, payload, &mut set);
+        let end = merged.map_err(|error| {
+            self.stray_bits = set;
+            error
+        })?;
+        self.progress.advance_compressed(end, payload.len());
         Ok(Received {
-            set: merged.set,
+            set,
             complete: self.progress.complete,
         })
+    }
+
+    /// Bits that were not set before, and were set by a packet that turned out to be malformed.
+    pub const fn stray_bits(&self) -> u64 {
+        self.stray_bits
     }
 
     /// What was received so far.

@@ -188,6 +188,11 @@ pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
     let Some(mut peer_disk) = real_peer_disk(peer.disk, facts.peer_generation) else {
         return Assessment::ProtocolError;
     };
+    // Whose data is newer is for the handshake to find, which goes by what was sent before.
+    let both_have_disks = own.disk > DiskState::Failed && peer_disk > DiskState::Failed;
+    if both_have_disks && own.conn == C::WFReportParams && facts.peer_generation.is_none() {
+        return Assessment::ProtocolError;
+    }
     if peer_disk > DiskState::Failed && is_to_follow_peer(own) {
         let Some(generation) = facts.peer_generation else {
             return Assessment::ProtocolError;

@@ -75,7 +75,7 @@ fn ack_write(resource: &Resource, device: &Arc<Device>, request: &PeerRequest) {
         Err(_) => Command::NegAck,
         Ok(()) if !request.wants_ack => return,
         Ok(()) if sets_in_sync(device, request) => {
-            if let Some(local) = device.local() {
+            if let Some(local) = request.disk(device) {
                 local.bitmap.set_in_sync(request.sector, request.size_bytes);
             }
             Command::RsWriteAck

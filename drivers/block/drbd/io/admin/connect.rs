@@ -207,8 +207,7 @@ pub(super) fn change_options(
 ) -> Outcome {
     let connection = &resource.connection;
     let Some(old) = connection.config() else {
-        let text = format_args!("net conf missing, try connect");
-        return Err(info.say(RetCode::INVALID_REQUEST, text));
+        return Err(no_connection(info));
     };
     check(net, info)?;
     let is_connected = resource.cstate() >= ConnState::WFReportParams;
@@ -216,10 +215,16 @@ pub(super) fn change_options(
         let text = format_args!("data-integrity-alg can not change while connected");
         return Err(info.say(RetCode::INVALID_REQUEST, text));
     }
-    let config = Arc::new(old.with_net(net.clone()), GFP_KERNEL);
-    connection.set_config(Some(config.map_err(|_| RetCode::NO_MEMORY)?));
-    connection.set_protocol(net.wire_protocol);
-    if !is_connected {
+    let changed = connection.edit_net(|present| {
+        // What holds for one connection may have been forgotten since the others were looked at.
+        let discards = present.discard_my_data;
+        present.clone_from(net);
+        present.discard_my_data = discards;
+    });
+    if !changed.map_err(|_| RetCode::NO_MEMORY)? {
+        return Err(no_connection(info));
+    }
+    if resource.cstate() < ConnState::WFReportParams {
         return Ok(RetCode::NO_ERROR);
     }
     // What cannot be sent has cost the connection.
@@ -230,6 +235,11 @@ pub(super) fn change_options(
         let _ = device.send_sync_param();
     }
     Ok(RetCode::NO_ERROR)
+}
+
+fn no_connection(info: &mut InfoText) -> RetCode {
+    let text = format_args!("net conf missing, try connect");
+    info.say(RetCode::INVALID_REQUEST, text)
 }
 
 /// DISCONNECT.

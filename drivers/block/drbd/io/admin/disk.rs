@@ -151,7 +151,12 @@ pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> 
     let change = Change::disk(DiskState::Failed);
     if force {
         give_up(device);
-        return Ok(resource.change_state(device, change, How::HARD)?.into());
+        let success = resource.change_state(device, change, How::HARD)?;
+        // Where it failed before, nobody else does that for what is there still.
+        for request in resource.requests.iter() {
+            request.abort_local(device);
+        }
+        return Ok(success.into());
     }
     let held = HeldIo::new(device).map_err(|_| still_in_use(info))?;
     let answer = resource.request_state(device, change, How::VERBOSE);
@@ -173,9 +178,9 @@ pub(super) fn detach(device: &Arc<Device>, force: bool, info: &mut InfoText) -> 
 /// What a forced detach does before its turn: who waits for the disk's metadata, as a command that
 /// has its turn now may, is not kept by it any more.
 pub(super) fn give_up(device: &Arc<Device>) {
-    if let Some(local) = device.local() {
+    if device.is_attached() || device.is_parting() {
         device.flags.set(flag::FORCE_DETACH);
-        local.abandon();
+        device.abandon_disk();
     }
 }
 

@@ -48,9 +48,8 @@ pub(super) fn resize(
     let local = device.local().ok_or(RetCode::NO_DISK)?;
     check_layout(&local, request, info)?;
     let size = new_size(device, &local, request)?;
-    let mut conf = (*local.conf()).clone();
-    conf.disk_size = request.size;
-    local.set_conf(Arc::new(conf, GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?);
+    let asked = local.edit_conf(|conf| conf.disk_size = request.size);
+    asked.map_err(|_| RetCode::NO_MEMORY)?;
 
     let resized = size::resize(device, size, request.no_resync).map_err(|error| match error {
         error if error == ETIMEDOUT => RetCode::INTERRUPTED,

@@ -65,6 +65,15 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
         Some(forced) => forced,
         None => return Ok(RetCode::NOTHING_TO_DO),
     };
+    // Whoever becomes Primary wants its own data from now on.
+    let connection = &resource.connection;
+    let discards = connection
+        .config()
+        .is_some_and(|config| config.net.discard_my_data);
+    let forgotten = match discards {
+        true => connection.edit_net(|net| net.discard_my_data = false),
+        false => Ok(true),
+    };
     if forced {
         log!(
             Warning,
@@ -74,7 +83,6 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
     }
     wait_for_answers(device);
     wait_for_peer_writes(device);
-    forget_discard_my_data(resource)?;
     let state = device.state();
     let mut has_new_uuids = forced;
     if let Some(local) = device.local() {
@@ -91,6 +99,7 @@ fn promote_held(device: &Arc<Device>, force: bool) -> Outcome {
         local.change(device, |superblock| superblock.uuids.enter_primary());
     }
     finish(device, has_new_uuids);
+    forgotten.map_err(|_| RetCode::NO_MEMORY)?;
     Ok(RetCode::SUCCESS)
 }
 
@@ -237,23 +246,6 @@ fn fence_peer(
         log!(Warning, device, "Forced into split brain situation!");
     }
     attempt
-}
-
-/// Whoever becomes Primary wants its own data from now on.
-#[inline(never)] // All net options are on its stack.
-fn forget_discard_my_data(resource: &Resource) -> Result<(), RetCode> {
-    let connection = &resource.connection;
-    let Some(config) = connection
-        .config()
-        .filter(|config| config.net.discard_my_data)
-    else {
-        return Ok(());
-    };
-    let mut net = config.net.clone();
-    net.discard_my_data = false;
-    let changed = Arc::new(config.with_net(net), GFP_KERNEL).map_err(|_| RetCode::NO_MEMORY)?;
-    connection.set_config(Some(changed));
-    Ok(())
 }
 
 /// Asks the peer for a sign of life, so that a dead one is noticed soon.

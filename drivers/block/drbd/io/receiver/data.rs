@@ -13,7 +13,7 @@ use drbd_engine::{
         Kind as RangeKind,
         Refusal, //
     },
-    state::DiskState,
+    state::ConnState,
     types::{
         Sector,
         SECTOR_SHIFT, //
@@ -220,7 +220,13 @@ impl Receiver {
             }
         }
         device.note_write(monotonic_ns());
-        if device.glance().has_peer_writes_alone() {
+        let state = device.glance();
+        if state.conn() < ConnState::Connected {
+            // It may have been a write of a peer without a disk, of which the state tells no more.
+            connection.free_request(request);
+            return Err(ConnectionError);
+        }
+        if state.has_peer_writes_alone() {
             if let Err(error) = self.keep_only_copy(device, &mut request) {
                 connection.free_request(request);
                 return Err(error);
@@ -347,11 +353,15 @@ impl Receiver {
         let Some(local) = &request.local else {
             return Ok(());
         };
-        let span = self.hold_extents(device, local, request.sector, request.size_bytes)?;
-        request.span = span.map(|span| (local.id, span));
+        // Before the log may end with the connection.
         local
             .bitmap
             .set_out_of_sync(request.sector, request.size_bytes);
+        let span = self.hold_extents(device, local, request.sector, request.size_bytes)?;
+        request.span = span.map(|span| (local.id, span));
+        if device.glance().conn() < ConnState::Connected {
+            return Err(ConnectionError);
+        }
         request.flags = DataFlags(request.flags.0 & !DataFlags::MAY_SET_IN_SYNC.0);
         if span.is_none() {
             request.local = None;
@@ -416,11 +426,10 @@ impl Receiver {
     }
 }
 
-/// The disk, where writes may go to it.
+/// The disk, where writes may go to it: not one whose metadata fail, which need not say yet what is
+/// written there.
 pub(in crate::io) fn usable_disk(device: &Arc<Device>) -> Option<LocalRef> {
-    device
-        .local()
-        .filter(|_| device.glance().disk() >= DiskState::Inconsistent)
+    device.local().filter(|_| device.vouches())
 }
 
 /// Sectors of a range in bytes.

@@ -86,22 +86,24 @@ impl Receiver {
             log!(Error, self.resource, "{}", refusal);
             self.disconnect()
         })?;
-        let connection = &self.resource.connection;
-        let config = connection.config().ok_or(ConnectionError)?;
-        let mut net = config.net.clone();
-        take_over(&mut net, &adopted);
-        connection.set_protocol(net.wire_protocol);
-        self.store(net)?;
+        if adopted.two_primaries != 0 {
+            log!(
+                Error,
+                self.resource,
+                "the peer allows two Primaries, which is not built into this driver"
+            );
+            return Err(self.disconnect());
+        }
+        self.edit(|net| take_over(net, &adopted))?;
         self.set_integrity(&theirs.integrity_algorithm)
     }
 
-    /// Replaces the options.
-    fn store(&self, net: NetConf) -> Result<(), ConnectionError> {
-        let connection = &self.resource.connection;
-        let config = connection.config().ok_or(ConnectionError)?;
-        let changed = Arc::new(config.with_net(net), GFP_KERNEL);
-        connection.set_config(Some(changed.map_err(|_| ConnectionError)?));
-        Ok(())
+    /// Changes the options.
+    fn edit(&self, edit: impl FnOnce(&mut NetConf)) -> Result<(), ConnectionError> {
+        match self.resource.connection.edit_net(edit) {
+            Ok(true) => Ok(()),
+            _ => Err(ConnectionError),
+        }
     }
 
     /// What the peer protects its data with from the next packet on.
@@ -144,19 +146,15 @@ impl Receiver {
     }
 
     /// Hashes that the peer changed while connected.
-    #[inline(never)] // All net options are on its stack.
     fn adopt_hashes(&self, device: &Device, adoption: &Adoption) -> Result<(), ConnectionError> {
-        let config = self.resource.connection.config().ok_or(ConnectionError)?;
-        let mut net = config.net.clone();
         let changes = [
-            ("verify-alg", adoption.verify, &mut net.verify_alg),
-            ("csums-alg", adoption.csums, &mut net.csums_alg),
+            ("verify-alg", adoption.verify),
+            ("csums-alg", adoption.csums),
         ];
         let mut changed = false;
-        for (setting, name, place) in changes {
+        for (setting, name) in changes {
             let Some(name) = name else { continue };
-            let is_known = hash_named(name.as_bytes()).is_ok();
-            if !is_known || place.set(name.as_bytes()).is_err() {
+            if hash_named(name.as_bytes()).is_err() {
                 log!(
                     Error,
                     device,
@@ -169,10 +167,19 @@ impl Receiver {
             log!(Info, device, "using {}: \"{}\"", setting, name);
             changed = true;
         }
-        if changed {
-            self.store(net)?;
+        if !changed {
+            return Ok(());
         }
-        Ok(())
+        self.edit(|net| {
+            let places = [
+                (adoption.verify, &mut net.verify_alg),
+                (adoption.csums, &mut net.csums_alg),
+            ];
+            for (name, place) in places {
+                // A name from the wire is not longer than an option may be.
+                let _ = name.map(|name| place.set(name.as_bytes()));
+            }
+        })
     }
 
     /// P_SIZES.
@@ -214,18 +221,16 @@ impl Receiver {
         let Some(local) = device.local() else {
             return Ok(());
         };
-        let mut conf = (*local.conf()).clone();
         log!(
             Info,
             device,
             "Peer sets u_size to {} sectors (old: {})",
             user,
-            conf.disk_size
+            local.conf().disk_size
         );
-        conf.disk_size = user.0;
-        let conf = Arc::new(conf, GFP_KERNEL);
-        local.set_conf(conf.map_err(|_| ConnectionError)?);
-        Ok(())
+        local
+            .edit_conf(|conf| conf.disk_size = user.0)
+            .map_err(|_| ConnectionError)
     }
 
     fn resize(
@@ -351,17 +356,17 @@ fn take_over(net: &mut NetConf, adopted: &Protocol) {
 }
 
 /// The resync rates of the peer, which hold from now on.
-#[inline(never)] // All disk options are on its stack.
 fn adopt_rates(device: &Arc<Device>, adoption: &Adoption) -> Result<(), ConnectionError> {
-    if let Some(local) = device.local() {
-        let conf = Arc::new(with_rates((*local.conf()).clone(), adoption), GFP_KERNEL);
-        local.set_conf(conf.map_err(|_| ConnectionError)?);
-    }
-    Ok(())
+    let Some(local) = device.local() else {
+        return Ok(());
+    };
+    local
+        .edit_conf(|conf| take_rates(conf, adoption))
+        .map_err(|_| ConnectionError)
 }
 
 /// The last node that sends its rates wins.
-fn with_rates(mut conf: DiskConf, adoption: &Adoption) -> DiskConf {
+fn take_rates(conf: &mut DiskConf, adoption: &Adoption) {
     conf.resync_rate = adoption.resync_rate_kib;
     if let Some(controller) = adoption.controller {
         conf.c_plan_ahead = controller.plan_ahead_ds;
@@ -369,5 +374,4 @@ fn with_rates(mut conf: DiskConf, adoption: &Adoption) -> DiskConf {
         conf.c_fill_target = controller.fill_target_sectors;
         conf.c_max_rate = controller.max_rate_kib;
     }
-    conf
 }

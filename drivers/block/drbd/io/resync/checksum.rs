@@ -146,7 +146,11 @@ pub(crate) fn is_equal(resource: &Resource, device: &Arc<Device>, request: &Peer
     if !computed.is_ok_and(|computed| digest.is(&computed)) {
         return false;
     }
-    if let Some(local) = device.local() {
+    // A write that failed here may have come there since the digest was made.
+    if device.flags.any(flag::RESYNC_DOUBTED) || !device.state().conn.is_resync_source() {
+        return false;
+    }
+    if let Some(local) = request.disk(device) {
         local.bitmap.set_in_sync(request.sector, request.size_bytes);
     }
     device.resync.lock().is_same(request.size_bytes);

@@ -42,7 +42,10 @@ use crate::io::{
         PeerIo,
         PeerRequest, //
     },
-    receiver::ConnectionError,
+    receiver::{
+        usable_disk,
+        ConnectionError, //
+    },
     resource::Resource,
     sender,
     worker::chore, //
@@ -125,7 +128,7 @@ fn put_aside(resource: &Resource, request: KBox<PeerRequest>) {
 
 /// Reads what was asked for, and is claimed.
 fn read(device: &Arc<Device>, mut request: KBox<PeerRequest>, buffer: Buffer) {
-    let Some(local) = device.local() else {
+    let Some(local) = usable_disk(device) else {
         // It went while the range was in use.
         return answer_without(device, request, Command::NegRsDReply);
     };

@@ -337,7 +337,7 @@ pub(crate) fn finish_write(device: &Arc<Device>, request: KBox<PeerRequest>) {
     let resource = &device.resource;
     let (sector, size_bytes) = (request.sector, request.size_bytes);
     let command = if request.result.is_ok() {
-        if let Some(local) = device.local() {
+        if let Some(local) = request.disk(device) {
             local.bitmap.set_in_sync(sector, size_bytes);
         }
         Command::RsWriteAck

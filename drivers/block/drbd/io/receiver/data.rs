@@ -224,7 +224,10 @@ impl Receiver {
         if state.conn() < ConnState::Connected {
             // It may have been a write of a peer without a disk, of which the state tells no more.
             connection.free_request(request);
-            return Err(ConnectionError);
+            return Err(match state.conn() {
+                ConnState::WFReportParams => self.refuse("Data packet before ReportState"),
+                _ => ConnectionError,
+            });
         }
         if state.has_peer_writes_alone() {
             if let Err(error) = self.keep_only_copy(device, &mut request) {

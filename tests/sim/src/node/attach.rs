@@ -95,17 +95,16 @@ impl Device {
                 superblock.uuids.enter_secondary();
             }
         });
-        let has_bitmap = match decided.bitmap {
+        let mut is_noted = match decided.bitmap {
             BitmapSource::Disk => local.read_bitmap(self).await,
             _ => resync::set_all_and_write(self).await,
         };
-        if !has_bitmap {
-            drop(local);
+        is_noted = is_noted && local.sync(self).await;
+        drop(local);
+        if !is_noted {
             self.local.replace(None);
             return Err(StateError::Unknown);
         }
-        let _ = local.sync(self).await;
-        drop(local);
         if let Err(error) = self.let_refusals_arrive().await {
             self.local.replace(None);
             return Err(error);
@@ -132,6 +131,10 @@ impl Device {
         let changed = self.change_state(change, Node::SOFT).map(|_| ());
         if changed.is_err() {
             self.local.replace(None);
+        } else if self.local().is_some_and(|local| local.meta_failed.get()) {
+            // Whoever wrote them meanwhile was judged when the disk was not in use yet.
+            self.flags.metadata_unjudged.set(true);
+            self.flags.metadata_failed.set(true);
         }
         changed
     }

@@ -61,7 +61,7 @@ pub(crate) struct LocalDisk {
     /// The metadata buffer is in use.
     meta_busy: Cell<bool>,
     /// The metadata could not be written.
-    meta_failed: Cell<bool>,
+    pub(crate) meta_failed: Cell<bool>,
     /// What may be in the cache of the data's drive.
     pub(crate) cache: RefCell<Cache>,
     /// References that are out.

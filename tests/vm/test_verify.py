@@ -12,7 +12,7 @@ import pytest
 from drbdvm import Lab
 from scenario import Flavour, life, node_pair, same_data
 
-CONF = life.conf(net="verify-alg crc32c; csums-alg sha1;", disk="resync-rate 8M; c-plan-ahead 0;")
+CONF = life.conf(net="verify-alg crc32c; csums-alg sha1;", disk="resync-rate 8M; c-min-rate 8M; c-plan-ahead 0;")
 PAIRS = ("ours-ours", "ours-c", "c-ours")
 # Blocks that differ: three neighbours and one alone.
 DIFFER = ((100, 3), (2000, 1))

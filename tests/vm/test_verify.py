@@ -12,7 +12,9 @@ import pytest
 from drbdvm import Lab
 from scenario import Flavour, life, node_pair, same_data
 
-CONF = life.conf(net="verify-alg crc32c; csums-alg sha1;", disk="resync-rate 8M; c-min-rate 8M; c-plan-ahead 0;")
+# The C driver lets the application's writes slow a verify down to its c-min-rate.
+CONF = life.conf(net="verify-alg crc32c; csums-alg sha1;",
+                 disk="resync-rate 8M; c-min-rate 8M; c-plan-ahead 0;")
 PAIRS = ("ours-ours", "ours-c", "c-ours")
 # Blocks that differ: three neighbours and one alone.
 DIFFER = ((100, 3), (2000, 1))

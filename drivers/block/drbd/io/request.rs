@@ -276,9 +276,7 @@ impl Request {
             }
         }
         if todo.has(Consequences::SET_IN_SYNC) {
-            if let Some(local) = device.local() {
-                local.bitmap.set_in_sync(facts.sector, facts.size_bytes);
-            }
+            super::resync::believe_in_sync(device, facts.sector, facts.size_bytes);
         }
         if todo.has(Consequences::CLOSE_EPOCH) {
             self.close_epoch(&device.resource);

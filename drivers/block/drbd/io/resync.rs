@@ -221,15 +221,12 @@ pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck)
         }
     }
     match command {
-        // The blocks were read before the write that failed here, or that came when the resync had
-        // been given up: the ack says nothing about it.
+        // The blocks were read before a write that came when the resync had been given up: the ack
+        // says nothing about it.
         Command::RsWriteAck | Command::WriteAck | Command::RecvAck
-            if device.flags.any(flag::RESYNC_DOUBTED)
-                || !device.state().conn.is_resync_source() => {}
+            if !device.state().conn.is_resync_source() => {}
         Command::RsWriteAck | Command::WriteAck | Command::RecvAck => {
-            if let Some(local) = device.local() {
-                local.bitmap.set_in_sync(ack.sector, ack.size);
-            }
+            believe_in_sync(device, ack.sector, ack.size);
         }
         Command::RsIsInSync | Command::RsCancel => {}
         Command::NegRsDReply if device.state().conn.is_verify() => verify::refused(device, &ack),
@@ -237,6 +234,21 @@ pub(crate) fn receive_ack(device: &Arc<Device>, command: Command, ack: BlockAck)
         _ => device.resync.lock().fail(ack.size),
     }
     true
+}
+
+/// The peer has acked blocks, which are in sync then, unless a write has failed here: that may have
+/// come after what is acked, which says nothing about it. Any context.
+pub(crate) fn believe_in_sync(device: &Arc<Device>, sector: Sector, size_bytes: u32) {
+    let Some(local) = device.local() else { return };
+    let is_doubted = || device.flags.any(flag::RESYNC_DOUBTED);
+    if is_doubted() {
+        return;
+    }
+    local.bitmap.set_in_sync(sector, size_bytes);
+    if is_doubted() {
+        // It failed just now, and its bits may be among those.
+        local.bitmap.set_out_of_sync(sector, size_bytes);
+    }
 }
 
 /// The connection is gone: what was asked for will not come.

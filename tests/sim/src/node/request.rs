@@ -171,7 +171,8 @@ impl Device {
             }
         }
         if todo.has(Consequences::SET_IN_SYNC) {
-            if let (Some(local), Some(blocks)) = (self.local(), request.blocks()) {
+            let local = self.local().filter(|_| !self.flags.resync_doubted.get());
+            if let (Some(local), Some(blocks)) = (local, request.blocks()) {
                 local.set_in_sync(self, blocks.sector, blocks.size_bytes);
             }
         }

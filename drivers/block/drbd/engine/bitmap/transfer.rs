@@ -282,10 +282,7 @@ impl Receiver {
         }
         let mut set = 0;
         let merged = rle::merge(bitmap, self.progress.position, payload, &mut set);
-        let end = merged.map_err(|error| {
-            self.stray_bits = set;
-            error
-        })?;
+        let end = merged.inspect_err(|_| self.stray_bits = set)?;
         self.progress.advance_compressed(end, payload.len());
         Ok(Received {
             set,

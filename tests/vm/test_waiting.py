@@ -9,6 +9,8 @@ import pytest
 from scenario import life, node_pair
 
 WRITE_S = 3
+# What timeout says of a program that ended when it was asked to, and of one that was killed.
+TIMED_OUT = (124, 137)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_the_protocol_is_that_of_when_the_peer_comes(nodes):
                        "oflag=direct conv=notrunc", check=False)
     finally:
         shentar.guest.cont()
-    assert result.code != 0, "a write was told done before the peer had it"
+    assert result.code in TIMED_OUT, f"{result.code}: told done before the peer had it, or failed"
     for node in nodes:
         node.wait_synced()
 

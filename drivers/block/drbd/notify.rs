@@ -152,7 +152,8 @@ pub(crate) fn state_changed(device: &Arc<Device>, effect: Deferred, old: State, 
     }
     // All volumes share one connection, whose change is told once: with that of the first volume.
     let is_first = resource
-        .volume_at(0)
+        .volumes()
+        .next()
         .is_some_and(|first| Arc::ptr_eq(&first, device));
     let new_connection = connection_state(new);
     let old_connection = if is_first {

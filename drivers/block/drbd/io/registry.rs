@@ -269,7 +269,7 @@ impl Registry {
                 continue;
             };
             let _admin = resource.admin.lock();
-            while let Some(device) = resource.volume_at(0) {
+            for device in resource.volumes() {
                 self.remove_device(&device);
             }
             resource.stop_worker();

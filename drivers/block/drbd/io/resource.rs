@@ -175,12 +175,6 @@ impl Resource {
             .cloned()
     }
 
-    /// The volume at this place in the order of numbers, for loops over volumes that come and go.
-    /// Any context.
-    pub(crate) fn volume_at(&self, index: usize) -> Option<Arc<Device>> {
-        self.volumes.lock().get(index).cloned()
-    }
-
     /// All volumes, in the order of their numbers. Each is looked up when it is its turn, so the
     /// caller may sleep in between, and others may come and go.
     pub(crate) fn volumes(&self) -> impl Iterator<Item = Arc<Device>> + '_ {

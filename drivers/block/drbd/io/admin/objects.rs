@@ -73,7 +73,7 @@ pub(super) fn delete_resource(registry: &Registry, resource: &Arc<Resource>) -> 
     if resource.cstate() != ConnState::StandAlone {
         return Err(RetCode::NET_CONFIGURED);
     }
-    if resource.volume_at(0).is_some() {
+    if resource.volumes().next().is_some() {
         return Err(RetCode::RESOURCE_IN_USE);
     }
     resource.stop_worker();

@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use drbd_engine::handshake::peer_state::{
-    self, assess, conclude, handshake_failed, Assessment, Conclusion, Failure, PeerFacts,
-    PeerGeneration, Proposal, UuidsDecision, UUID_CRASHED_PRIMARY, UUID_DISCARD_MY_DATA,
+    self, assess, awaits_own_change, conclude, handshake_failed, Assessment, Conclusion, Failure,
+    PeerFacts, PeerGeneration, Proposal, UuidsDecision, UUID_CRASHED_PRIMARY, UUID_DISCARD_MY_DATA,
     UUID_INCONSISTENT,
 };
 use drbd_engine::handshake::split_brain::{Policies, Policy};
@@ -87,6 +87,14 @@ fn refuse_data(device: &Device) -> Dropped {
 /// P_STATE arrived.
 pub(crate) async fn receive_state(device: &Rc<Device>, word: u32) -> Result<(), Dropped> {
     let peer = State::from_word(word).map_err(|_| Dropped)?;
+    let node = device.node();
+    device
+        .sim
+        .until(|| {
+            let changes = node.flags.agreement.get();
+            !awaits_own_change(device.state(), peer, changes) || node.is_interrupted()
+        })
+        .await;
     loop {
         let own = device.state();
         let facts = PeerFacts {

@@ -179,6 +179,21 @@ pub struct Proposal {
     pub refuses_peer_disk: bool,
 }
 
+/// Whether what the peer tells of a resync that begins there waits for the change that is under way
+/// here: it may be the very resync that the peer was asked for, and its consent comes on the other
+/// socket. Read before that, it would begin another one, by bitmaps, for which the peer does not
+/// wait.
+///
+/// `changes` says that a change which the peer is asked for is under way. The C driver does not
+/// wait: both nodes remain between Connected and the resync.
+pub fn awaits_own_change(own: State, peer: State, changes: bool) -> bool {
+    changes && own.conn == ConnState::Connected && begins_resync(peer)
+}
+
+fn begins_resync(peer: State) -> bool {
+    peer.conn >= ConnState::StartingSyncS && peer.conn <= ConnState::WFBitMapT
+}
+
 /// Reads the peer's state.
 pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
     use ConnState as C;
@@ -277,12 +292,10 @@ fn needs_handshake(own: State, peer: State, facts: &PeerFacts) -> bool {
         && peer.disk >= DiskState::Negotiating
         && own.disk >= DiskState::Negotiating;
     let negotiating = peer.disk == DiskState::Negotiating || own.disk == DiskState::Negotiating;
-    let peer_starts_sync =
-        peer.conn >= ConnState::StartingSyncS && peer.conn <= ConnState::WFBitMapT;
     let connected = own.conn == ConnState::Connected;
     both_have_disks
         && (own.conn < ConnState::Connected
-            || (connected && (negotiating || peer_starts_sync))
+            || (connected && (negotiating || begins_resync(peer)))
             || facts.consider_resync)
 }
 

@@ -6,6 +6,7 @@
 use drbd_engine::{
     handshake::peer_state::{
         assess,
+        awaits_own_change,
         conclude,
         exposes_peer_after_wait,
         handshake_failed,
@@ -181,6 +182,11 @@ impl Receiver {
                 "ReportState packet with no state: 0x{word:08x}"
             ))
         })?;
+        let connection = &self.resource.connection;
+        self.resource.waiters.wait_until(|| {
+            !awaits_own_change(device.state(), peer, connection.is_changing())
+                || connection.is_interrupted()
+        });
         loop {
             let assessment = assess(device.state(), peer, &peer_facts(device));
             let step = match assessment {

@@ -375,6 +375,21 @@ fn the_handshake_runs_when_the_data_is_in_question() {
 }
 
 #[test]
+fn a_resync_that_was_asked_for_waits_for_the_consent_to_it() {
+    for conn in [C::StartingSyncS, C::StartingSyncT] {
+        let begins = State { conn, ..PAIR };
+        assert!(awaits_own_change(PAIR, begins, true), "{conn}");
+        assert!(!awaits_own_change(PAIR, begins, false), "{conn}");
+        let asked = State {
+            conn: C::StartingSyncS,
+            ..PAIR
+        };
+        assert!(!awaits_own_change(asked, begins, true), "{conn}");
+    }
+    assert!(!awaits_own_change(PAIR, PAIR, true));
+}
+
+#[test]
 fn a_failed_handshake_costs_the_one_who_attaches_or_the_connection() {
     let negotiating = State {
         disk: D::Negotiating,

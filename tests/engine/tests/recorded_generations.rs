@@ -202,6 +202,7 @@ fn decision_facts(case: &Case<'_>, node: usize, compared: &Facts) -> DecisionFac
         disk: own_disk,
         negotiated_disk: disk(own),
         peer_disk,
+        told_alone: false,
         policies: Policies {
             none: policy(own, "after-sb-0pri"),
             one: policy(own, "after-sb-1pri"),

@@ -197,6 +197,7 @@ fn decide(
         set_bits: ours.bits_set,
         resolves_conflicts,
         dry_run: input.bool(),
+        told_alone: input.bool(),
         demotion: None,
     };
     let decision = sync_decision(&comparison, &facts);

@@ -157,6 +157,47 @@ fn a_target_is_told_of_a_write_whose_block_was_marked_by_a_read() {
     }
 }
 
+/// With protocol A a write is told done that the peer does not get, and the disk that has it fails
+/// another one. To follow the peer would take it from users who were told that it is written.
+#[test]
+fn a_primary_whose_disk_is_bad_follows_no_peer_without_what_it_was_told() {
+    for seed in 1..=20 {
+        let pair = Pair::with_primary(seed, Protocol::A, None);
+        let [device, _] = pair.devices();
+        device.change_on_io_error(OnIoError::PassOn).unwrap();
+        pair.net.stall_one(0, Socket::Data, 300 * MS);
+        pair.on(0, "it has written", |node| async move {
+            write(&node.devices[0], 0).await;
+        });
+        device.hardware.data.trouble.set(Trouble {
+            writes_permille: 1000,
+            ..Trouble::NONE
+        });
+        pair.on(0, "a write has failed", |node| async move {
+            write(&node.devices[0], 1).await;
+        });
+        device.hardware.data.trouble.set(Trouble::NONE);
+        pair.run_until("the disk is bad", || {
+            device.state().disk == DiskState::Inconsistent
+        });
+        pair.net.cut(0);
+        pair.net.cut(1);
+        pair.run_until("both are alone", || {
+            pair.all(|device| device.state().conn == ConnState::WFConnection)
+        });
+        pair.net.mend();
+        pair.run_until("the peer is refused", || {
+            device.state().conn == ConnState::StandAlone
+        });
+        pair.expect_no_violation();
+        pair.on(0, "its data are given up", |node| async move {
+            node.devices[0].demote().await.unwrap();
+            node.connect(false).await.unwrap();
+        });
+        pair.expect_to_get_well();
+    }
+}
+
 /// The peer's generations are accepted, as the disk of the first node has what it lacks, and then
 /// that is lost.
 fn lose_disk_amid_the_handshake(pair: &Pair) {

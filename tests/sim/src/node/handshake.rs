@@ -253,6 +253,7 @@ fn facts(
         disk: state.disk,
         negotiated_disk: device.negotiated.get().0,
         peer_disk: proposal.peer_disk,
+        told_alone: device.seen().alone,
         policies: Policies::default(),
         always_asbp: false,
         rr_conflict: Policy::Disconnect,

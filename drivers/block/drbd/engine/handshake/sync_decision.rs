@@ -75,6 +75,8 @@ pub enum LogLine {
     InconsistentSource,
     /// A Primary cannot be the target.
     PrimaryTarget,
+    /// Its users would lose what they were told is written.
+    PeerLacksWrites,
     /// A Primary becomes the target nevertheless.
     ViolatesStableData,
     /// What a connect would have done.
@@ -142,6 +144,10 @@ impl fmt::Display for LogLine {
                 f.write_str("I shall become SyncSource, but I am inconsistent!")
             }
             Self::PrimaryTarget => f.write_str("I shall become SyncTarget, but I am primary!"),
+            Self::PeerLacksWrites => f.write_str(
+                "the peer need not have all that applications were told is written: \
+                 demote this node to give it the peer's data",
+            ),
             Self::ViolatesStableData => {
                 f.write_str("Becoming SyncTarget, violating the stable-data assumption")
             }
@@ -247,6 +253,9 @@ pub struct Facts {
     pub negotiated_disk: DiskState,
     /// The peer's disk, Negotiating already resolved.
     pub peer_disk: DiskState,
+    /// What [`Seen::alone`](crate::state::Seen::alone) says: the peer need not have all that this
+    /// node's users were told is written.
+    pub told_alone: bool,
     /// The after-split-brain policies.
     pub policies: Policies,
     /// `always-asbp`: policies apply without a common ancestor too.
@@ -441,7 +450,10 @@ fn conflicts_with_use(verdict: i32, facts: &Facts, steps: &mut Steps) -> bool {
         return true;
     }
     let is_primary = facts.role.is_primary() && facts.demotion != Some(true);
-    if verdict >= 0 || !is_primary || facts.disk < DiskState::Consistent {
+    // With a disk that lacks data users see the peer's already. That must not lack any either; the
+    // C driver does not ask.
+    let sees_peer = facts.disk < DiskState::Consistent && !facts.told_alone;
+    if verdict >= 0 || !is_primary || sees_peer {
         return false;
     }
     match facts.rr_conflict {
@@ -453,6 +465,9 @@ fn conflicts_with_use(verdict: i32, facts: &Facts, steps: &mut Steps) -> bool {
         _ => {}
     }
     steps.log(LogLine::PrimaryTarget);
+    if facts.disk < DiskState::Consistent {
+        steps.log(LogLine::PeerLacksWrites);
+    }
     true
 }
 

@@ -460,9 +460,10 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         todo.add_if(need_not_have_got(old), Consequences::TOLD_ALONE);
     }
     if event == Event::ConnectionFrozen && old.is_unflushed_by_peer() && need_not_have_got(old) {
-        // It is not sent again. This node's disk has it if it was good.
+        // It is not sent again. This node's disk has it, which counts if it is good.
+        let is_here = context.local_is_current && old.has(RequestState::LOCAL_OK);
         let lost = Consequences::TOLD_ALONE | Consequences::STABILITY_LOST;
-        todo.add_if(!old.has(RequestState::LOCAL_OK), lost);
+        todo.add_if(!is_here, lost);
     }
     if event == Event::NegAcked && old.is_unflushed_by_peer() {
         todo.add_if(true, Consequences::TOLD_ALONE);

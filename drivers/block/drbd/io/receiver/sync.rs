@@ -173,6 +173,7 @@ impl<'a> Handshake<'a> {
             disk: state.disk,
             negotiated_disk,
             peer_disk: self.proposal.peer_disk,
+            told_alone: device.seen().alone,
             policies: Policies {
                 none: policy(net.after_sb_0p),
                 one: policy(net.after_sb_1p),
@@ -234,7 +235,7 @@ impl<'a> Handshake<'a> {
             | LogLine::NeedsProtocol(_)
             | LogLine::NeedsFeatures { .. }
             | LogLine::SplitBrainUnresolved => log!(Alert, device, "{}", line),
-            LogLine::InconsistentSource | LogLine::PrimaryTarget => {
+            LogLine::InconsistentSource | LogLine::PrimaryTarget | LogLine::PeerLacksWrites => {
                 log!(Error, device, "{}", line);
             }
             LogLine::Policy(_)

@@ -16,6 +16,7 @@ const PAIR: Facts = Facts {
     disk: D::UpToDate,
     negotiated_disk: D::Diskless,
     peer_disk: D::UpToDate,
+    told_alone: false,
     policies: Policies {
         none: Policy::Disconnect,
         one: Policy::Disconnect,
@@ -281,6 +282,14 @@ fn a_primary_becomes_target_only_violently() {
         ..primary
     };
     assert_eq!(decided(-1, &inconsistent).0, proceed(C::WFBitMapT, false));
+    let told_alone = Facts {
+        told_alone: true,
+        ..inconsistent
+    };
+    let why = "the peer need not have all that applications were told is written: \
+               demote this node to give it the peer's data";
+    let due = "Becoming sync target due to disk states.";
+    expect(-1, &told_alone, Outcome::Refuse, &[due, refusal, why]);
 }
 
 #[test]

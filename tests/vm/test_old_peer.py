@@ -4,6 +4,10 @@
 The peer (tests/peer) speaks what DRBD 8.0 to 8.4 spoke: the header of its version, no feature
 flags, its forms of P_SYNC_PARAM and P_PROTOCOL, acks by the configured protocol. Each peer is once
 the one that calls and once the one that is called.
+
+One of today's sends its consent, on its one socket, after the state that it leads to, on its other:
+no order is kept between the two. The C driver remains between Connected and the resync then, which
+`--module c` shows.
 """
 
 import pytest
@@ -63,6 +67,30 @@ def test_the_life_of_a_pair_with_an_old_peer(guest, flavour, request, version, c
         life(guest, ours, peer, version, calls)
     finally:
         guest.run("drbdadm down r0; pkill -9 -x drbd-peer; true")
+
+
+def test_a_full_sync_begins_though_the_consent_comes_late(guest, flavour):
+    guest.run("rm -f /tmp/peer*")
+    ours = node(guest, flavour)
+    peer = start(guest, 101, calls=False)
+    try:
+        ours.wait_state("cs:Connected")
+        ours.overwrite_peer()
+        ours.wait_synced()
+        ours.write("held", 1024, 256)
+        ours.secondary()
+        peer.do("wait ds:UpToDate/UpToDate")
+        for command, side in (("invalidate-remote", "SyncSource"), ("invalidate", "SyncTarget")):
+            peer.do("consent-late 300")
+            mark = ours.mark()
+            guest.run(f"drbdadm {command} r0")
+            ours.wait_synced()
+            peer.do("wait ds:UpToDate/UpToDate")
+            peer.do("holds held 1024 256")
+            assert ours.resyncs_since(mark) == [(side, DISK_KIB)]
+    finally:
+        guest.run("drbdadm down r0; pkill -9 -x drbd-peer; true")
+
 
 
 def life(guest, ours, peer, version, calls):

@@ -71,6 +71,8 @@ pub(crate) struct Node {
     barrier_pending: bool,
     /// The answer to a change of state.
     answer: Option<i32>,
+    /// How long after its own state the next consent to a full sync is sent.
+    pub(crate) consents_late: Option<Duration>,
     /// What the other side said of itself last.
     last_error: String,
 }
@@ -110,6 +112,7 @@ impl Node {
             written: 0,
             barrier_pending: false,
             answer: None,
+            consents_late: None,
             last_error: String::new(),
         })
     }

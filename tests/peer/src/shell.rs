@@ -45,6 +45,10 @@ fn command(node: &mut Node, line: &str) -> Result<String, String> {
             Ok(String::new())
         }
         ["disconnect"] => done(node.disconnect()),
+        ["consent-late", ms] => {
+            node.consents_late = Some(Duration::from_millis(number(ms)?));
+            Ok(String::new())
+        }
         ["state"] => Ok(node.status()),
         ["wait", pattern] => {
             let has = |node: &Node| node.status().contains(pattern);

@@ -281,15 +281,21 @@ impl Node {
         let ends = matches!(wanted.conn, ConnState::TearDown | ConnState::Disconnecting);
         let both = wanted.peer == Role::Primary && self.role.is_primary();
         let code = if both { -1 } else { 1 };
+        let syncs = [ConnState::StartingSyncS, ConnState::StartingSyncT].contains(&wanted.conn);
+        let late = self.consents_late.take_if(|_| syncs);
+        if let Some(late) = late {
+            self.begin_full_sync(wanted.conn)?;
+            std::thread::sleep(late);
+        }
         self.send(Socket::Meta, answer, &[&StateReply { code }.encode()])?;
-        if both {
+        if both || late.is_some() {
             return Ok(());
         }
         if wanted.disk == DiskState::Outdated && ends {
             self.disk.state = DiskState::Outdated;
         }
         self.peer_role = wanted.peer;
-        if wanted.conn == ConnState::StartingSyncS || wanted.conn == ConnState::StartingSyncT {
+        if syncs {
             return self.full_sync(wanted.conn);
         }
         if ends {

@@ -43,6 +43,16 @@ impl Node {
         Ok(())
     }
 
+    /// The same as [`Self::full_sync`], told before it begins, as a kernel's node does.
+    pub(super) fn begin_full_sync(&mut self, wanted: ConnState) -> io::Result<()> {
+        self.conn = wanted;
+        if wanted == ConnState::StartingSyncT {
+            self.disk.state = DiskState::Inconsistent;
+        }
+        self.send_state()?;
+        self.full_sync(wanted)
+    }
+
     /// A full sync that somebody asked for: no bitmaps are exchanged.
     pub(super) fn full_sync(&mut self, wanted: ConnState) -> io::Result<()> {
         self.disk.bitmap().set_all();

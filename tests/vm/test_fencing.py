@@ -112,6 +112,8 @@ EVERY_DAY = (
     "test_what_the_helper_answers_decides_about_a_lost_peer[resource-and-stonith-4]",
     "test_a_peer_that_comes_back_while_the_helper_runs_needs_no_answer",
     "test_what_is_suspended_when_the_peer_is_lost_goes_on_without_it",
+    "test_what_was_on_its_way_when_the_admin_suspends_is_sent_again",
+    "test_what_protocol_a_called_done_is_synced_when_the_peer_is_back",
     "test_without_data_io_waits_for_the_disk",
     "test_helpers_are_called_around_a_resync",
 )
@@ -202,9 +204,12 @@ class Write:
         time.sleep(STILL_S)
         assert self._process.running(), f"the write has ended: {self._process.wait()}"
 
-    def succeeds(self):
+    def is_told_done(self):
         result = self._process.wait()
         assert result.code == 0, result.err
+
+    def succeeds(self):
+        self.is_told_done()
         assert self._node.holds(self._word, AT_KIB, SIZE_KIB)
 
     def fails(self):
@@ -441,6 +446,41 @@ def test_writes_on_their_way_when_the_wire_is_cut_are_sent_again(pair):
     let_go(t, "fence-peer", 1)
     pair.end()
     assert t.resyncs_since(mark) == []
+
+
+def test_what_was_on_its_way_when_the_admin_suspends_is_sent_again(pair):
+    """The peer is back before I/O goes on. The C driver leaves such a write to wait for ever."""
+    t, shentar = pair.begin(conf())
+    mark = t.mark()
+    pair.lab.cut_wire()
+    write = Write(t)
+    write.waits()
+    t.run("drbdadm suspend-io r0")
+    for node in (t, shentar):
+        node.wait_state(r"cs:(WFConnection|Unconnected)", TIMEOUT_S)
+    pair.lab.plug_wire()
+    t.wait_synced()
+    assert suspended(t) == "user"
+    t.run("drbdadm resume-io r0")
+    write.succeeds()
+    pair.end()
+    assert t.resyncs_since(mark) == []
+
+
+def test_what_protocol_a_called_done_is_synced_when_the_peer_is_back(pair):
+    """The peer never got it, and is back before I/O goes on. The C driver forgets it."""
+    t, shentar = pair.begin(conf().replace("protocol C", "protocol A"))
+    mark = t.mark()
+    pair.lab.cut_wire()
+    Write(t).is_told_done()
+    t.run("drbdadm suspend-io r0")
+    for node in (t, shentar):
+        node.wait_state(r"cs:(WFConnection|Unconnected)", TIMEOUT_S)
+    pair.lab.plug_wire()
+    t.wait_synced()
+    t.run("drbdadm resume-io r0")
+    pair.end()
+    assert t.resyncs_since(mark) == [("SyncSource", SIZE_KIB)]
 
 
 def without_data(pair, policy: str):

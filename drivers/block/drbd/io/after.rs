@@ -10,11 +10,13 @@ use drbd_engine::{
         Writer, //
     },
     state::{
+        begins_while_suspended,
         connection::{
             connection_work,
             ConnectionWork, //
         },
         effects_after,
+        has_peer_data,
         promote::demotes_with_new_generation,
         AfterContext,
         Change,
@@ -174,8 +176,11 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
             thaw(resource, device, Change::NONE.with_susp_nod(false));
         }
         Deferred::ResendForFencing => {
-            device.flags.clear(flag::NEW_CURRENT_UUID);
             thaw(resource, device, Change::NONE.with_susp_fen(false));
+        }
+        Deferred::ResendForAdmin => {
+            settle_generations(resource);
+            resource.resend();
         }
         Deferred::SendBitmap => bitmap_exchange::send_as_source(device),
         Deferred::RememberNewCurrentUuid => {
@@ -192,6 +197,9 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
         Deferred::ResyncNewStorage => {
             device.flags.clear(flag::RESYNC_AFTER_NEGOTIATION);
             resync::resync_new_storage(device);
+        }
+        Deferred::ForgetNewStorage => {
+            device.flags.clear(flag::RESYNC_AFTER_NEGOTIATION);
         }
         Deferred::SuspendDependents
         | Deferred::ResumeDependents
@@ -226,9 +234,30 @@ fn helper(device: &Arc<Device>, name: &'static str) {
 
 /// I/O goes on: what was held back ends or is sent again.
 fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
+    settle_generations(resource);
     resource.resend();
     let _ = resource.change_state(device, change, How::VERBOSE);
     resource.end_held_back();
+}
+
+/// The volumes that were to begin a generation when I/O goes on do so, but for those whose peer is
+/// back: it gets what was held back. May sleep.
+fn settle_generations(resource: &Arc<Resource>) {
+    for device in resource.volumes() {
+        if !is_generation_due(&device) || has_peer_data(device.state()) {
+            continue;
+        }
+        begin_generation_once(&device);
+        if device.state().conn >= ConnState::Connected {
+            // What cannot be sent has cost the connection.
+            let _ = device.send_uuids(UuidFlags::default());
+        }
+    }
+}
+
+/// Whether a generation is to begin when I/O goes on; it is not any more.
+pub(crate) fn is_generation_due(device: &Device) -> bool {
+    device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0
 }
 
 /// Tells the target which generation it gets. May sleep; on the worker.
@@ -276,6 +305,18 @@ pub(crate) fn begin_generation_once(device: &Arc<Device>) {
     });
     if begun {
         generation_begun(device, &local);
+    }
+}
+
+/// The connection was lost while I/O is suspended: begins a generation where blocks differ already.
+/// May sleep.
+pub(crate) fn begin_generation_while_suspended(device: &Arc<Device>) {
+    let Some(local) = device.local() else { return };
+    let is_zero = local.uuids().bitmap == 0;
+    let set_bits = local.bitmap.set_bits();
+    drop(local);
+    if begins_while_suspended(device.state(), is_zero, set_bits) {
+        begin_generation_once(device);
     }
 }
 
@@ -360,7 +401,7 @@ fn after_connection(resource: &Arc<Resource>, after: &AfterConnection) {
     }
     if finish_fencing {
         for device in resource.volumes() {
-            if device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0 {
+            if is_generation_due(&device) {
                 // A demotion may have begun one while the peer was fenced.
                 begin_generation_once(&device);
             }

@@ -18,6 +18,7 @@ use kernel::sync::Arc;
 
 use super::{
     acks,
+    after,
     bitmap::Which as Pages,
     connection::{
         flag,
@@ -107,6 +108,9 @@ impl Resource {
     fn end_pending_requests(&self) {
         if self.volumes().any(|device| device.state().is_suspended()) {
             self.walk_log(true, Event::ConnectionFrozen);
+            for device in self.volumes() {
+                after::begin_generation_while_suspended(&device);
+            }
         } else {
             self.fail_for_lost_connection();
         }

@@ -187,7 +187,11 @@ pub struct Proposal {
 /// `changes` says that a change which the peer is asked for is under way. The C driver does not
 /// wait: both nodes remain between Connected and the resync.
 pub fn awaits_own_change(own: State, peer: State, changes: bool) -> bool {
-    changes && own.conn == ConnState::Connected && begins_resync(peer)
+    let is_asked_for = matches!(
+        peer.conn,
+        ConnState::StartingSyncS | ConnState::StartingSyncT
+    );
+    changes && own.conn == ConnState::Connected && is_asked_for
 }
 
 fn begins_resync(peer: State) -> bool {

@@ -80,10 +80,28 @@ pub fn change_all(
             success = Success::Done;
         }
     }
+    suspend_together(volumes);
     Ok(ConnectionChanged {
         cstate: wanted.unwrap_or(cstate),
         success,
     })
+}
+
+/// I/O is suspended for the whole resource: a reason that one volume has counts for the others,
+/// which would take it back.
+fn suspend_together(volumes: &mut [VolumeChange]) {
+    let any = |has: fn(&State) -> bool| volumes.iter().any(|volume| has(&volume.new));
+    let susp = any(|state| state.susp);
+    let susp_nod = any(|state| state.susp_nod);
+    let susp_fen = any(|state| state.susp_fen);
+    for volume in volumes {
+        volume.new = State {
+            susp,
+            susp_nod,
+            susp_fen,
+            ..volume.new
+        };
+    }
 }
 
 fn decide(volume: &VolumeChange, request: Change, flags: Flags) -> Result<Changed, StateError> {

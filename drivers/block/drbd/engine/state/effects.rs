@@ -8,7 +8,7 @@
 mod after;
 mod now;
 
-pub use after::{effects_after, holds_writes, AfterContext};
+pub use after::{begins_while_suspended, effects_after, has_peer_data, holds_writes, AfterContext};
 pub use now::effects_now;
 
 macro_rules! effect_set {
@@ -148,6 +148,12 @@ effect_set! {
         BroadcastEvent,
         /// Run the pri-on-incon-degr helper.
         HelperPriOnInconDegr,
+        /// The peer's data is lost while I/O is suspended: remember that a new current UUID is due
+        /// (flag NEW_CUR_UUID).
+        RememberNewCurrentUuid,
+        /// The peer's data is lost, or a diskless peer writes: new current UUID, and send the
+        /// UUIDs.
+        NewCurrentUuid,
         /// All volumes are connected again: resend frozen requests, then clear `susp_nod`.
         ResendForNoData,
         /// All disks are back: restart frozen disk I/O, then clear `susp_nod`.
@@ -155,18 +161,15 @@ effect_set! {
         /// All volumes are connected again: clear NEW_CUR_UUID, resend frozen requests, clear
         /// `susp_fen`.
         ResendForFencing,
+        /// All volumes are connected again: resend frozen requests. That I/O is suspended is the
+        /// admin's matter.
+        ResendForAdmin,
         /// Generate the UUID of the resync and send it, before any P_STATE.
         SendSyncUuid,
         /// The peer attached a disk: reset the resync counters, send UUIDs and state.
         GreetPeerDisk,
         /// Queue sending the bitmap.
         SendBitmap,
-        /// The peer's data is lost while I/O is suspended: remember that a new current UUID is due
-        /// (flag NEW_CUR_UUID).
-        RememberNewCurrentUuid,
-        /// The peer's data is lost, or a diskless peer writes: new current UUID, and send the
-        /// UUIDs.
-        NewCurrentUuid,
         /// A diskless peer was demoted: write the bitmap.
         WriteBitmapForPeerDemotion,
         /// This node was demoted: write the bitmap.
@@ -197,6 +200,8 @@ effect_set! {
         SendStateForInconsistent,
         /// The device grew during the handshake: resync the new storage.
         ResyncNewStorage,
+        /// The same, and a resync is due anyway.
+        ForgetNewStorage,
         /// The resync, the verify or a pause ended: volumes that come after this one may go on.
         ResumeDependents,
         /// The resync ended: send the state, the source waits for it.

@@ -117,8 +117,11 @@ pub(super) fn suspend_io(device: &Arc<Device>) -> Outcome {
 /// RESUME_IO.
 pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
     let resource = &device.resource;
-    if device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0 {
-        begin_generation(device);
+    // I/O goes on for all of them.
+    for volume in resource.volumes() {
+        if after::is_generation_due(&volume) {
+            begin_generation(&volume);
+        }
     }
     let change = Change::susp(false)
         .with_susp_nod(false)

@@ -322,7 +322,12 @@ impl Receiver {
         );
         self.resource.fail_for_lost_connection();
         after::new_current_uuid(device);
-        device.flags.clear(flag::NEW_CURRENT_UUID);
+        // What was held back has ended on all volumes.
+        for volume in self.resource.volumes() {
+            if after::is_generation_due(&volume) && volume.volume != device.volume {
+                after::begin_generation_once(&volume);
+            }
+        }
         let aborted = Change::conn(ConnState::ProtocolError).with_susp(false);
         // Refused where the connection is going down already.
         let _ = self.resource.change_connection(aborted, How::HARD);

@@ -2,6 +2,7 @@
 
 //! Changes of several volumes together.
 
+use super::super::policy::Fencing;
 use super::*;
 use ConnState as C;
 use DiskState as D;
@@ -22,6 +23,29 @@ const SYNCING: State = State {
 
 fn volume(old: State) -> VolumeChange {
     VolumeChange::new(old, Context::NEW)
+}
+
+/// The wire is cut: the volume that is in sync has a reason to suspend I/O, the one whose peer's
+/// disk is bad anyway has none.
+#[test]
+fn a_volume_without_a_reason_does_not_take_back_that_of_another() {
+    let fencing = Context {
+        fencing: Fencing::ResourceAndStonith,
+        ..Context::NEW
+    };
+    let primary = |state| State {
+        role: Role::Primary,
+        ..state
+    };
+    let mut volumes = [PAIR, SYNCING].map(|state| VolumeChange::new(primary(state), fencing));
+    let request = Change::conn(C::NetworkFailure);
+    change_all(C::WFReportParams, &mut volumes, request, Flags::HARD).unwrap();
+    assert!(volumes.iter().all(|volume| volume.new.susp_fen));
+    // Who takes it back does so for all.
+    let mut volumes = volumes.map(|volume| VolumeChange::new(volume.new, fencing));
+    let request = Change::NONE.with_susp_fen(false);
+    change_all(C::NetworkFailure, &mut volumes, request, Flags::HARD).unwrap();
+    assert!(volumes.iter().all(|volume| !volume.new.susp_fen));
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub fn effects_after(old: State, new: State, context: &AfterContext) -> Deferred
         effects.add_if(always, true);
     }
     thaw(&mut effects, old, new, context);
-    generations(&mut effects, old, new, context);
+    let is_frozen = new.is_suspended() && !thaws(&effects, new);
+    generations(&mut effects, old, new, context, is_frozen);
     resync_start(&mut effects, old, new, context);
     resync_end(&mut effects, old, new, context);
     announcements(&mut effects, old, new);
@@ -64,10 +65,21 @@ fn thaw(effects: &mut DeferredEffects, old: State, new: State, context: &AfterCo
         no_data && reconnected && !reattached,
     );
     effects.add_if(Deferred::ResendForFencing, new.susp_fen && all_connected);
+    let by_admin = new.susp && !new.susp_nod && !new.susp_fen;
+    effects.add_if(Deferred::ResendForAdmin, by_admin && reconnected);
     effects.add_if(
         Deferred::HelperPriOnInconDegr,
         new.lacks_data() && !old.lacks_data(),
     );
+}
+
+/// Whether I/O goes on by these effects.
+fn thaws(effects: &DeferredEffects, new: State) -> bool {
+    let fencing = !new.susp_fen || effects.contains(Deferred::ResendForFencing);
+    let no_data = !new.susp_nod
+        || effects.contains(Deferred::RestartDiskIoForNoData)
+        || effects.contains(Deferred::ResendForNoData);
+    !new.susp && fencing && no_data
 }
 
 /// Whether the peer held data that it holds no longer, or that nobody knows of any more.
@@ -81,6 +93,19 @@ fn lost_peer_data(old: State, new: State) -> bool {
     let settled = matches!(new.pdsk, D::Diskless | D::Failed | D::Outdated);
     let leaves = old.conn >= ConnState::Connected && new.conn < ConnState::Connected;
     (had && (has_not || leaves)) || (old.pdsk == D::DUnknown && settled)
+}
+
+/// Whether the peer takes part with a disk, and so gets what was held back while it was away.
+pub fn has_peer_data(state: State) -> bool {
+    state.conn >= ConnState::Connected && state.pdsk > DiskState::Failed
+}
+
+/// Whether a generation begins where the connection is lost while I/O is suspended, and not when it
+/// goes on: blocks differ that were told done (protocol A), the peer may be back before, and would
+/// be called equal. The C driver forgets these blocks.
+pub fn begins_while_suspended(state: State, bitmap_uuid_is_zero: bool, set_bits: u64) -> bool {
+    let has_good_data = state.role.is_primary() && state.disk == DiskState::UpToDate;
+    has_good_data && bitmap_uuid_is_zero && set_bits != 0
 }
 
 /// Whether a peer that has no disk begins to write here.
@@ -110,7 +135,13 @@ fn got_disk_alone(old: State, new: State) -> bool {
     was_without && new.disk == DiskState::UpToDate && is_alone && new.role.is_primary()
 }
 
-fn generations(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {
+fn generations(
+    effects: &mut DeferredEffects,
+    old: State,
+    new: State,
+    context: &AfterContext,
+    is_frozen: bool,
+) {
     let both =
         |state: State| state.disk == DiskState::UpToDate && state.pdsk == DiskState::UpToDate;
     effects.add_if(Deferred::ClearCrashedPrimary, both(new) && !both(old));
@@ -120,13 +151,12 @@ fn generations(effects: &mut DeferredEffects, old: State, new: State, context: &
     let begins = context.bitmap_uuid_is_zero && new.disk >= DiskState::UpToDate;
     let lost = lost_peer_data(old, new) && new.someone_is_primary() && begins;
     let lost = lost || (got_disk_alone(old, new) && begins);
-    let suspended = new.is_suspended();
-    effects.add_if(Deferred::RememberNewCurrentUuid, lost && suspended);
+    effects.add_if(Deferred::RememberNewCurrentUuid, lost && is_frozen);
     let peer_lacks_data = new.pdsk < DiskState::Inconsistent;
     let diskless_peer_writes = diskless_peer_begins(old, new) && begins;
     effects.add_if(
         Deferred::NewCurrentUuid,
-        (lost && !suspended) || diskless_peer_writes,
+        (lost && !is_frozen) || diskless_peer_writes,
     );
     let peer_demoted = old.peer.is_primary() && new.peer == Role::Secondary;
     effects.add_if(
@@ -153,8 +183,11 @@ fn resync_start(effects: &mut DeferredEffects, old: State, new: State, context: 
     effects.add_if(Deferred::StartFullSyncAsTarget, enters(C::StartingSyncT));
     effects.add_if(Deferred::StartFullSyncAsSource, enters(C::StartingSyncS));
     let usable = new.disk > DiskState::Negotiating && new.pdsk > DiskState::Negotiating;
-    let grown = context.resync_after_negotiation && usable && new.conn == C::Connected;
-    effects.add_if(Deferred::ResyncNewStorage, grown);
+    let grown = context.resync_after_negotiation && usable;
+    let connected = new.conn == C::Connected;
+    effects.add_if(Deferred::ResyncNewStorage, grown && connected);
+    // The resync that begins has it in it. The C driver begins another one when that ends.
+    effects.add_if(Deferred::ForgetNewStorage, grown && !connected);
 }
 
 fn resync_end(effects: &mut DeferredEffects, old: State, new: State, context: &AfterContext) {

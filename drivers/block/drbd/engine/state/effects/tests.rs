@@ -269,6 +269,11 @@ fn each_deferred_effect_has_its_change() {
             },
             E::ResendForFencing,
         ),
+        (
+            at(C::WFReportParams),
+            State { susp: true, ..PAIR },
+            E::ResendForAdmin,
+        ),
         (at(C::WFBitMapS), at(C::SyncSource), E::SendSyncUuid),
         (diskless_peer, PAIR, E::GreetPeerDisk),
         (attaching_peer, PAIR, E::GreetPeerDisk),
@@ -350,7 +355,11 @@ fn each_deferred_effect_has_its_change() {
     for (old, new, effect) in table {
         assert!(after(old, new, effect), "{effect:?}");
     }
-    let by_flag = [E::HelperLocalIoError, E::ResyncNewStorage];
+    let by_flag = [
+        E::HelperLocalIoError,
+        E::ResyncNewStorage,
+        E::ForgetNewStorage,
+    ];
     let covered = |effect: &Deferred| {
         by_flag.contains(effect) || table.iter().any(|(_, _, told)| told == effect)
     };
@@ -395,6 +404,37 @@ fn deferred_effects_depend_on_the_facts_of_the_moment() {
     };
     assert!(effects_after(at(C::WFReportParams), PAIR, &grown).contains(E::ResyncNewStorage));
     assert!(!after(at(C::WFReportParams), PAIR, E::ResyncNewStorage));
+    let synced = effects_after(at(C::WFReportParams), at(C::WFBitMapS), &grown);
+    assert!(synced.contains(E::ForgetNewStorage) && !synced.contains(E::ResyncNewStorage));
+}
+
+/// The peer is back without its disk while fencing held I/O back: what is written from now on it
+/// lacks, and I/O goes on by the same change.
+#[test]
+fn a_generation_begins_before_io_goes_on_without_the_peers_data() {
+    let away = State {
+        conn: C::WFReportParams,
+        pdsk: D::DUnknown,
+        susp_fen: true,
+        ..PRIMARY
+    };
+    let without = State {
+        conn: C::Connected,
+        pdsk: D::Diskless,
+        ..away
+    };
+    let effects = effects_after(away, without, &context(without));
+    let order: Vec<Deferred> = effects.iter().collect();
+    let place = |effect| order.iter().position(|told| *told == effect);
+    assert!(place(Deferred::NewCurrentUuid) < place(Deferred::ResendForFencing));
+    assert!(place(Deferred::NewCurrentUuid).is_some());
+    assert!(!effects.contains(Deferred::RememberNewCurrentUuid));
+    let also_by_admin = State {
+        susp: true,
+        ..without
+    };
+    let effects = effects_after(away, also_by_admin, &context(also_by_admin));
+    assert!(effects.contains(Deferred::RememberNewCurrentUuid));
 }
 
 #[test]

@@ -449,7 +449,7 @@ def test_writes_on_their_way_when_the_wire_is_cut_are_sent_again(pair):
 
 
 def test_what_was_on_its_way_when_the_admin_suspends_is_sent_again(pair):
-    """The peer is back before I/O goes on. The C driver leaves such a write to wait for ever."""
+    """The peer is back before I/O goes on. With the C driver it waits until ko-count is over."""
     t, shentar = pair.begin(conf())
     mark = t.mark()
     pair.lab.cut_wire()

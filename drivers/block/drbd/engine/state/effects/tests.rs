@@ -438,6 +438,15 @@ fn a_generation_begins_before_io_goes_on_without_the_peers_data() {
 }
 
 #[test]
+fn blocks_that_differ_when_io_is_frozen_are_of_a_generation_of_their_own() {
+    assert!(begins_while_suspended(PRIMARY, true, 1));
+    assert!(!begins_while_suspended(PRIMARY, true, 0));
+    assert!(!begins_while_suspended(PRIMARY, false, 1));
+    assert!(!begins_while_suspended(PAIR, true, 1));
+    assert!(has_peer_data(PAIR) && !has_peer_data(LOST));
+}
+
+#[test]
 fn a_secondary_that_loses_its_peer_keeps_its_generation() {
     let lost = State {
         role: Role::Secondary,

@@ -92,7 +92,6 @@ def test_a_full_sync_begins_though_the_consent_comes_late(guest, flavour):
         guest.run("drbdadm down r0; pkill -9 -x drbd-peer; true")
 
 
-
 def life(guest, ours, peer, version, calls):
     ours.wait_state("cs:Connected ro:Secondary/Secondary ds:Inconsistent/Inconsistent")
     assert f"Agreed network protocol version {version}" in guest.dmesg()

@@ -244,7 +244,7 @@ fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
 /// back: it gets what was held back. May sleep.
 fn settle_generations(resource: &Arc<Resource>) {
     for device in resource.volumes() {
-        if !is_generation_due(&device) || has_peer_data(device.state()) {
+        if !take_generation_due(&device) || has_peer_data(device.state()) {
             continue;
         }
         begin_generation_once(&device);
@@ -255,8 +255,8 @@ fn settle_generations(resource: &Arc<Resource>) {
     }
 }
 
-/// Whether a generation is to begin when I/O goes on; it is not any more.
-pub(crate) fn is_generation_due(device: &Device) -> bool {
+/// Whether a generation was to begin when I/O goes on; who asks sees to it, or has a reason not to.
+pub(crate) fn take_generation_due(device: &Device) -> bool {
     device.flags.clear(flag::NEW_CURRENT_UUID) & flag::NEW_CURRENT_UUID != 0
 }
 
@@ -315,7 +315,8 @@ pub(crate) fn begin_generation_while_suspended(device: &Arc<Device>) {
     let is_zero = local.uuids().bitmap == 0;
     let set_bits = local.bitmap.set_bits();
     drop(local);
-    if begins_while_suspended(device.state(), is_zero, set_bits) {
+    let protocol = device.resource.connection.protocol();
+    if begins_while_suspended(device.state(), protocol, is_zero, set_bits) {
         begin_generation_once(device);
     }
 }
@@ -401,7 +402,7 @@ fn after_connection(resource: &Arc<Resource>, after: &AfterConnection) {
     }
     if finish_fencing {
         for device in resource.volumes() {
-            if is_generation_due(&device) {
+            if take_generation_due(&device) {
                 // A demotion may have begun one while the peer was fenced.
                 begin_generation_once(&device);
             }

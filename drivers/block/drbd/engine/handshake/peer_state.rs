@@ -194,10 +194,6 @@ pub fn awaits_own_change(own: State, peer: State, changes: bool) -> bool {
     changes && own.conn == ConnState::Connected && is_asked_for
 }
 
-fn begins_resync(peer: State) -> bool {
-    peer.conn >= ConnState::StartingSyncS && peer.conn <= ConnState::WFBitMapT
-}
-
 /// Reads the peer's state.
 pub fn assess(own: State, peer: State, facts: &PeerFacts) -> Assessment {
     use ConnState as C;
@@ -296,10 +292,12 @@ fn needs_handshake(own: State, peer: State, facts: &PeerFacts) -> bool {
         && peer.disk >= DiskState::Negotiating
         && own.disk >= DiskState::Negotiating;
     let negotiating = peer.disk == DiskState::Negotiating || own.disk == DiskState::Negotiating;
+    let peer_starts_sync =
+        peer.conn >= ConnState::StartingSyncS && peer.conn <= ConnState::WFBitMapT;
     let connected = own.conn == ConnState::Connected;
     both_have_disks
         && (own.conn < ConnState::Connected
-            || (connected && (negotiating || begins_resync(peer)))
+            || (connected && (negotiating || peer_starts_sync))
             || facts.consider_resync)
 }
 

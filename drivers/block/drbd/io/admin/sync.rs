@@ -119,7 +119,7 @@ pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
     let resource = &device.resource;
     // I/O goes on for all of them.
     for volume in resource.volumes() {
-        if after::is_generation_due(&volume) {
+        if after::take_generation_due(&volume) {
             begin_generation(&volume);
         }
     }

@@ -182,6 +182,7 @@ impl Receiver {
                 "ReportState packet with no state: 0x{word:08x}"
             ))
         })?;
+        // It ends as whoever asks the peer does: by the answer, in time, or with the connection.
         let connection = &self.resource.connection;
         self.resource.waiters.wait_until(|| {
             !awaits_own_change(device.state(), peer, connection.is_changing())
@@ -324,7 +325,7 @@ impl Receiver {
         after::new_current_uuid(device);
         // What was held back has ended on all volumes.
         for volume in self.resource.volumes() {
-            if after::is_generation_due(&volume) && volume.volume != device.volume {
+            if after::take_generation_due(&volume) && volume.volume != device.volume {
                 after::begin_generation_once(&volume);
             }
         }

@@ -6,6 +6,7 @@ use super::super::connection::Aggregate;
 use super::super::values::{ConnState, DiskState, Role};
 use super::super::word::State;
 use super::{Deferred, DeferredEffects};
+use crate::config::Protocol;
 
 /// The first protocol in which the source sends the UUID of the resync from here.
 const SYNC_UUID_APV: u32 = 96;
@@ -101,11 +102,21 @@ pub fn has_peer_data(state: State) -> bool {
 }
 
 /// Whether a generation begins where the connection is lost while I/O is suspended, and not when it
-/// goes on: blocks differ that were told done (protocol A), the peer may be back before, and would
-/// be called equal. The C driver forgets these blocks.
-pub fn begins_while_suspended(state: State, bitmap_uuid_is_zero: bool, set_bits: u64) -> bool {
+/// goes on: blocks differ that were told done with protocol A, the peer may be back before, and
+/// would be called equal. The C driver forgets these blocks.
+///
+/// With the others nothing was told done that the peer has not got, and what one that was restarted
+/// has lost of it no bit tells: that peer is to be taken for equal, and so for one that frozen I/O
+/// must not meet (see `Verdict::AbortFrozen`).
+pub fn begins_while_suspended(
+    state: State,
+    protocol: Protocol,
+    bitmap_uuid_is_zero: bool,
+    set_bits: u64,
+) -> bool {
     let has_good_data = state.role.is_primary() && state.disk == DiskState::UpToDate;
-    has_good_data && bitmap_uuid_is_zero && set_bits != 0
+    let told_early = protocol == Protocol::A;
+    told_early && has_good_data && bitmap_uuid_is_zero && set_bits != 0
 }
 
 /// Whether a peer that has no disk begins to write here.

@@ -6,6 +6,7 @@ use super::super::connection::Aggregate;
 use super::super::values::{ConnState as C, DiskState as D, Role};
 use super::super::word::State;
 use super::*;
+use crate::config::Protocol;
 use std::vec::Vec;
 
 const PAIR: State = State {
@@ -439,10 +440,13 @@ fn a_generation_begins_before_io_goes_on_without_the_peers_data() {
 
 #[test]
 fn blocks_that_differ_when_io_is_frozen_are_of_a_generation_of_their_own() {
-    assert!(begins_while_suspended(PRIMARY, true, 1));
-    assert!(!begins_while_suspended(PRIMARY, true, 0));
-    assert!(!begins_while_suspended(PRIMARY, false, 1));
-    assert!(!begins_while_suspended(PAIR, true, 1));
+    assert!(begins_while_suspended(PRIMARY, Protocol::A, true, 1));
+    assert!(!begins_while_suspended(PRIMARY, Protocol::A, true, 0));
+    assert!(!begins_while_suspended(PRIMARY, Protocol::A, false, 1));
+    assert!(!begins_while_suspended(PAIR, Protocol::A, true, 1));
+    for protocol in [Protocol::B, Protocol::C] {
+        assert!(!begins_while_suspended(PRIMARY, protocol, true, 1));
+    }
     assert!(has_peer_data(PAIR) && !has_peer_data(LOST));
 }
 

@@ -120,6 +120,22 @@ def test_only_one_of_two_that_want_it_at_once_is_primary(nodes):
     t.run("drbdadm down r0 && rmmod drbd")
 
 
+def test_a_volume_that_one_node_lacks_keeps_nothing_from_the_other(nodes):
+    """The state of that volume is never told, so that the nodes seem to meet for ever."""
+    t, shentar = nodes
+    t.run("modprobe drbd && drbdadm up r0")
+    t.wait_synced()
+    t.run("drbdsetup new-minor r0 1 1 && drbdadm disconnect r0 && drbdadm connect r0")
+    for node in nodes:
+        node.wait_synced()
+    shentar.run("drbdsetup primary 0")
+    t.wait_state("ro:Secondary/Primary")
+    shentar.run("drbdsetup secondary 0")
+    t.run("drbdsetup primary 0 && drbdsetup secondary 0")
+    # Without it nothing is left to be told.
+    t.run("drbdsetup del-minor 1 && drbdadm down r0 && rmmod drbd")
+
+
 def test_a_ping_interval_that_changes_holds_at_once(nodes):
     """A peer that stalls is noticed by the new options, within what the old ones would wait.
 

@@ -89,3 +89,39 @@ def test_a_flush_that_the_own_disk_cannot_make_the_peer_does(nodes):
     t.guest.run(f"dd if=/dev/zero of={t.device} bs=4k count=1 oflag=direct conv=notrunc,fsync",
                 check=False)
     t.guest.wait_until("cat /proc/drbd", r"lo:0 pe:0 ua:0 ap:0")
+
+
+def test_a_suspended_disk_may_refuse_read_ahead(nodes):
+    """The device-mapper fails read-ahead of what is suspended, and keeps all else until it is not."""
+    t, _ = nodes
+    t.write("before", 0, 1024)
+    mark = t.mark()
+    t.run("dmsetup suspend --noudevsync backing")
+    reader = t.guest.spawn("dd if=/dev/drbd0 of=/dev/null bs=4k count=256")
+    t.guest.wait_until("cat /proc/drbd", r"lo:[1-9]")
+    t.run("dmsetup resume --noudevsync backing")
+    assert reader.wait().code == 0
+    assert t.state().disk == "UpToDate"
+    assert "Local IO failed" not in t.log_since(mark)
+    assert t.holds("before", 0, 1024)
+
+
+def test_reads_left_to_a_peer_that_is_lost_go_to_the_own_disk(nodes):
+    t, s = nodes
+    t.write("before", 0, 1024)
+    t.run("drbdsetup disk-options 0 --read-balancing=prefer-remote")
+    s.guest.stop()
+    # More than the socket takes; what is read after it is never sent.
+    writers = t.guest.spawn("for i in {8..27}; do dd if=/dev/zero of=/dev/drbd0 bs=1M count=1 "
+                            "seek=$i oflag=direct conv=notrunc status=none & done; wait")
+    t.guest.wait_until("cat /proc/drbd", r"ap:[1-9]\d")
+    reader = t.guest.spawn("set -e; for i in {0..15}; do dd if=/dev/drbd0 of=/dev/null bs=4k "
+                           "count=1 skip=$i iflag=direct status=none & pids+=($!); done; "
+                           "for pid in ${pids[@]}; do wait $pid; done")
+    t.wait_state(r"cs:(WFConnection|Unconnected|NetworkFailure|Timeout) ro:\w+/Unknown", 120)
+    assert reader.wait().code == 0
+    assert writers.wait().code == 0
+    s.guest.cont()
+    for node in nodes:
+        node.wait_synced()
+    assert t.holds("before", 0, 1024)

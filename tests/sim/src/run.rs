@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use drbd_engine::config::{OnIoError, Protocol};
+use drbd_engine::config::{OnIoError, Protocol, ReadBalancing};
 use drbd_engine::state::{ConnState, DiskState, State, StateError};
 use drbd_engine::types::Sector;
 
@@ -254,6 +254,8 @@ impl World {
         let sim = Sim::new(seed, story);
         let protocol = [Protocol::A, Protocol::B, Protocol::C, Protocol::C];
         let extents = [3, 6, 40][usize::try_from(sim.below(3)).unwrap_or(0)];
+        // Out of what nothing else is drawn from.
+        let balancing = [ReadBalancing::PreferLocal, ReadBalancing::Striping32K];
         let config = Rc::new(Config {
             protocol: protocol[usize::try_from(sim.below(4)).unwrap_or(0)],
             internal_metadata: sim.one_in(2),
@@ -261,6 +263,7 @@ impl World {
             capacity_sectors: extents * 8192 - sim.below(7),
             max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
             on_io_error: [OnIoError::Detach, OnIoError::PassOn][usize::from(sim.one_in(3))],
+            read_balancing: balancing[usize::from(Rng::new(!seed.rotate_left(8)).one_in(3))],
             volumes,
             canary,
         });

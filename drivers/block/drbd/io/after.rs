@@ -55,7 +55,10 @@ use super::{
     limits::METADATA_DIRTY_MS,
     resource::Resource,
     resync,
-    state::How,
+    state::{
+        How,
+        Phase, //
+    },
     worker::{
         chore,
         After,
@@ -171,12 +174,25 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
         Deferred::ClearCrashedPrimary => clear_crashed_primary(device),
         Deferred::HelperPriOnInconDegr => helper(device, "pri-on-incon-degr"),
         Deferred::HelperLocalIoError => helper(device, "local-io-error"),
-        Deferred::ResendForNoData => thaw(resource, device, Change::NONE.with_susp_nod(false)),
+        Deferred::ResendForNoData => {
+            thaw(
+                resource,
+                device,
+                Change::NONE.with_susp_nod(false),
+                Resource::resend,
+            );
+        }
         Deferred::RestartDiskIoForNoData => {
-            thaw(resource, device, Change::NONE.with_susp_nod(false));
+            let change = Change::NONE.with_susp_nod(false);
+            thaw(resource, device, change, Resource::restart_at_disk);
         }
         Deferred::ResendForFencing => {
-            thaw(resource, device, Change::NONE.with_susp_fen(false));
+            thaw(
+                resource,
+                device,
+                Change::NONE.with_susp_fen(false),
+                Resource::resend,
+            );
         }
         Deferred::ResendForAdmin => {
             settle_generations(resource);
@@ -232,17 +248,22 @@ fn helper(device: &Arc<Device>, name: &'static str) {
     let _ = super::helper::run(device, name);
 }
 
-/// I/O goes on: what was held back ends or is sent again.
-fn thaw(resource: &Arc<Resource>, device: &Arc<Device>, change: Change) {
+/// I/O goes on: what was held back ends or is sent again, by `again`.
+fn thaw(
+    resource: &Arc<Resource>,
+    device: &Arc<Device>,
+    change: Change,
+    again: impl FnOnce(&Resource),
+) {
     settle_generations(resource);
-    resource.resend();
+    again(resource);
     let _ = resource.change_state(device, change, How::VERBOSE);
     resource.end_held_back();
 }
 
 /// The volumes that were to begin a generation when I/O goes on do so, but for those whose peer is
 /// back: it gets what was held back. May sleep.
-fn settle_generations(resource: &Arc<Resource>) {
+pub(crate) fn settle_generations(resource: &Arc<Resource>) {
     for device in resource.volumes() {
         if !take_generation_due(&device) || has_peer_data(device.state()) {
             continue;
@@ -428,10 +449,8 @@ fn thaw_without_peer(resource: &Arc<Resource>) {
 /// Nobody is asked about the peer: what fencing held back goes on, unless the peer is on its way
 /// back, which decides then.
 pub(crate) fn give_up_fencing(resource: &Arc<Resource>) {
-    let control = resource.control.lock();
-    let is_away = control.conn() < ConnState::WFReportParams && !control.is_state_sent();
-    drop(control);
-    if is_away && resource.volumes().any(|device| device.state().susp_fen) {
+    let phase = resource.phase();
+    if phase == Phase::Away && resource.volumes().any(|device| device.state().susp_fen) {
         thaw_without_peer(resource);
     }
 }

@@ -128,6 +128,9 @@ pub(crate) mod flag {
     /// A read or a write of data failed since the last resync began: bits may be set of which the
     /// peer does not know.
     pub(crate) const MARKED_UNTOLD: u32 = 1 << 24;
+    /// It is being demoted, and was open when it was to be flushed for that: it counts as open
+    /// whoever closes it meanwhile.
+    pub(crate) const UNFLUSHED: u32 = 1 << 25;
 }
 
 /// Numbers of /proc/drbd and netlink. Sectors where not said otherwise.

@@ -17,17 +17,19 @@ use drbd_sys::{
 use kernel::sync::Arc;
 
 use super::{
-    acks,
-    after,
+    acks, after,
     bitmap::Which as Pages,
     connection::{
         flag,
         Which, //
     },
+    device::Device,
     resource::Resource,
-    resync,
-    sender,
-    state::How, //
+    resync, sender,
+    state::{
+        How,
+        Phase, //
+    },
 };
 
 impl Resource {
@@ -107,7 +109,7 @@ impl Resource {
     /// Requests that wait for the peer end, or are kept where I/O is frozen until the peer is back.
     fn end_pending_requests(&self) {
         if self.volumes().any(|device| device.state().is_suspended()) {
-            self.walk_log(true, Event::ConnectionFrozen);
+            self.walk_log(Event::ConnectionFrozen, |_| true);
             for device in self.volumes() {
                 after::begin_generation_while_suspended(&device);
             }
@@ -118,28 +120,44 @@ impl Resource {
 
     /// Requests that wait for the peer end without it. May sleep.
     pub(crate) fn fail_for_lost_connection(&self) {
-        self.walk_log(true, Event::ConnectionLost);
+        self.walk_log(Event::ConnectionLost, |_| true);
+    }
+
+    /// The same for those of `device` alone, which is about to be removed. May sleep.
+    pub(crate) fn fail_requests_of(&self, device: &Arc<Device>) {
+        self.walk_log(Event::ConnectionLost, |own| Arc::ptr_eq(own, device));
     }
 
     /// The peer is back: what it may not have got is sent again. May sleep.
     pub(crate) fn resend(&self) {
-        self.walk_log(false, Event::Resend);
+        self.walk_log(Event::Resend, |_| true);
+    }
+
+    /// I/O waited for data, and a disk with them is back. May sleep; on the worker, for which a
+    /// handshake waits before the nodes tell each other their state.
+    pub(crate) fn restart_at_disk(&self) {
+        let event = match self.phase() {
+            Phase::Away => Event::DiskReturnedAlone,
+            Phase::Meeting => Event::Resend,
+            Phase::Connected => Event::DiskReturned,
+        };
+        self.walk_log(event, |_| true);
     }
 
     /// I/O goes on, unless it is suspended for another reason: what was done meanwhile ends. May
     /// sleep.
     pub(crate) fn end_held_back(&self) {
         if !self.volumes().any(|device| device.glance().is_suspended()) {
-            self.walk_log(false, Event::Resumed);
+            self.walk_log(Event::Resumed, |_| true);
         }
     }
 
-    /// Tells every request in the log of an event, oldest first.
-    fn walk_log(&self, lost: bool, event: Event) {
+    /// Tells every request in the log that is of a device that is meant of an event, oldest first.
+    fn walk_log(&self, event: Event, is_meant: impl Fn(&Arc<Device>) -> bool) {
         let _one_walk = self.connection.walk.lock();
         {
             let mut log = self.connection.log.lock();
-            if lost {
+            if event.ends_connection() {
                 log.connection_lost();
             }
             log.begin_walk();
@@ -148,7 +166,7 @@ impl Resource {
             let index = self.connection.log.lock().next_of_walk();
             let Some(index) = index else { return };
             if let Some(request) = self.requests.get(index) {
-                request.visit(event, |_| true);
+                request.visit(event, &is_meant);
             }
         }
     }

@@ -58,6 +58,10 @@ pub(crate) fn request_failed(request: &Arc<Request>, error: Error) {
     if error == EOPNOTSUPP && operation == Operation::Flush {
         return;
     }
+    // Read-ahead a device may refuse at will, as one that is suspended does.
+    if operation == Operation::Read && !request.state().has(RequestState::RETRYABLE) {
+        return;
+    }
     if operation != Operation::Read {
         let acked = request.state().has(RequestState::NET_OK);
         note_lack(&device, Writer::Own { acked });

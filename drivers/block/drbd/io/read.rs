@@ -123,14 +123,14 @@ impl MasterCompletion for AtDisk {
                 master.end(Ok(()));
                 device.leave();
             }
-            Err(error) => {
+            Err(error) if master.flags().contains(Flags::RAHEAD) => {
+                // A device may refuse it at will, as one that is suspended does.
+                master.end(Err(error));
+                device.leave();
+            }
+            Err(_) => {
                 let sector = Sector(master.sector());
                 disk_error::note(device, true, sector, master.size_bytes());
-                if master.flags().contains(Flags::RAHEAD) {
-                    // Its failure is of no interest.
-                    master.end(Err(error));
-                    return device.leave();
-                }
                 failed.locally = true;
                 device.delay(Bio::again(master, failed));
             }

@@ -376,11 +376,9 @@ impl Request {
             return;
         };
         let Some(master) = master else { return };
-        if self.state().has(RequestState::NET_SENT) {
-            failed.remotely = true;
-        } else {
-            failed.locally = true;
-        }
+        let (locally, remotely) = self.state().refused_by();
+        failed.locally |= locally;
+        failed.remotely |= remotely;
         device.delay(Bio::again(master, failed));
     }
 

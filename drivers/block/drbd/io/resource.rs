@@ -51,7 +51,10 @@ use super::{
         REQUESTS_MAX, //
     },
     request::RequestTable,
-    state::Control,
+    state::{
+        Control,
+        Phase, //
+    },
     worker::{
         Bell,
         Work,
@@ -297,6 +300,11 @@ impl Resource {
             Ok(false) => {}
             Err(_) => log!(Error, self, "work queue overflow"),
         }
+    }
+
+    /// How far the connection is. May sleep.
+    pub(crate) fn phase(&self) -> Phase {
+        self.control.lock().phase()
     }
 
     /// The connection's own state. May sleep.

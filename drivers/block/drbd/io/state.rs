@@ -102,11 +102,17 @@ impl Control {
         let wanted = self.volumes.len().saturating_add(1);
         self.scratch.clear();
         self.scratch.reserve(wanted, GFP_KERNEL)?;
+        // Since the volume was made the connection may have become another.
+        let state = State {
+            conn: self.conn,
+            ..device.state()
+        };
         let volume = Volume {
-            device,
+            device: device.clone(),
             negotiated: (DiskState::Diskless, DiskState::DUnknown),
         };
         self.volumes.push(volume, GFP_KERNEL)?;
+        device.resource.connection.publish(&device, state);
         Ok(())
     }
 
@@ -114,6 +120,11 @@ impl Control {
     pub(crate) fn remove_volume(&mut self, device: &Device) {
         self.volumes
             .retain(|volume| !core::ptr::eq(&*volume.device, device));
+        let reports = |volume: &Volume| volume.device.state().conn == ConnState::WFReportParams;
+        // The peer may not have had it, and would never have told its state.
+        if self.conn == ConnState::WFReportParams && !self.volumes.iter().any(reports) {
+            self.state_sent = false;
+        }
     }
 
     /// Remembers what attaching would have given without a peer.
@@ -146,9 +157,14 @@ impl Control {
         self.state_sent = false;
     }
 
-    /// Whether the own state was sent and the peer's is awaited.
-    pub(crate) fn is_state_sent(&self) -> bool {
-        self.state_sent
+    /// How far the connection is.
+    pub(crate) fn phase(&self) -> Phase {
+        match (self.conn >= ConnState::WFReportParams, self.state_sent) {
+            (_, true) => Phase::Meeting,
+            // Volumes are in higher states; the connection itself stays there.
+            (true, false) => Phase::Connected,
+            (false, false) => Phase::Away,
+        }
     }
 
     /// The extremes over all volumes.
@@ -182,7 +198,9 @@ impl Control {
                 .as_ref()
                 .is_some_and(|config| config.net.two_primaries),
             highest_peer_role: self.aggregate().highest_peer,
-            open_count: device.open_count(),
+            open_count: device
+                .open_count()
+                .max(device.flags.any(flag::UNFLUSHED).into()),
             has_verify_alg: config
                 .as_ref()
                 .is_some_and(|config| !config.net.verify_alg.is_empty()),
@@ -193,6 +211,17 @@ impl Control {
             negotiated_pdsk: volume.negotiated.1,
         }
     }
+}
+
+/// How far a connection is, for what happens to requests that it does not carry now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// There is no peer, and this node has not told one its state.
+    Away,
+    /// The nodes tell each other their states: what they find decides.
+    Meeting,
+    /// The peer is there.
+    Connected,
 }
 
 /// How a change is made.

@@ -113,6 +113,8 @@ pub(crate) struct Bio {
     is_served: bool,
     /// It had to wait.
     was_delayed: bool,
+    /// It has set bits that the peer is to be told of.
+    is_untold: bool,
 }
 
 impl Bio {
@@ -126,6 +128,7 @@ impl Bio {
             mark: None,
             is_served: false,
             was_delayed: false,
+            is_untold: false,
         }
     }
 
@@ -546,6 +549,8 @@ impl Device {
                 return Ok(());
             }
         };
+        // If it has to wait now its bits are not new the next time.
+        bio.is_untold |= plan.out_of_sync;
         let plan = Plan {
             local: plan.local && deed.is_some(),
             ..plan
@@ -717,7 +722,7 @@ impl Device {
         };
         if route.out_of_sync {
             let newly_set = self.local_bitmap_set(bio);
-            let is_marked_untold = self.flags.any(flag::MARKED_UNTOLD);
+            let is_marked_untold = bio.is_untold || self.flags.any(flag::MARKED_UNTOLD);
             plan.out_of_sync = tells_out_of_sync(newly_set, is_marked_untold);
         } else if route.marks {
             self.local_bitmap_set(bio);

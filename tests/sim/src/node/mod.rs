@@ -28,7 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use drbd_engine::config::{OnIoError, Protocol};
+use drbd_engine::config::{OnIoError, Protocol, ReadBalancing};
 use drbd_engine::epoch::{Epoch, Epochs};
 use drbd_engine::state::{ConnState, Flags, State};
 use drbd_engine::timer::Liveness;
@@ -61,6 +61,8 @@ pub struct Config {
     pub max_epoch_size: u32,
     /// What an error of the disk does at first.
     pub on_io_error: OnIoError,
+    /// Who serves reads that either node could.
+    pub read_balancing: ReadBalancing,
     /// Volumes of the resource.
     pub volumes: usize,
     /// The deliberate bug, if there is one.

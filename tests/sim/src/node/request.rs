@@ -250,8 +250,8 @@ impl Device {
     fn retry(&self, request: &Request) {
         let again = request.with(|parts| {
             parts.is_over = true;
-            let remotely = request.state().has(RequestState::NET_SENT);
-            Bio::again(parts.master.clone(), !remotely, remotely)
+            let (locally, remotely) = request.state().refused_by();
+            Bio::again(parts.master.clone(), locally, remotely)
         });
         if let Some(bio) = again {
             self.delayed.borrow_mut().push_back(bio);

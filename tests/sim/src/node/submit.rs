@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use drbd_engine::activity_log::{Got, Reserve, Span};
-use drbd_engine::config::{OnNoData, ReadBalancing};
+use drbd_engine::config::OnNoData;
 use drbd_engine::range::{Handle, Kind as RangeKind, Refusal};
 use drbd_engine::request::{
     may_admit, route_flush, route_read, route_write, tells_out_of_sync, Admission, Copies,
@@ -36,6 +36,8 @@ pub(crate) struct Bio {
     failed_remotely: bool,
     /// What was written before a flush that the peer is to make.
     mark: Option<Mark>,
+    /// It has set bits that the peer is to be told of.
+    is_untold: bool,
 }
 
 impl Bio {
@@ -48,6 +50,7 @@ impl Bio {
             failed_locally: false,
             failed_remotely: false,
             mark: None,
+            is_untold: false,
         }
     }
 
@@ -261,7 +264,7 @@ impl Device {
     }
 
     /// Routes the request in the state it enters the transfer log in, and starts its parts.
-    fn admit(self: &Rc<Self>, bio: Bio) -> Result<(), (Bio, Obstacle)> {
+    fn admit(self: &Rc<Self>, mut bio: Bio) -> Result<(), (Bio, Obstacle)> {
         let careless = self.config.has(Canary::WritesBeforeGeneration);
         if bio.changes_data() && self.flags.generations_due.get() != 0 && !careless {
             return Err((bio, Obstacle::Generation));
@@ -285,6 +288,7 @@ impl Device {
                 return Ok(());
             }
         };
+        bio.is_untold |= plan.out_of_sync;
         let plan = Plan {
             local: plan.local && has_disk,
             ..plan
@@ -463,7 +467,8 @@ impl Device {
                 if route.marks && !self.config.has(Canary::MarkedTooLate) {
                     newly_set();
                 }
-                let tells = || tells_out_of_sync(newly_set(), self.flags.marked_untold.get());
+                let is_untold = bio.is_untold || self.flags.marked_untold.get();
+                let tells = || tells_out_of_sync(newly_set(), is_untold);
                 Route::Go(Plan {
                     local: route.local,
                     remote: route.remote,
@@ -484,7 +489,7 @@ impl Device {
         let inputs = ReadInputs {
             sector,
             is_clean: is_clean || self.config.has(Canary::ReadsOutOfSync),
-            balancing: ReadBalancing::PreferLocal,
+            balancing: self.config.read_balancing,
             local_pending: 0,
             remote_pending: 0,
             last_was_remote: false,

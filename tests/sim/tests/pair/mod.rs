@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
-use drbd_engine::config::{OnIoError, Protocol};
+use drbd_engine::config::{OnIoError, Protocol, ReadBalancing};
 use drbd_engine::state::{ConnState, DiskState};
 use drbd_engine::types::Sector;
 use drbd_sim::canary::Canary;
@@ -61,6 +61,7 @@ impl Pair {
             capacity_sectors: CAPACITY,
             max_epoch_size: 64,
             on_io_error: OnIoError::Detach,
+            read_balancing: ReadBalancing::PreferLocal,
             volumes,
             canary,
         });

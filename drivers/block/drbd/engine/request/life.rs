@@ -192,6 +192,15 @@ impl RequestState {
         }
     }
 
+    /// Whether this node's disk refused what is admitted again, and whether the peer did. What
+    /// was not sent nobody refused, nor what is written again.
+    pub const fn refused_by(self) -> (bool, bool) {
+        let locally = self.failed_here();
+        let remotely = !locally && self.has(Self::NET_SENT);
+        let counts = !self.is_data_write();
+        (counts && locally, counts && remotely)
+    }
+
     /// Whether the application is not told although everything else is there.
     pub const fn is_held_back(self) -> bool {
         self.has(Self::COMPLETION_SUSPENDED) && !self.has(Self::COMPLETED)
@@ -257,6 +266,21 @@ pub enum Event {
     Resend,
     /// I/O goes on, if the context says so; nothing changed for the request.
     Resumed,
+    /// I/O was suspended for want of data, and a disk with them is back, while the connection is
+    /// the one that the request was sent by: what neither copy has is admitted again.
+    DiskReturned,
+    /// The same after [`Event::ConnectionFrozen`], without a connection.
+    DiskReturnedAlone,
+}
+
+impl Event {
+    /// Whether no answer comes by the connection that requests were sent by.
+    pub const fn ends_connection(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionLost | Self::ConnectionFrozen | Self::DiskReturnedAlone
+        )
+    }
 }
 
 /// Facts beside the request that [`apply`] needs.
@@ -451,9 +475,14 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         let is_alone = new.is_data_write() && new.is_ok() && !new.has(RequestState::NET_OK);
         todo.add_if(is_alone && !again, Consequences::TOLD_ALONE);
     }
-    if event == Event::ConnectionLost && old.is_unflushed_by_peer() {
-        // A disk that has become good since got it from this peer.
-        let is_here = context.local_is_current && !old.failed_here();
+    let is_given_up = matches!(event, Event::ConnectionLost | Event::DiskReturnedAlone);
+    if is_given_up && old.is_unflushed_by_peer() {
+        // A disk that has become good since got it from this peer, unless it came alone.
+        let has_it = match event {
+            Event::ConnectionLost => !old.failed_here(),
+            _ => old.has(RequestState::LOCAL_OK),
+        };
+        let is_here = context.local_is_current && has_it;
         todo.add_if(!is_here, Consequences::STABILITY_LOST);
         todo.add_if(is_here, Consequences::PEER_UNFLUSHED);
         // What else the peer has acked it has got.
@@ -513,7 +542,11 @@ pub const fn enter(old: RequestState) -> Option<RequestState> {
 const fn ends_suspension(event: Event) -> bool {
     matches!(
         event,
-        Event::ConnectionLost | Event::BarrierAcked | Event::Resend
+        Event::ConnectionLost
+            | Event::BarrierAcked
+            | Event::Resend
+            | Event::DiskReturned
+            | Event::DiskReturnedAlone
     )
 }
 
@@ -566,6 +599,8 @@ fn step(old: RequestState, event: Event) -> Option<Step> {
         Event::ConnectionFrozen => Some(connection_frozen(old)),
         Event::Resend => Some(resend(old)),
         Event::Resumed => Some(Step::clear(RequestState::COMPLETION_SUSPENDED)),
+        Event::DiskReturned => Some(disk_returned(old)),
+        Event::DiskReturnedAlone => Some(disk_returned_alone(old)),
     }
 }
 
@@ -756,12 +791,7 @@ fn resend(old: RequestState) -> Step {
             | RequestState::NET_OK,
     );
     if !has_net_part || old.has(RequestState::FLUSH) || old.has(RequestState::NET_DONE) {
-        let is_over = !old.has_any(RequestState::LOCAL_PENDING | RequestState::COMPLETED);
-        return if is_over && !old.is_ok() {
-            resumed.and_set(RequestState::POSTPONED)
-        } else {
-            resumed
-        };
+        return again_if_failed(old, resumed);
     }
     if old.has(RequestState::OUT_OF_SYNC_ONLY) {
         return resumed.and_set(RequestState::NET_QUEUED);
@@ -774,4 +804,31 @@ fn resend(old: RequestState) -> Step {
     resumed
         .and_clear(RequestState::NET_SENT | RequestState::NET_SET_IN_SYNC)
         .and_set(RequestState::NET_PENDING | RequestState::NET_QUEUED)
+}
+
+/// What failed while no copy counted goes to the one that does now.
+fn again_if_failed(old: RequestState, resumed: Step) -> Step {
+    let held = RequestState::LOCAL_PENDING | RequestState::COMPLETED;
+    if old.has_any(held) || old.is_ok() {
+        resumed
+    } else {
+        resumed.and_set(RequestState::POSTPONED)
+    }
+}
+
+/// A write that this node's disk did not take is admitted again whatever the peer will answer: its
+/// disk was not good either.
+fn disk_returned(old: RequestState) -> Step {
+    let resumed = Step::clear(RequestState::COMPLETION_SUSPENDED);
+    let is_awaited = old.has_any(RequestState::NET_PENDING | RequestState::NET_QUEUED);
+    if is_awaited && !old.is_data_write() {
+        return resumed;
+    }
+    again_if_failed(old, resumed)
+}
+
+fn disk_returned_alone(old: RequestState) -> Step {
+    let lost = connection_lost(old);
+    let left = old.without(lost.clear) | lost.set;
+    again_if_failed(left, lost)
 }

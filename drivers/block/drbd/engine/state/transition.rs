@@ -85,7 +85,9 @@ fn is_not_in_transit(old: State, new: State, context: &Context) -> Result<(), St
     let establishes = (old.conn == ConnState::WFConnection
         && new.conn == ConnState::WFReportParams)
         || (old.conn == ConnState::WFReportParams && new.conn >= ConnState::Connected);
-    let disturbs_handshake = context.state_sent && !establishes;
+    // Another volume may be unknown to the peer, and its state never be told.
+    let is_decided = old.conn >= ConnState::Connected;
+    let disturbs_handshake = context.state_sent && !establishes && !is_decided;
     // The peer of a node that was just forced Primary is about to become its resync target.
     let promotes_into_handshake = !old.role.is_primary()
         && new.role.is_primary()

@@ -41,7 +41,10 @@ use crate::{
             Name,
             Resource, //
         },
-        state::How, //
+        state::{
+            How,
+            Phase, //
+        },
     },
 };
 
@@ -93,7 +96,7 @@ pub(super) fn new_device(
 ) -> Outcome {
     match registry.create_device(resource, volume, minor) {
         Ok(device) => {
-            if resource.cstate() >= ConnState::WFReportParams {
+            if resource.phase() != Phase::Away {
                 // What cannot be sent has cost the connection.
                 let _ = handshake::greet(&device);
             }
@@ -120,6 +123,14 @@ pub(super) fn delete_device(registry: &Registry, device: &Arc<Device>) -> Outcom
         let change = Change::conn(ConnState::WFReportParams);
         let _ = resource.request_state(device, change, How::VERBOSE);
         resource.flush_worker_within(COMMAND_WAIT_MS);
+    }
+    {
+        // The peer is not met meanwhile, see `handshake::introduce`.
+        let _agreement = resource.connection.agreement.lock();
+        if resource.phase() == Phase::Away {
+            // Writes that were told done, and whose peer was lost while I/O was suspended.
+            resource.fail_requests_of(device);
+        }
     }
     registry.remove_device(device);
     Ok(RetCode::NO_ERROR)

@@ -14,7 +14,8 @@ use drbd_engine::{
         ConnState,
         Role,
         State,
-        StateError, //
+        StateError,
+        Success, //
     },
     wire::UuidFlags,
 };
@@ -34,7 +35,10 @@ use super::{
 use crate::io::{
     after,
     connection::flag as connection_flag,
-    device::Device,
+    device::{
+        flag,
+        Device, //
+    },
     fence,
     limits::COMMAND_WAIT_MS,
     resource::Resource,
@@ -126,13 +130,11 @@ pub(super) fn demote(device: &Arc<Device>) -> Outcome {
 }
 
 fn demote_held(device: &Arc<Device>) -> Outcome {
-    // What is open stays Primary, which the state change says; nothing is to be waited for.
-    if device.state().role.is_primary() && device.open_count() == 0 {
-        put_on_stable_storage(device);
-        after::begin_generation_for_demotion(device);
+    let mut answer = request_secondary(device);
+    if matches!(answer, Err(StateError::DeviceInUse)) && device.open_count() == 0 {
+        // Closed since; nobody can open it.
+        answer = request_secondary(device);
     }
-    let change = Change::role(Role::Secondary);
-    let answer = device.resource.request_state(device, change, How::VERBOSE);
     let code = RetCode::from(answer?);
     if code == RetCode::NOTHING_TO_DO {
         return Ok(code);
@@ -145,6 +147,22 @@ fn demote_held(device: &Arc<Device>) -> Outcome {
     }
     finish(device, false);
     Ok(RetCode::SUCCESS)
+}
+
+fn request_secondary(device: &Arc<Device>) -> Result<Success, StateError> {
+    if device.state().role.is_primary() {
+        if device.open_count() == 0 {
+            put_on_stable_storage(device);
+            after::begin_generation_for_demotion(device);
+        } else {
+            // What is open stays Primary, which the state change says; nothing is to be waited for.
+            device.flags.set(flag::UNFLUSHED);
+        }
+    }
+    let change = Change::role(Role::Secondary);
+    let answer = device.resource.request_state(device, change, How::VERBOSE);
+    device.flags.clear(flag::UNFLUSHED);
+    answer
 }
 
 /// Has both nodes flush what was written here, as far as that can be had in time.

@@ -9,14 +9,17 @@ use drbd_engine::{
     state::{
         Change,
         ConnState,
-        DiskState, //
+        DiskState,
+        StateError,
+        Success, //
     },
     types::Sector,
     wire::UuidFlags,
 };
 use drbd_sys::{
     log,
-    random, //
+    random,
+    time::sleep_ms, //
 };
 use kernel::{
     prelude::*,
@@ -36,11 +39,17 @@ use crate::io::{
     limits::COMMAND_WAIT_MS,
     resource::Resource,
     resync,
-    state::How, //
+    state::{
+        How,
+        Phase, //
+    },
 };
 
 /// From this protocol version on a peer knows how to skip the initial resync.
 const SKIP_INITIAL_SYNC: u32 = 90;
+
+/// How often a command looks that may not fall into a meeting of the nodes.
+const MEETING_NAP_MS: u32 = 50;
 
 /// INVALIDATE: all of this side's data is to be replaced.
 pub(super) fn invalidate(device: &Arc<Device>) -> Outcome {
@@ -117,21 +126,52 @@ pub(super) fn suspend_io(device: &Arc<Device>) -> Outcome {
 /// RESUME_IO.
 pub(super) fn resume_io(device: &Arc<Device>) -> Outcome {
     let resource = &device.resource;
-    // I/O goes on for all of them.
+    // A peer that is being met was told generations in which nothing was held back: either it gets
+    // that now, or the attempt fails.
+    for _ in 0..COMMAND_WAIT_MS / MEETING_NAP_MS {
+        {
+            // Nobody is told the state from here on, see `handshake::introduce`.
+            let _agreement = resource.connection.agreement.lock();
+            match resource.phase() {
+                Phase::Away => return go_on_alone(device),
+                Phase::Connected => return go_on(device),
+                Phase::Meeting => {}
+            }
+        }
+        sleep_ms(MEETING_NAP_MS);
+    }
+    Err(RetCode::INTERRUPTED)
+}
+
+/// I/O goes on with the peer; what it has to be sent again the worker sends.
+fn go_on(device: &Arc<Device>) -> Outcome {
+    after::settle_generations(&device.resource);
+    let success = resume(device)?;
+    device.resource.end_held_back();
+    Ok(success.into())
+}
+
+/// I/O goes on without the peer.
+fn go_on_alone(device: &Arc<Device>) -> Outcome {
+    let resource = &device.resource;
+    // For all volumes.
     for volume in resource.volumes() {
         if after::take_generation_due(&volume) {
             begin_generation(&volume);
         }
     }
+    let success = resume(device)?;
+    resource.fail_for_lost_connection();
+    resource.end_held_back();
+    Ok(success.into())
+}
+
+fn resume(device: &Arc<Device>) -> Result<Success, StateError> {
     let change = Change::susp(false)
         .with_susp_nod(false)
         .with_susp_fen(false);
-    let success = resource.request_state(device, change, How::VERBOSE)?;
-    if device.state().conn < ConnState::Connected {
-        resource.fail_for_lost_connection();
-    }
-    resource.end_held_back();
-    Ok(success.into())
+    // The peer is not asked, and the lock for that is held.
+    device.resource.change_state(device, change, How::VERBOSE)
 }
 
 /// I/O goes on without the peer, which is to be known when it comes back.

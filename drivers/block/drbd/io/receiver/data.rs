@@ -413,7 +413,8 @@ impl Receiver {
                 Reserve::Wait(_) => {
                     let written = local.write_transaction(device);
                     device.retry_delayed();
-                    if written.is_err() {
+                    // A disk that is let go gets no extents back.
+                    if written.is_err() || !device.vouches() {
                         return Ok(None);
                     }
                     let ends = || connection.is_interrupted();

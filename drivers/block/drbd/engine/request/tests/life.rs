@@ -367,6 +367,77 @@ fn a_request_that_failed_while_frozen_can_be_admitted_again() {
     assert!(todo.has(Consequences::COMPLETE) && !failed.is_ok());
 }
 
+/// A Primary whose disk failed while the peer's is not good, and I/O waits for data.
+const NO_DATA: Context = Context {
+    suspended: true,
+    mirrored_since_sent: true,
+    local_is_current: false,
+    peer_is_current: false,
+    peer_is_stale: true,
+};
+
+#[test]
+fn what_neither_copy_has_is_admitted_again_when_the_disk_is_back() {
+    let sent = [Event::SubmitterDone, Event::HandedOver];
+    let (sent, _) = run(mirrored(Protocol::C), &sent);
+    let (failed, _) = apply(sent, Event::LocalFailed, NO_DATA);
+    // The peer that is synced has it, which counts for nothing.
+    let (acked, todo) = apply(failed, ACKED, NO_DATA);
+    assert!(!todo.has(Consequences::COMPLETE) && !todo.has(Consequences::RETRY));
+    let (_, todo) = apply(acked, Event::DiskReturned, USUAL);
+    assert!(todo.has(Consequences::RETRY) && !todo.has(Consequences::QUEUE));
+    // Or it has not answered yet: the answer is waited for, and not asked for again.
+    let (open, todo) = apply(failed, Event::DiskReturned, USUAL);
+    assert!(!todo.has(Consequences::RETRY) && !todo.has(Consequences::QUEUE));
+    let (again, todo) = apply(open, ACKED, USUAL);
+    assert!(todo.has(Consequences::RETRY) && !todo.has(Consequences::COMPLETE));
+    let (_, todo) = apply(again, Event::BarrierAcked, USUAL);
+    assert!(todo.has(Consequences::RELEASE));
+}
+
+#[test]
+fn what_was_held_back_alone_is_done_or_admitted_again_when_the_disk_is_back() {
+    let sent = [Event::SubmitterDone, Event::HandedOver];
+    let (sent, _) = run(mirrored(Protocol::C), &sent);
+    let (failed, _) = apply(sent, Event::LocalFailed, NO_DATA);
+    let (frozen, _) = apply(failed, Event::ConnectionFrozen, NO_DATA);
+    let (_, todo) = apply(frozen, Event::DiskReturnedAlone, USUAL);
+    assert!(todo.has(Consequences::RETRY | Consequences::RELEASE));
+    assert!(!todo.has(Consequences::QUEUE));
+    // This disk has it: the application is told, and the peer gets it by the bitmap.
+    let (written, _) = apply(sent, Event::LocalOk, SUSPENDED);
+    let (frozen, _) = apply(written, Event::ConnectionFrozen, SUSPENDED);
+    let (done, todo) = apply(frozen, Event::DiskReturnedAlone, USUAL);
+    assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
+    assert!(done.is_ok() && todo.has(Consequences::RELEASE));
+}
+
+#[test]
+fn a_read_that_the_peer_is_to_answer_waits_for_it_when_the_disk_is_back() {
+    let start = Start {
+        kind: Kind::Read { read_ahead: false },
+        local: false,
+        ..mirrored_start(Protocol::C)
+    };
+    let (sent, _) = run(start.state(), &[Event::SubmitterDone, Event::HandedOver]);
+    let (open, todo) = apply(sent, Event::DiskReturned, USUAL);
+    assert!(!todo.has(Consequences::RETRY));
+    let (_, todo) = apply(open, Event::DataReceived, USUAL);
+    assert!(todo.has(Consequences::COMPLETE));
+}
+
+/// What only the lost peer had was told done: the disk that came back alone does not have it.
+#[test]
+fn a_disk_that_is_back_alone_vouches_for_nothing_it_did_not_take() {
+    let sent = [Event::SubmitterDone, Event::HandedOver];
+    let (sent, _) = run(mirrored(Protocol::B), &sent);
+    let (failed, _) = run(sent, &[Event::LocalFailed]);
+    let (told, todo) = run(failed, &[Event::ReceiveAcked]);
+    assert!(todo.has(Consequences::COMPLETE));
+    let (_, todo) = apply(told, Event::DiskReturnedAlone, USUAL);
+    assert!(todo.has(Consequences::STABILITY_LOST | Consequences::RELEASE));
+}
+
 /// Seeds 1200 and 1948 of the simulator.
 #[test]
 fn what_the_peer_does_not_get_is_marked_before_the_local_disk_is_through() {

@@ -86,6 +86,15 @@ fn nothing_else_happens_while_the_states_are_exchanged() {
     assert_eq!(step(C::WFConnection, C::WFReportParams), Ok(()));
     assert_eq!(step(C::WFReportParams, C::Connected), Ok(()));
     assert_eq!(step(C::WFReportParams, C::WFBitMapS), Ok(()));
+    // Of this volume they are; another may be unknown to the peer.
+    let promoted = State {
+        role: Role::Primary,
+        ..at(C::Connected)
+    };
+    assert_eq!(
+        soft_transition(at(C::Connected), promoted, &context),
+        Ok(())
+    );
 }
 
 #[test]

@@ -128,6 +128,33 @@ def test_a_disk_that_hangs_while_it_erases_is_given_up(nodes, flavour, option):
     assert not reads_zeroes(writer, 0, 4)
 
 
+def test_a_peer_that_erases_one_range_after_another_is_waited_for(nodes, flavour):
+    if flavour.module == "c":
+        pytest.skip("it has its own disk erase before it sends more")
+    other, writer = nodes
+    begin(nodes, writer)
+    change = "drbdsetup net-options 192.0.2.2:7788 192.0.2.1:7788 --timeout={} --ko-count={}"
+    # All of them take longer than is waited for an answer, each of them less.
+    each_s, count = writer.guest.slowness, 12
+    writer.run(change.format(10 * each_s, 4))
+    other.run("modprobe dm_delay || true; dmsetup load --noudevsync backing "
+              f"<<< '0 {SIZE_MIB * 2048} delay /dev/nullb0 0 0 /dev/nullb0 0 {1000 * each_s}' && "
+              "dmsetup resume --noudevsync backing")
+    mark = writer.mark()
+    try:
+        erasing = [writer.guest.spawn(f"blkdiscard -f -o {at_mib}M -l 1M {writer.device}",
+                                      timeout_s=120) for at_mib in range(1, 1 + count)]
+        assert [process.wait().code for process in erasing] == [0] * count
+        assert "Remote failed to finish" not in writer.log_since(mark)
+    finally:
+        other.run(f"dmsetup load --noudevsync backing <<< '0 {SIZE_MIB * 2048} linear /dev/nullb0 0'"
+                  " && dmsetup resume --noudevsync backing")
+        writer.run(change.format(40, 7))
+    for node in nodes:
+        node.wait_synced()
+    assert all(reads_zeroes(writer, 1024 * at_mib, 1024) for at_mib in range(1, 1 + count))
+
+
 def test_who_waits_for_one_of_max_buffers_sleeps(nodes):
     writer = nodes[1]
     begin(nodes, writer)

@@ -221,6 +221,8 @@ pub(crate) struct Connection {
     pub(crate) slow_answers: Counter,
     /// When the connection was established last.
     pub(crate) established_ns: AtomicBits64,
+    /// When the peer answered a discard or zeroes last: it erases one range after another.
+    pub(crate) erasure_answered_ns: AtomicBits64,
     /// 1 once the requests of the peer were allocated.
     pub(super) pool_filled: AtomicBits32,
     /// Requests of the peer in progress.
@@ -288,6 +290,7 @@ impl Connection {
                 ping_acks: AtomicBits64::new(0),
                 slow_answers: Counter::default(),
                 established_ns: AtomicBits64::new(0),
+                erasure_answered_ns: AtomicBits64::new(0),
                 pool_filled: AtomicBits32::new(0),
                 peer_requests: Gauge::default(),
                 flushes: Gauge::default(),

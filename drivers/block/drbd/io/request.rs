@@ -89,15 +89,22 @@ pub(crate) struct Parts {
 /// What does not change while a request lives.
 struct Facts {
     device: Arc<Device>,
+    erases: bool,
     sector: Sector,
     size_bytes: u32,
     mirror_generation: u32,
 }
 
 impl Parts {
+    /// Whether it is a discard or zeroes, which take as long as they are large.
+    fn erases(&self) -> bool {
+        matches!(self.operation, Operation::Discard | Operation::WriteZeroes)
+    }
+
     fn facts(&self) -> Facts {
         Facts {
             device: self.device.clone(),
+            erases: self.erases(),
             sector: self.sector,
             size_bytes: self.size_bytes,
             mirror_generation: self.mirror_generation,
@@ -257,14 +264,18 @@ impl Request {
             return None;
         }
         let mine = |parts: &mut Parts| {
-            let erases = matches!(parts.operation, Operation::Discard | Operation::WriteZeroes);
-            let since_ns = match erases {
+            let since_ns = match parts.erases() {
                 true => parts.admitted_ns.max(device.erasing.advanced_ns()),
                 false => parts.admitted_ns,
             };
             Arc::ptr_eq(&parts.device, device).then_some(since_ns)
         };
         self.with(mine).flatten()
+    }
+
+    /// Whether it is a discard or zeroes. Any context.
+    pub(crate) fn erases(&self) -> bool {
+        self.with(|parts| parts.erases()).unwrap_or(false)
     }
 
     fn carry_out(&self, facts: &Facts, new: RequestState, todo: Consequences) {
@@ -287,6 +298,9 @@ impl Request {
         }
         if todo.has(Consequences::ANSWERED) {
             connection.log.lock().answered(self.index);
+            if facts.erases {
+                connection.erasure_answered_ns.store(monotonic_ns());
+            }
             if device.counters.application_pending.down() {
                 device.wake();
             }

@@ -59,17 +59,26 @@ impl RequestWatch {
             return Ok(());
         }
         let connection = &resource.connection;
-        let waiting = {
+        let (oldest, mut waiting) = {
             let mut log = connection.log.lock();
             let oldest = log.oldest_unanswered();
             let answer_since_ns = oldest.and_then(|index| Some(log.get(index)?.sent_ns()));
-            Waiting {
+            let waiting = Waiting {
                 answer_since_ns,
                 barrier_since_ns: log.barrier_since_ns(),
                 connected_ns: connection.established_ns.load(),
                 ..Waiting::default()
-            }
+            };
+            (oldest, waiting)
         };
+        // Many may be sent at once, and are erased one after another: what counts is how long the
+        // peer takes for one.
+        let request = oldest.and_then(|index| resource.requests.get(index));
+        let answered_ns = connection.erasure_answered_ns.load();
+        if request.is_some_and(|request| request.erases()) {
+            waiting.answer_since_ns = waiting.answer_since_ns.max(Some(answered_ns));
+            waiting.barrier_since_ns = waiting.barrier_since_ns.map(|ns| ns.max(answered_ns));
+        }
         let verdict = self.timer.check(&waiting, now_ns);
         self.due_ns = match self.timer.interval_ns() {
             Some(interval_ns) => now_ns.saturating_add(interval_ns / 4),

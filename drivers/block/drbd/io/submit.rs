@@ -36,6 +36,7 @@ use drbd_engine::{
         WriteRoute, //
     },
     state::{
+        ConnState,
         DiskState,
         Glance, //
     },
@@ -44,7 +45,11 @@ use drbd_engine::{
         Part,
         Stability, //
     },
-    types::Sector, //
+    types::Sector,
+    wire::{
+        Command,
+        Version, //
+    },
 };
 use drbd_sys::{
     bio::{
@@ -522,6 +527,10 @@ impl Device {
             return Err((bio, Obstacle::Generation));
         }
         let state = self.glance();
+        if bio.changes_data() && !self.may_tell(state) {
+            drop(log);
+            return Err((bio, Obstacle::Data));
+        }
         let here = deed.is_some() && state.has_current_disk() && !bio.failed.locally;
         let may_go = here || state.has_current_peer();
         if bio.flushes() && may_go && bio.mark.is_none() && self.takes_lost_stability(here) {
@@ -662,6 +671,13 @@ impl Device {
         }
         request.happens(Event::SubmitterDone);
         Ok(())
+    }
+
+    /// Whether a peer that is only told of writes understands that, as one before 8.4 does not: they
+    /// wait until it has the bitmap.
+    fn may_tell(&self, state: Glance) -> bool {
+        let understands = |version: Version| version.is_at_least(Command::OutOfSync.since());
+        state.conn() != ConnState::WFBitMapS || understands(self.resource.connection.version())
     }
 
     /// Whether a flush says nothing of what the peer acked before it was lost, because it need not

@@ -7,15 +7,23 @@ use super::{
     Pool, //
 };
 use kernel::{
-    new_condvar, new_spinlock_irq,
+    new_condvar,
+    new_spinlock_irq,
     page::PAGE_SIZE,
     prelude::*,
     sync::{
         Arc,
         CondVar,
+        CondVarTimeoutResult,
         SpinLockIrq, //
     },
+    time::msecs_to_jiffies, //
 };
+
+/// How long an allocation waits for pages to be given back before it goes beyond the limit, and how
+/// many times the limit may be in use then.
+const PATIENCE_MS: u32 = 100;
+const EXCESS: usize = 4;
 
 /// A limit on the pages that the buffers of one user (a connection) may hold.
 ///
@@ -63,6 +71,10 @@ impl Account {
 
     /// Allocates a buffer on this account as [`Pool::alloc`] does, and waits for room first.
     ///
+    /// Where nothing is given back for a while it goes beyond the limit: two nodes that are each the
+    /// source of some volumes and the target of others may hold all their pages until the other
+    /// has some.
+    ///
     /// An empty account takes any buffer, so one that exceeds the limit by itself does not wait
     /// forever. Errors: `EINVAL` for the length, `ESHUTDOWN` once closed, `EINTR` on a signal.
     pub fn alloc(&self, pool: &Pool, len_bytes: usize) -> Result<Buffer> {
@@ -84,12 +96,14 @@ impl Account {
 
     fn charge(&self, pages: usize, wait: bool) -> Result<Charge> {
         let mut ledger = self.0.ledger.lock();
+        let mut is_stretched = false;
         loop {
             if ledger.closed {
                 return Err(ESHUTDOWN);
             }
             let used_pages = ledger.used_pages.saturating_add(pages);
-            if ledger.used_pages == 0 || used_pages <= ledger.limit_pages {
+            let fits = used_pages <= ledger.limit_pages || is_stretched;
+            if ledger.used_pages == 0 || fits {
                 ledger.used_pages = used_pages;
                 return Ok(Charge {
                     account: self.0.clone(),
@@ -99,8 +113,18 @@ impl Account {
             if !wait {
                 return Err(EAGAIN);
             }
-            if self.0.room.wait_interruptible(&mut ledger) {
-                return Err(EINTR);
+            let patience = msecs_to_jiffies(PATIENCE_MS);
+            match self
+                .0
+                .room
+                .wait_interruptible_timeout(&mut ledger, patience)
+            {
+                CondVarTimeoutResult::Woken { .. } => {}
+                CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
+                CondVarTimeoutResult::Timeout => {
+                    let limit_pages = ledger.limit_pages.saturating_mul(EXCESS);
+                    is_stretched = ledger.used_pages < limit_pages;
+                }
             }
         }
     }

@@ -71,9 +71,9 @@ impl Account {
 
     /// Allocates a buffer on this account as [`Pool::alloc`] does, and waits for room first.
     ///
-    /// Where nothing is given back for a while it goes beyond the limit: two nodes that are each the
-    /// source of some volumes and the target of others may hold all their pages until the other
-    /// has some.
+    /// Where nothing is given back for a while it goes beyond the limit: two nodes that are each
+    /// the source of some volumes and the target of others may hold all their pages until the
+    /// other has some.
     ///
     /// An empty account takes any buffer, so one that exceeds the limit by itself does not wait
     /// forever. Errors: `EINVAL` for the length, `ESHUTDOWN` once closed, `EINTR` on a signal.

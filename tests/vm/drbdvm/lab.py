@@ -177,6 +177,7 @@ class Lab:
                     bench=bench, system=system, files=files)
         guest = self._machine(name, address, directory, memory_mib, processors, paths, wire,
                               capture, list(options), plugin)
+        guest.may_lose_lockdep = module == "c"
         self.guests.append(guest)
         return guest
 

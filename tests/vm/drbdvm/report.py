@@ -30,6 +30,13 @@ _OF_C = (re.compile(
     r".* drbd_worker\+\S+ \[drbd\]"),)
 
 
+# A finding of lockdep, to the end of its stack.
+_LOCKING = re.compile(
+    r"(?ms)^\[ *\d+\.\d+\] WARNING: possible recursive locking detected$.*?(</TASK>|\Z)")
+# Its receiver takes this one lock of two volumes. Lockdep tells it once, and watches no more.
+_LOCKING_OF_C = re.compile(r"drbd_r_\w+/\d+ is trying to acquire lock:\n.*own_state_mutex")
+
+
 class KernelReport(AssertionError):
     """A guest's kernel reported a bug, a warning, an oops, a lock problem or a hung task."""
 
@@ -38,11 +45,16 @@ def _unless_of_c(warning: re.Match[str]) -> str:
     return "" if any(known.search(warning[0]) for known in _OF_C) else warning[0]
 
 
+def _unless_locking_of_c(report: re.Match[str]) -> str:
+    return "" if _LOCKING_OF_C.search(report[0]) else report[0]
+
+
 def find_trouble(text: str, allowed: list[re.Pattern[str]]) -> str | None:
     """The first report in `text` with the lines around it, unless its line is `allowed`, or all
     of it is known of the C driver.
     """
-    lines = _WARNING.sub(_unless_of_c, text).splitlines()
+    text = _LOCKING.sub(_unless_locking_of_c, _WARNING.sub(_unless_of_c, text))
+    lines = text.splitlines()
     for number, line in enumerate(lines):
         if _EARLY.match(line):
             continue

@@ -673,8 +673,8 @@ impl Device {
         Ok(())
     }
 
-    /// Whether a peer that is only told of writes understands that. Those before 8.4 do not: what is
-    /// written waits until they have the bitmap.
+    /// Whether a peer that is only told of writes understands that. Those before 8.4 do not: what
+    /// is written waits until they have the bitmap.
     fn may_tell(&self, state: Glance) -> bool {
         let understands = |version: Version| version.is_at_least(Command::OutOfSync.since());
         state.conn() != ConnState::WFBitMapS || understands(self.resource.connection.version())

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from config import GLOBAL
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DISK_SIZE = "16M"
 # The two disks, with the minors they go by: neither is in use.
@@ -87,3 +89,26 @@ def test_a_crashed_primary_recovers_to_the_same_bitmap(guest):
               "for disk in vda vdb; do dd if=/tmp/crashed of=/dev/$disk bs=1M conv=fsync; done")
     compare(guest, ["dump-md", "get-gi", "apply-al", "dump-md", "show-gi", "apply-al"])
     assert "# bits-set 0;" not in guest.run(command(OURS, "dump-md")).out
+
+
+def test_volumes_keep_their_metadata_in_slots_of_one_device(lab):
+    """As many as have a slot, each with the other in use."""
+    one = "resource {0} {{\n    on t {{ device /dev/drbd{1}; disk /dev/vd{2}; " \
+          "address 192.0.2.1:{3}; meta-disk /dev/vdc [{1}]; }}\n" \
+          "    on Shentar {{ device /dev/drbd{1}; disk /dev/vd{2}; address 192.0.2.2:{3}; " \
+          "meta-disk /dev/vdc [{1}]; }}\n}}\n"
+    # Names that could be minors: each is that of the other.
+    conf = GLOBAL + one.format("1", 0, "a", 7788) + one.format("0", 1, "b", 7789)
+    made = lab.guest("t", tools="ours", disks=[DISK_SIZE, DISK_SIZE, "512M"])
+    made.boot()
+    made.write("/etc/drbd.conf", conf)
+    made.run("modprobe drbd; drbdadm create-md --force all && drbdadm up all")
+    states = made.run("cat /proc/drbd").out
+    assert states.count("ds:Inconsistent/DUnknown") == 2, states
+    # It is the resource that is named, and nothing is to be changed.
+    assert made.run("drbdadm adjust --dry-run all").out.strip() == ""
+    made.run("drbdadm down 1")
+    states = made.run("cat /proc/drbd").out
+    assert " 0: cs:Unconfigured" in states and " 1: cs:WFConnection" in states
+    assert made.run("drbdadm dump-md 1").out.count("al-extents") == 1
+    made.run("drbdadm up 1 && drbdadm down all")

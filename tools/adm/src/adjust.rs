@@ -60,7 +60,8 @@ pub(crate) fn adjust(
 fn ask(site: Site<'_>, runner: &Runner) -> Outcome<Option<Running>> {
     match runner.query(&Step::setup(["show", &site.resource.name])) {
         Ok(answer) if answer.status.success() => {
-            Ok(running::parse(&String::from_utf8_lossy(&answer.stdout)))
+            let answer = String::from_utf8_lossy(&answer.stdout);
+            Ok(running::parse(&answer, &site.resource.name))
         }
         Ok(_) => Ok(None),
         Err(_) if runner.dry_run => Ok(None),

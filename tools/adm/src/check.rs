@@ -2,7 +2,7 @@
 
 //! Checks over the whole of a configuration: nothing missing, nothing used twice.
 
-use crate::config::{Config, Host, Resource, Volume};
+use crate::config::{Config, Host, Meta, Resource, Volume};
 use crate::diagnostic::Diagnostic;
 use crate::option::{is_discard_node, Section};
 use crate::source::{Sources, Span};
@@ -94,7 +94,7 @@ fn complete(resource: &Resource, host: &Host, errors: &mut Vec<Diagnostic>) {
 
 type Used = HashMap<(String, String), Span>;
 
-/// On one host, a minor, a backing device and an address are used once.
+/// On one host, a minor, a backing device, a place for metadata and an address are used once.
 fn unique(host: &Host, used: &mut Used, errors: &mut Vec<Diagnostic>) {
     let mut claim =
         |node: &str, what: String, span: Span| match used.get(&(node.to_owned(), what.clone())) {
@@ -126,6 +126,14 @@ fn claim_volume(node: &str, volume: &Volume, claim: &mut impl FnMut(&str, String
     }
     if let Some(disk) = &volume.disk {
         claim(node, format!("disk {disk}"), volume.disk_span);
+    }
+    match &volume.meta {
+        // Two volumes would write over each other's bitmap and log.
+        Some(Meta::Indexed(device, index)) => {
+            claim(node, format!("meta-disk {device}[{index}]"), volume.span);
+        }
+        Some(Meta::Flexible(device)) => claim(node, format!("disk {device}"), volume.span),
+        Some(Meta::Internal) | None => {}
     }
 }
 

@@ -136,9 +136,14 @@ impl Address {
         }
     }
 
-    /// As drbdsetup takes it.
+    /// As drbdsetup takes it, and shows it, however it is spelled in the configuration.
     pub(crate) fn argument(&self) -> String {
-        format!("{}:{}:{}", self.family, self.bracketed(), self.port)
+        let scope = self.host.find('%').and_then(|at| self.host.get(at..));
+        let host = match self.ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}{}]", scope.unwrap_or("")),
+        };
+        format!("{}:{host}:{}", self.family, self.port)
     }
 }
 
@@ -245,4 +250,27 @@ pub(crate) enum Meta {
     Indexed(String, u32),
     /// On a device of its own.
     Flexible(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `drbdsetup show` has one spelling, and what is spelled otherwise would be connected anew.
+    #[test]
+    fn an_address_is_spelled_as_the_driver_shows_it() {
+        let argument = |host: &str| {
+            let plain = host.split('%').next().unwrap();
+            let address = Address {
+                family: "ipv6".into(),
+                host: host.to_owned(),
+                ip: plain.parse().unwrap(),
+                port: 7788,
+                span: Span::default(),
+            };
+            address.argument()
+        };
+        assert_eq!(argument("2001:DB8:0::1"), "ipv6:[2001:db8::1]:7788");
+        assert_eq!(argument("FE80::1%eth0"), "ipv6:[fe80::1%eth0]:7788");
+    }
 }

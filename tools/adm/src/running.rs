@@ -38,12 +38,15 @@ pub(crate) struct RunningVolume {
     pub(crate) options: Options,
 }
 
-/// Reads the answer about one resource; `None` if there is no such resource.
-pub(crate) fn parse(text: &str) -> Option<Running> {
+/// Reads what the answer says of one resource; `None` if there is no such resource.
+pub(crate) fn parse(text: &str, name: &str) -> Option<Running> {
     let mut sources = Sources::default();
     let source = sources.add("drbdsetup show", text.to_owned());
     let statements = tree::parse(source, text).ok()?;
-    let resource = statements.iter().find(|one| one.head.text == "resource")?;
+    let is_named = |one: &&Statement| {
+        one.head.text == "resource" && one.arguments.first().is_some_and(|word| word.text == name)
+    };
+    let resource = statements.iter().find(is_named)?;
     let mut running = Running::default();
     for entry in resource.body.as_deref()? {
         match (entry.head.text.as_str(), entry.body.as_deref()) {

@@ -2,8 +2,9 @@
 
 //! What drbdadm needs of the machine it runs on.
 
+use if_addrs::{get_if_addrs, Interface};
 use std::io::Write;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 
 /// The machine, as far as a command's outcome depends on it.
 pub struct World<'a> {
@@ -23,7 +24,9 @@ pub(crate) fn host_name() -> String {
     name.trim_end().to_owned()
 }
 
-/// Whether a socket can be bound to the address, which is so if it is this node's.
+/// Whether an interface of this node has the address. That a socket can be bound to it says less:
+/// where `ip_nonlocal_bind` is set any can.
 pub(crate) fn is_local(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+    let has_it = |interfaces: Vec<Interface>| interfaces.iter().any(|one| one.ip() == ip);
+    ip.is_loopback() || get_if_addrs().is_ok_and(has_it)
 }

@@ -25,7 +25,7 @@ use create::InitializeBitmap;
 use drbd_engine::meta::{MdFlags, Placement};
 use std::ffi::OsString;
 use std::io::{self, Write};
-use store::{Page, Store};
+use store::{Page, Sharing, Store};
 
 const USAGE: &str =
     "\nUSAGE: drbdmeta [--force] DEVICE FORMAT [FORMAT ARGS...] COMMAND [CMD ARGS...]
@@ -158,14 +158,18 @@ fn run(arguments: Vec<OsString>) -> Outcome {
     if rest.len() > needed {
         eprintln!("Ignoring additional arguments");
     }
-    let minor = host::minor(device);
+    let minor = minor_of(device)?;
     let _lock = minor.map(MinorLock::take).transpose()?;
     let attached = minor.is_some_and(kernel::is_attached);
     if attached && access == Access::Changes {
         let text = format!("Device '{device}' is configured!");
         return Err(Failure::new(20, text));
     }
-    let store = Store::open(path, options.force, options.dry_run)?;
+    let sharing = match placement {
+        Placement::Indexed(_) => Sharing::Slots,
+        _ => Sharing::Alone,
+    };
+    let store = Store::open(path, sharing, options.force, options.dry_run)?;
     if let (true, Some(minor)) = (attached, minor) {
         println!("# Output might be stale, since minor {minor} is attached");
     }
@@ -176,6 +180,18 @@ fn run(arguments: Vec<OsString>) -> Outcome {
         options: &options,
         argument: rest.first().copied().unwrap_or(""),
     })
+}
+
+/// The minor whose metadata they are; `-` stands for none, which nothing is looked up about.
+fn minor_of(device: &str) -> Outcome<Option<u32>> {
+    match (device, host::minor(device)) {
+        ("-", _) => Ok(None),
+        (_, Some(minor)) => Ok(Some(minor)),
+        (_, None) => {
+            let text = format!("Cannot determine minor device number of drbd device '{device}'");
+            Err(Failure::new(20, text))
+        }
+    }
 }
 
 fn placement(index: &str) -> Outcome<Placement> {

@@ -6,7 +6,8 @@
 //! in use, they are not at its end any more; the note says where the end was. The files are those
 //! of drbd-utils: `size<TAB>path`, and if the device has a UUID, `uuid:<TAB>uuid`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 
 const DIRECTORY: &str = "/var/lib/drbd";
 
@@ -48,9 +49,20 @@ impl Note {
 
     /// Keeps the note. One that cannot be kept is told, but no failure.
     pub fn write(&self, minor: u32) {
-        if let Err(error) = fs::write(file_name(minor), self.text()) {
+        if let Err(error) = self.replace(&file_name(minor)) {
             eprintln!("{}: {error}", file_name(minor));
         }
+    }
+
+    /// Whatever happens meanwhile, there is the old note or the new one.
+    fn replace(&self, path: &str) -> io::Result<()> {
+        fs::create_dir_all(DIRECTORY)?;
+        let fresh = format!("{path}.new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(self.text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        File::open(DIRECTORY)?.sync_all()
     }
 
     /// Drops the note about a minor, if there is one.

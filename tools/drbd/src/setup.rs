@@ -20,8 +20,10 @@ pub mod wait;
 use crate::arguments::{unknown, Arguments, Word};
 use crate::failure::{Failure, Outcome};
 use crate::host;
-use crate::netlink::request::OwnedValue;
+use crate::netlink::message::Message;
+use crate::netlink::request::{OwnedValue, Request};
 use crate::netlink::Driver;
+use drbd_engine::config::command::Command as Netlink;
 use drbd_engine::config::Field;
 use std::ffi::OsString;
 
@@ -102,6 +104,7 @@ impl Call<'_> {
     pub fn filter(&self) -> Filter {
         match self.argument(0) {
             "" | "all" => Filter::All,
+            name if is_resource(name) => Filter::Resource(name.to_owned()),
             name => match minor_of_device(name) {
                 Some(minor) => Filter::Minor(minor),
                 None => Filter::Resource(name.to_owned()),
@@ -136,6 +139,21 @@ fn minor(device: &str) -> Outcome<u32> {
         let text = format!("Cannot determine minor device number of device '{device}'");
         Failure::new(20, text)
     })
+}
+
+/// Whether a number is the name of a resource that there is, and so is not meant as a minor.
+fn is_resource(name: &str) -> bool {
+    if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    let Ok(Some(mut driver)) = driver_if_loaded() else {
+        return false;
+    };
+    let request = Request::new(Netlink::GetStatus).as_dump().resource(name);
+    let is_named = |message: &Message| message.resource_name() == name;
+    driver
+        .dump(&request)
+        .is_ok_and(|messages| messages.iter().any(is_named))
 }
 
 /// The minor, where a name can only be meant as a device: a number or a path.

@@ -50,7 +50,14 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
         return Ok(vec![pattern.to_owned()]);
     }
     let paths = glob::glob(text).map_err(|error| format!("bad pattern '{text}': {}", error.msg))?;
+    // Locks and copies of editors are none of the configuration.
+    let is_hidden = |path: &Path| {
+        let name = path.file_name().map(|name| name.as_encoded_bytes());
+        name.is_some_and(|name| name.starts_with(b"."))
+    };
+    let takes_hidden = is_hidden(pattern);
     paths
+        .filter(|path| takes_hidden || !path.as_ref().is_ok_and(|path| is_hidden(path)))
         .map(|path| path.map_err(|error| format!("cannot look for '{text}': {}", error.error())))
         .collect()
 }
@@ -68,4 +75,26 @@ pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     }
     let bytes = std::fs::read(path).map_err(fail)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_editors_are_not_included() {
+        let directory = std::env::temp_dir().join(format!("drbd-include-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for name in ["b.res", "a.res", ".a.res", ".#b.res", "b.res~"] {
+            std::fs::write(directory.join(name), "").unwrap();
+        }
+        let names = |pattern: &str| -> Vec<String> {
+            let paths = matching(&directory.join(pattern)).unwrap();
+            let names = paths.iter().map(|path| path.file_name().unwrap());
+            names.map(|name| name.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names("*.res"), ["a.res", "b.res"]);
+        assert_eq!(names(".*.res"), [".#b.res", ".a.res"]);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -29,6 +29,15 @@ impl Page {
     pub const ZERO: Self = Self([0; PAGE_SIZE]);
 }
 
+/// Who else may have a device open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Other volumes, of which each has a slot of its own there.
+    Slots,
+}
+
 /// An open device.
 #[derive(Debug)]
 pub struct Store {
@@ -39,13 +48,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a block device for this program alone.
+    /// Opens a block device, for this program alone unless others are to have their part of it.
     ///
     /// Where somebody else has it already, the admin is asked, unless `force` says yes. In a dry
-    /// run
-    /// writes are told instead of done.
-    pub fn open(path: &str, force: bool, dry_run: bool) -> Outcome<Self> {
-        let exclusive = OFlags::EXCL;
+    /// run writes are told instead of done.
+    pub fn open(path: &str, sharing: Sharing, force: bool, dry_run: bool) -> Outcome<Self> {
+        let exclusive = match sharing {
+            Sharing::Alone => OFlags::EXCL,
+            Sharing::Slots => OFlags::empty(),
+        };
         let file = match open(path, exclusive) {
             Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
                 eprintln!("open({path}) failed: {}", reason(&error));

@@ -152,6 +152,9 @@ fn resource(change: &Change, call: &Call<'_>) -> Outcome<(Request, String)> {
 
 /// The resource that a device belongs to, where one is named instead of a resource.
 fn resource_of_device(name: &str) -> Outcome<Option<String>> {
+    if super::is_resource(name) {
+        return Ok(None);
+    }
     let Some(minor) = super::minor_of_device(name) else {
         return Ok(None);
     };

@@ -91,7 +91,9 @@ mod tests {
         let names = |pattern: &str| -> Vec<String> {
             let paths = matching(&directory.join(pattern)).unwrap();
             let names = paths.iter().map(|path| path.file_name().unwrap());
-            names.map(|name| name.to_string_lossy().into_owned()).collect()
+            names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect()
         };
         assert_eq!(names("*.res"), ["a.res", "b.res"]);
         assert_eq!(names(".*.res"), [".#b.res", ".a.res"]);

@@ -111,5 +111,5 @@ def test_volumes_keep_their_metadata_in_slots_of_one_device(lab):
     made.run("drbdadm down 1")
     states = made.run("cat /proc/drbd").out
     assert " 0: cs:" not in states and " 1: cs:WFConnection" in states, states
-    assert made.run("drbdadm dump-md 1").out.count("al-extents") == 1
+    assert made.run("drbdadm apply-al 1 && drbdadm dump-md 1").out.count("al-extents") == 1
     made.run("drbdadm up 1 && drbdadm down all")

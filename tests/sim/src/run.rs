@@ -140,6 +140,26 @@ impl Sockets {
     }
 }
 
+/// Who serves reads in a run that either node could.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// The peer has its part of them in every third run or so. Drawn apart from all else, too.
+    #[default]
+    BySeed,
+    /// This node's disk.
+    Own,
+}
+
+impl Reads {
+    fn balancing(self, seed: u64) -> ReadBalancing {
+        let is_striped = self == Self::BySeed && Rng::new(!seed.rotate_left(8)).one_in(3);
+        match is_striped {
+            true => ReadBalancing::Striping32K,
+            false => ReadBalancing::PreferLocal,
+        }
+    }
+}
+
 /// How to make a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -153,6 +173,8 @@ pub struct Options {
     pub settings: Settings,
     /// Whether one socket may lag behind the other.
     pub sockets: Sockets,
+    /// Who serves reads.
+    pub reads: Reads,
     /// Whether faults are aimed.
     pub aim: Aim,
     /// What happens in the part in which things go wrong is numbered, faults and commands alike;
@@ -205,8 +227,7 @@ struct World {
 /// Runs a seed.
 pub fn run(seed: u64, options: Options) -> Report {
     let story = Story::new(options.aloud, options.kept);
-    let volumes = options.volumes.count(seed);
-    let mut world = World::new(seed, volumes, options.canary, story);
+    let mut world = World::new(seed, options, story);
     world.disks_fail = match options.disks {
         Disks::BySeed => seed % 2 == 0,
         Disks::Well => false,
@@ -238,7 +259,7 @@ pub fn run(seed: u64, options: Options) -> Report {
             .violations
             .extend_from_slice(&oracle.violations);
     }
-    world.report.volumes = volumes;
+    world.report.volumes = world.config.volumes;
     world.report.time_ns = world.sim.now_ns();
     world.report.story = world.sim.story.last(60);
     for slot in &mut world.slots {
@@ -250,12 +271,10 @@ pub fn run(seed: u64, options: Options) -> Report {
 }
 
 impl World {
-    fn new(seed: u64, volumes: usize, canary: Option<Canary>, story: Story) -> Self {
+    fn new(seed: u64, options: Options, story: Story) -> Self {
         let sim = Sim::new(seed, story);
         let protocol = [Protocol::A, Protocol::B, Protocol::C, Protocol::C];
         let extents = [3, 6, 40][usize::try_from(sim.below(3)).unwrap_or(0)];
-        // Out of what nothing else is drawn from.
-        let balancing = [ReadBalancing::PreferLocal, ReadBalancing::Striping32K];
         let config = Rc::new(Config {
             protocol: protocol[usize::try_from(sim.below(4)).unwrap_or(0)],
             internal_metadata: sim.one_in(2),
@@ -263,9 +282,9 @@ impl World {
             capacity_sectors: extents * 8192 - sim.below(7),
             max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
             on_io_error: [OnIoError::Detach, OnIoError::PassOn][usize::from(sim.one_in(3))],
-            read_balancing: balancing[usize::from(Rng::new(!seed.rotate_left(8)).one_in(3))],
-            volumes,
-            canary,
+            read_balancing: options.reads.balancing(seed),
+            volumes: options.volumes.count(seed),
+            canary: options.canary,
         });
         sim.tell(|| format!("seed {seed}: {config:?}"));
         let latency_ns = sim.between(20 * US, 2 * MS);

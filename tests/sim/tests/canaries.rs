@@ -5,7 +5,7 @@
 //! Where the first such seed is far off the search starts near it, to be done in time.
 
 use drbd_sim::canary::Canary;
-use drbd_sim::run::{run, Aim, Disks, Options, Settings, Sockets, Volumes};
+use drbd_sim::run::{run, Aim, Disks, Options, Reads, Settings, Sockets, Volumes};
 
 /// The first seed that fails with the bug and passes without it.
 fn found_at(
@@ -28,6 +28,7 @@ fn plain() -> Options {
         volumes: Volumes::One,
         settings: Settings::Kept,
         sockets: Sockets::Alike,
+        reads: Reads::Own,
         aim: Aim::Off,
         ..Options::default()
     }

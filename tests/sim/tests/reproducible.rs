@@ -2,7 +2,7 @@
 
 //! A seed is a run, and seeds that once showed a bug show it no more.
 
-use drbd_sim::run::{run, Aim, Disks, Options, Settings, Sockets, Volumes};
+use drbd_sim::run::{run, Aim, Disks, Options, Reads, Settings, Sockets, Volumes};
 
 #[test]
 fn a_seed_tells_the_same_story_again() {
@@ -48,6 +48,7 @@ const PLAIN: Options = Options {
     volumes: Volumes::One,
     settings: Settings::Kept,
     sockets: Sockets::Alike,
+    reads: Reads::Own,
     aim: Aim::Off,
     without: 0,
     aloud: false,

@@ -199,9 +199,11 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
             resource.resend();
         }
         Deferred::SendBitmap => bitmap_exchange::send_as_source(device),
-        Deferred::RememberNewCurrentUuid => {
+        Deferred::RememberNewCurrentUuid if device.state().is_suspended() => {
             device.flags.set(flag::NEW_CURRENT_UUID);
         }
+        // I/O has gone on since.
+        Deferred::RememberNewCurrentUuid => begin_generation_once(device),
         Deferred::WriteBitmapForPeerDemotion | Deferred::WriteBitmapForDemotion => {
             write_bitmap(device, Which::Dirty);
         }
@@ -274,6 +276,13 @@ pub(crate) fn settle_generations(resource: &Arc<Resource>) {
             let _ = device.send_uuids(UuidFlags::default());
         }
     }
+}
+
+/// Whether what the application writes from now on is on this node's good disk alone.
+pub(crate) fn writes_alone(device: &Device) -> bool {
+    let state = device.state();
+    let is_alone = state.conn < ConnState::Connected;
+    is_alone && state.role.is_primary() && state.disk == DiskState::UpToDate
 }
 
 /// Whether a generation was to begin when I/O goes on; who asks sees to it, or has a reason not to.

@@ -527,7 +527,9 @@ impl Device {
             return Err((bio, Obstacle::Generation));
         }
         let state = self.glance();
-        if bio.changes_data() && !self.may_tell(state) {
+        // What is written while I/O is suspended would be here alone, in a generation that both
+        // nodes know.
+        if bio.changes_data() && (state.is_suspended() || !self.may_tell(state)) {
             drop(log);
             return Err((bio, Obstacle::Data));
         }

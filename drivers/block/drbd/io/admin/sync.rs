@@ -154,9 +154,10 @@ fn go_on(device: &Arc<Device>) -> Outcome {
 /// I/O goes on without the peer.
 fn go_on_alone(device: &Arc<Device>) -> Outcome {
     let resource = &device.resource;
-    // For all volumes.
+    // For all volumes; the worker may not have found yet that a generation is due.
     for volume in resource.volumes() {
-        if after::take_generation_due(&volume) {
+        let is_due = after::take_generation_due(&volume);
+        if is_due || after::writes_alone(&volume) {
             begin_generation(&volume);
         }
     }

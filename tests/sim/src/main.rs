@@ -49,6 +49,7 @@ fn parse() -> Result<Arguments, String> {
             }
             ("--sockets", _) if value == "alike" => arguments.options.sockets = Sockets::Alike,
             ("--sockets", _) if value == "apart" => arguments.options.sockets = Sockets::Apart,
+            ("--freezes", _) if value == "on" => arguments.options.freezes = true,
             ("--aim", _) if value == "on" => arguments.options.aim = Aim::On,
             ("--aim", _) if value == "off" => arguments.options.aim = Aim::Off,
             ("--without", _) => {

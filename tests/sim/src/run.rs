@@ -6,8 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use drbd_engine::config::{OnIoError, Protocol, ReadBalancing};
-use drbd_engine::state::{ConnState, DiskState, State, StateError};
+use drbd_engine::config::{OnIoError, OnNoData, Protocol, ReadBalancing};
+use drbd_engine::fencing::Verdict;
+use drbd_engine::state::{ConnState, DiskState, Fencing, State, StateError};
 use drbd_engine::types::Sector;
 
 use crate::canary::Canary;
@@ -175,6 +176,8 @@ pub struct Options {
     pub sockets: Sockets,
     /// Who serves reads.
     pub reads: Reads,
+    /// Whether I/O is suspended at times: by the admin, for want of data, until the peer is fenced.
+    pub freezes: bool,
     /// Whether faults are aimed.
     pub aim: Aim,
     /// What happens in the part in which things go wrong is numbered, faults and commands alike;
@@ -215,6 +218,10 @@ struct World {
     lags: Rng,
     /// One does.
     sockets_lag: bool,
+    /// Draws when I/O is suspended, and goes on.
+    freezes: Rng,
+    /// The admin does that.
+    suspends_io: bool,
     /// Who aims faults.
     marksman: Option<Marksman>,
     /// Events that do not happen, see [`Options`].
@@ -238,6 +245,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         Settings::Kept => false,
         Settings::Changed => true,
     };
+    world.suspends_io = options.freezes && world.freezes.one_in(3);
     world.sockets_lag = options.sockets.lag(&mut world.lags);
     world.marksman = Marksman::of(options.aim, seed);
     world.without = options.without;
@@ -283,6 +291,17 @@ impl World {
             max_epoch_size: [4, 64][usize::try_from(sim.below(2)).unwrap_or(0)],
             on_io_error: [OnIoError::Detach, OnIoError::PassOn][usize::from(sim.one_in(3))],
             read_balancing: options.reads.balancing(seed),
+            freezes: options.freezes,
+            on_no_data: if options.freezes && Rng::new(!seed.rotate_left(24)).one_in(3) {
+                OnNoData::SuspendIo
+            } else {
+                OnNoData::IoError
+            },
+            fencing: if options.freezes && Rng::new(!seed.rotate_left(48)).one_in(3) {
+                Fencing::ResourceAndStonith
+            } else {
+                Fencing::DontCare
+            },
             volumes: options.volumes.count(seed),
             canary: options.canary,
         });
@@ -318,6 +337,8 @@ impl World {
             aside: Rng::new(!seed.rotate_left(32)),
             lags: Rng::new(!seed.rotate_left(16)),
             sockets_lag: false,
+            freezes: Rng::new(!seed.rotate_left(40)),
+            suspends_io: false,
             changes_options: false,
             marksman: None,
             without: 0,
@@ -449,6 +470,12 @@ impl World {
             }
             if self.changes_options && self.aside.one_in(2000) && self.happens() {
                 self.change_option();
+            }
+            self.fence(2000);
+            if self.suspends_io && self.freezes.one_in(1200) && self.happens() {
+                let id = choose_aside(&mut self.freezes, 2);
+                let suspends = self.freezes.one_in(2);
+                self.freeze(id, suspends);
             }
             if self.sockets_lag && self.lags.one_in(800) && self.happens() {
                 self.lag();
@@ -625,6 +652,48 @@ impl World {
         });
     }
 
+    /// A helper that is asked to fence the other node answers, sooner or later: it has switched
+    /// that node off, or is broken.
+    fn fence(&mut self, patience: u64) {
+        for id in [0, 1] {
+            let Some(node) = self.slots[id].node.clone() else {
+                continue;
+            };
+            let fencer = &node.fencer;
+            let is_asked = fencer.asks.get() && fencer.answer.get().is_none();
+            if !is_asked || !self.freezes.one_in(patience) {
+                continue;
+            }
+            let is_broken = !self.peace.get() && self.freezes.one_in(4);
+            if !is_broken {
+                self.crash(1 - id);
+            }
+            fencer
+                .answer
+                .set(Some((!is_broken).then_some(Verdict::Stonithed)));
+            self.sim.touch();
+        }
+    }
+
+    /// The admin suspends I/O, or has it go on, whatever command is running.
+    fn freeze(&mut self, id: usize, suspends: bool) {
+        let Some(node) = self.slots[id].node.clone() else {
+            return;
+        };
+        self.report.commands += 1;
+        self.sim.spawn(node.owner, async move {
+            let name = if suspends { "suspend-io" } else { "resume-io" };
+            node.tell(|| format!("drbdadm {name}"));
+            let result = match suspends {
+                true => node.suspend_io(),
+                false => node.resume_io().await,
+            };
+            node.tell(|| format!("drbdadm {name}: {result:?}"));
+            node.sim.moment.set(Some(Moment::Obeyed));
+            node.sim.touch();
+        });
+    }
+
     /// Faults stop; the operator does what only a human can do.
     fn peace(&mut self) {
         self.sim.tell(|| "PEACE".into());
@@ -639,6 +708,7 @@ impl World {
             let until_ns = self.sim.now_ns() + 2 * S;
             while self.sim.now_ns() < until_ns && !self.broken() {
                 steps += 1;
+                self.fence(100);
                 if self.sim.step() == Step::Dead || steps > PEACE_STEPS {
                     self.violation(format!("no end: {}", self.states()));
                     return;
@@ -685,7 +755,8 @@ impl World {
                         && state.disk == DiskState::UpToDate
                         && state.pdsk == DiskState::UpToDate
                 };
-                node.devices.iter().all(|device| is_well(device.state())) && node.is_quiet()
+                let all_well = node.devices.iter().all(|device| is_well(device.state()));
+                all_well && node.is_quiet() && !node.is_suspended()
             })
     }
 
@@ -717,6 +788,12 @@ impl World {
         let hopeless: Vec<bool> = (0..self.config.volumes).map(is_hopeless).collect();
         let loser = usize::from(round % 2 == 0);
         for node in nodes {
+            let state = node.devices[0].state();
+            // Data may be back by themselves.
+            if state.susp || state.susp_fen || (state.susp_nod && round > 5) {
+                self.report.decisions += 1;
+                self.freeze(node.id, false);
+            }
             let stand_alone = node.conn() == ConnState::StandAlone;
             let busy = self.slots[node.id].busy.clone();
             if busy.get() {

@@ -49,6 +49,7 @@ const PLAIN: Options = Options {
     settings: Settings::Kept,
     sockets: Sockets::Alike,
     reads: Reads::Own,
+    freezes: false,
     aim: Aim::Off,
     without: 0,
     aloud: false,

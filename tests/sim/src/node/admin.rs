@@ -13,7 +13,8 @@ use drbd_engine::state::{
 use drbd_engine::types::VolumeNr;
 
 use super::device::Device;
-use super::{after, resync, Node};
+use super::state::Phase;
+use super::{after, fence, resync, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
 use crate::sim::MS;
@@ -157,7 +158,11 @@ impl Device {
                     attempt = next;
                     self.sim.sleep(self.owner, 600 * MS).await;
                 }
-                PromoteStep::FencePeer(_) => return Err(StateError::PrimaryNop),
+                PromoteStep::FencePeer(next) => {
+                    let error = answer.err().unwrap_or(StateError::Unknown);
+                    let fenced = fence::fence_peer(&self.node()).await;
+                    (attempt, _) = promote::after_fencing(error, next, fenced, force);
+                }
                 PromoteStep::Refused(error) => return Err(error),
             }
         };
@@ -298,6 +303,58 @@ impl Device {
 }
 
 impl Node {
+    /// `drbdadm suspend-io`.
+    pub fn suspend_io(&self) -> Result<(), StateError> {
+        self.devices[0].change_state(Request::NONE.with_susp(true), Flags::SOFT)?;
+        Ok(())
+    }
+
+    /// `drbdadm resume-io`.
+    pub async fn resume_io(self: &Rc<Self>) -> Result<(), StateError> {
+        for _ in 0..ATTEMPTS_MAX {
+            self.sim.until(|| !self.flags.agreement.get()).await;
+            match self.phase() {
+                Phase::Meeting => self.sim.sleep(self.owner, RETRY_MS * MS).await,
+                phase => {
+                    self.flags.agreement.set(true);
+                    let answer = self.go_on(phase == Phase::Away).await;
+                    self.flags.agreement.set(false);
+                    self.sim.touch();
+                    return answer;
+                }
+            }
+        }
+        Err(StateError::InTransientState)
+    }
+
+    async fn go_on(self: &Rc<Self>, alone: bool) -> Result<(), StateError> {
+        if alone {
+            for device in &self.devices {
+                let is_due = device.flags.new_current_uuid.replace(false);
+                if !is_due && !after::writes_alone(device) {
+                    continue;
+                }
+                if device.local().is_some() {
+                    after::begin_generation_once(device).await;
+                } else {
+                    // What is written from now on is nowhere.
+                    device.exposed_uuid.set(self.sim.random());
+                }
+            }
+        } else {
+            after::settle_generations(self).await;
+        }
+        let change = Request::susp(false)
+            .with_susp_nod(false)
+            .with_susp_fen(false);
+        self.devices[0].change_state(change, Flags::SOFT)?;
+        if alone {
+            self.fail_for_lost_connection();
+        }
+        self.end_held_back();
+        Ok(())
+    }
+
     /// `drbdadm connect [--discard-my-data]`.
     pub async fn connect(&self, discard_my_data: bool) -> Result<(), StateError> {
         if self.conn() != ConnState::StandAlone {

@@ -6,13 +6,17 @@ use std::rc::Rc;
 
 use drbd_engine::handshake::peer_state::exposes_peer_after_detach;
 use drbd_engine::meta::MdFlags;
-use drbd_engine::request::Writer;
+use drbd_engine::request::{Event, Writer};
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::promote;
-use drbd_engine::state::{effects_after, Change as Request, ConnState, Deferred, DiskState, State};
+use drbd_engine::state::{
+    begins_while_suspended, effects_after, has_peer_data, Change as Request, ConnState, Deferred,
+    DiskState, State,
+};
 
 use super::device::Device;
 use super::disk::{LocalDisk, Which};
+use super::state::Phase;
 use super::{bitmap_exchange, resync, sender, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
@@ -37,7 +41,7 @@ pub(crate) async fn carry_out(node: &Rc<Node>) {
             }
         }
         for change in connections {
-            after_connection(node, change.old, change.new);
+            after_connection(node, change.old, change.new).await;
         }
     }
 }
@@ -80,7 +84,11 @@ async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, n
         }
         Deferred::ClearCrashedPrimary => clear_crashed_primary(device),
         Deferred::SendBitmap => bitmap_exchange::send_as_source(device).await,
-        Deferred::RememberNewCurrentUuid => device.flags.new_current_uuid.set(true),
+        Deferred::RememberNewCurrentUuid if device.state().is_suspended() => {
+            device.flags.new_current_uuid.set(true);
+        }
+        // I/O has gone on since.
+        Deferred::RememberNewCurrentUuid => begin_generation_once(device).await,
         Deferred::WriteBitmapForPeerDemotion
         | Deferred::WriteBitmapForDemotion
         | Deferred::WriteChangedBitmap => {
@@ -101,7 +109,67 @@ async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, n
             device.flags.go_diskless.set(true);
         }
         Deferred::SyncMetadata => sync_metadata(device).await,
+        Deferred::ResendForNoData => {
+            thaw(device, Request::NONE.with_susp_nod(false), Event::Resend).await;
+        }
+        Deferred::RestartDiskIoForNoData => {
+            let event = match device.node().phase() {
+                Phase::Away => Event::DiskReturnedAlone,
+                Phase::Meeting => Event::Resend,
+                Phase::Connected => Event::DiskReturned,
+            };
+            thaw(device, Request::NONE.with_susp_nod(false), event).await;
+        }
+        Deferred::ResendForFencing => {
+            thaw(device, Request::NONE.with_susp_fen(false), Event::Resend).await;
+        }
+        Deferred::ResendForAdmin => {
+            let node = device.node();
+            settle_generations(&node).await;
+            node.walk_log(Event::Resend);
+        }
         _ => {}
+    }
+}
+
+/// I/O goes on: what was held back ends or is sent again.
+async fn thaw(device: &Rc<Device>, change: Request, event: Event) {
+    let node = device.node();
+    settle_generations(&node).await;
+    node.walk_log(event);
+    let _ = device.change_state(change, Node::SOFT);
+    node.end_held_back();
+}
+
+/// The volumes that were to begin a generation when I/O goes on do so, but for those whose peer is
+/// back: it gets what was held back.
+pub(crate) async fn settle_generations(node: &Rc<Node>) {
+    for device in &node.devices {
+        if !device.flags.new_current_uuid.replace(false) || has_peer_data(device.state()) {
+            continue;
+        }
+        begin_generation_once(device).await;
+        if device.state().conn >= ConnState::Connected {
+            device.send_uuids(0).await;
+        }
+    }
+}
+
+/// Whether what the application writes from now on is on this node's good disk alone.
+pub(crate) fn writes_alone(device: &Rc<Device>) -> bool {
+    let state = device.state();
+    let is_alone = state.conn < ConnState::Connected;
+    is_alone && state.role.is_primary() && state.disk == DiskState::UpToDate
+}
+
+/// The connection was lost while I/O is suspended: begins a generation where blocks differ already.
+pub(crate) async fn begin_generation_while_suspended(device: &Rc<Device>) {
+    let Some(local) = device.local() else { return };
+    let is_zero = local.uuids().bitmap == 0;
+    let set_bits = local.set_bits(device);
+    drop(local);
+    if begins_while_suspended(device.state(), device.config.protocol, is_zero, set_bits) {
+        begin_generation_once(device).await;
     }
 }
 
@@ -137,7 +205,7 @@ pub(crate) async fn new_current_uuid(device: &Rc<Device>) {
 }
 
 /// The same, unless the bitmap counts from a generation already.
-async fn begin_generation_once(device: &Rc<Device>) {
+pub(crate) async fn begin_generation_once(device: &Rc<Device>) {
     let Some(local) = device.local() else { return };
     let primary = device.is_primary();
     let random = device.sim.random();
@@ -175,7 +243,7 @@ async fn sync_metadata(device: &Rc<Device>) {
     }
 }
 
-fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
+async fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
     let is_suspended = node.devices.iter().any(|device| device.state().susp_fen);
     let work = connection_work(old, new, is_suspended, &node.aggregate());
     if work.start_receiver {
@@ -184,7 +252,34 @@ fn after_connection(node: &Rc<Node>, old: ConnState, new: ConnState) {
     if work.discard_configuration {
         node.configured.set(false);
     }
+    if work.finish_fencing {
+        for device in &node.devices {
+            if device.flags.new_current_uuid.replace(false) {
+                begin_generation_once(device).await;
+            }
+        }
+        thaw_without_peer(node);
+    }
     node.sim.touch();
+}
+
+/// Fencing holds nothing back any more: what waits for the peer ends without it.
+fn thaw_without_peer(node: &Rc<Node>) {
+    let waits_on = |state: State| state.susp || state.susp_nod;
+    if !node.devices.iter().any(|device| waits_on(device.state())) {
+        node.fail_for_lost_connection();
+    }
+    let _ = node.change_connection(Request::NONE.with_susp_fen(false), Node::SOFT);
+    node.end_held_back();
+}
+
+/// Nobody is asked about the peer: what fencing held back goes on, unless the peer is on its way
+/// back, which decides then.
+pub(crate) fn give_up_fencing(node: &Rc<Node>) {
+    let is_frozen = node.devices.iter().any(|device| device.state().susp_fen);
+    if node.phase() == Phase::Away && is_frozen {
+        thaw_without_peer(node);
+    }
 }
 
 /// Lets a disk go, once nothing refers to it: to wait for that here would hold up what ends the

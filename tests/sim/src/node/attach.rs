@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use drbd_engine::meta::crash::{AttachInputs, BitmapSource};
 use drbd_engine::meta::superblock::Magic;
-use drbd_engine::state::{Change as Request, DiskState, StateError};
+use drbd_engine::state::{Change as Request, DiskState, Fencing, StateError};
 
 use super::device::Device;
 use super::disk::LocalDisk;
@@ -80,7 +80,7 @@ impl Device {
             flags: superblock.flags,
             primary: state.role.is_primary(),
             suspended_no_data: state.susp_nod,
-            fencing_dont_care: true,
+            fencing_dont_care: self.config.fencing == Fencing::DontCare,
         }
         .decide();
         superblock.magic = Magic::Unclean;

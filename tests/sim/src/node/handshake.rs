@@ -17,7 +17,7 @@ use drbd_engine::state::{Change as Request, ConnState, DiskState, Flags, State};
 use super::device::{Device, PeerUuids};
 use super::disk::{uuid_set, uuids_of};
 use super::receiver::Dropped;
-use super::{resync, Node};
+use super::{after, resync, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
 
@@ -132,11 +132,29 @@ pub(crate) async fn receive_state(device: &Rc<Device>, word: u32) -> Result<(), 
             device.negotiated.get().0,
             device.flags.new_current_uuid.get(),
         );
-        let peer_state::Verdict::Apply(conclusion) = verdict else {
-            return Err(Dropped);
+        return match verdict {
+            peer_state::Verdict::Apply(conclusion) => apply(device, conclusion).await,
+            peer_state::Verdict::AbortFrozen => {
+                abort_frozen(device).await;
+                Err(Dropped)
+            }
         };
-        return apply(device, conclusion).await;
     }
+}
+
+/// A peer that was restarted lost what it had been sent: it must not be taken for the one before.
+async fn abort_frozen(device: &Rc<Device>) {
+    let node = device.node();
+    node.tell(|| "can not thaw IO with an only Consistent peer".into());
+    node.fail_for_lost_connection();
+    after::new_current_uuid(device).await;
+    for other in &node.devices {
+        if other.flags.new_current_uuid.replace(false) && other.volume != device.volume {
+            after::begin_generation_once(other).await;
+        }
+    }
+    let aborted = Request::conn(ConnState::ProtocolError).with_susp(false);
+    let _ = node.change_connection(aborted, Node::HARD);
 }
 
 async fn apply(device: &Rc<Device>, conclusion: Conclusion) -> Result<(), Dropped> {

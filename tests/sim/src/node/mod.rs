@@ -14,6 +14,7 @@ pub mod bitmap_exchange;
 pub mod device;
 pub mod disk;
 pub mod disk_error;
+pub mod fence;
 pub mod handshake;
 pub mod peer_request;
 pub mod receiver;
@@ -28,9 +29,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use drbd_engine::config::{OnIoError, Protocol, ReadBalancing};
+use drbd_engine::config::{OnIoError, OnNoData, Protocol, ReadBalancing};
 use drbd_engine::epoch::{Epoch, Epochs};
-use drbd_engine::state::{ConnState, Flags, State};
+use drbd_engine::state::{ConnState, Fencing, Flags, State};
 use drbd_engine::timer::Liveness;
 use drbd_engine::transfer_log::{Entry, TransferLog};
 use drbd_engine::types::VolumeNr;
@@ -63,6 +64,12 @@ pub struct Config {
     pub on_io_error: OnIoError,
     /// Who serves reads that either node could.
     pub read_balancing: ReadBalancing,
+    /// Whether I/O is suspended at times.
+    pub freezes: bool,
+    /// What becomes of I/O while there are no good data within reach.
+    pub on_no_data: OnNoData,
+    /// What a Primary does that loses its peer.
+    pub fencing: Fencing,
     /// Volumes of the resource.
     pub volumes: usize,
     /// The deliberate bug, if there is one.
@@ -179,6 +186,8 @@ pub struct Node {
     pub(crate) worker_turns: Cell<u64>,
     /// Somebody waits for the worker.
     pub(crate) worker_called: Cell<bool>,
+    /// Who fences the peer.
+    pub fencer: fence::Fencer,
     receiver_runs: Cell<bool>,
 }
 
@@ -243,6 +252,7 @@ impl Node {
             configured: Cell::new(false),
             worker_turns: Cell::new(0),
             worker_called: Cell::new(false),
+            fencer: fence::Fencer::default(),
             receiver_runs: Cell::new(false),
         });
         node.sim.spawn(node.owner, worker::run(node.clone()));

@@ -16,7 +16,7 @@ use drbd_engine::types::BlockId;
 use super::device::Device;
 use super::disk::{LocalRef, MetaFailed, Which};
 use super::peer_request::{Kind, PeerRequest};
-use super::{acks, bitmap_exchange, handshake, resync, sender, Node};
+use super::{acks, after, bitmap_exchange, fence, handshake, resync, sender, Node};
 use crate::canary::Canary;
 use crate::drive::Content;
 use crate::net::{Session, Socket};
@@ -91,20 +91,35 @@ async fn serve(node: &Rc<Node>, session: &Rc<Session>) {
     node.flags.epoch_ended.set(false);
     node.pings.set(0);
     node.ping_acks.set(0);
+    if node.config.freezes {
+        // A change before has ended, and none begins until the peer's state is known.
+        node.sim.until(|| !node.flags.agreement.get()).await;
+        node.state_sent.set(true);
+        node.flush_worker().await;
+        introduce(node).await;
+    }
     let change = Request::conn(ConnState::WFReportParams);
     if node.change_connection(change, Node::SOFT).is_err() {
+        node.state_sent.set(false);
         return;
     }
     node.sim
         .spawn(node.owner, acks::run(node.clone(), session.clone()));
-    node.state_sent.set(true);
-    for device in &node.devices {
-        device.send_uuids(0).await;
-        device.send_state(device.state()).await;
+    if !node.config.freezes {
+        // Not as the module does it; what the seeds draw depends on it.
+        node.state_sent.set(true);
+        introduce(node).await;
     }
     while receive_arrived(node, session).await.is_ok() {}
     // Refused where the connection is going down already.
     let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
+}
+
+async fn introduce(node: &Rc<Node>) {
+    for device in &node.devices {
+        device.send_uuids(0).await;
+        device.send_state(device.state()).await;
+    }
 }
 
 /// Receives a packet, and all that have arrived by then: what they write goes to the disk, and then
@@ -538,19 +553,28 @@ async fn clean_up(node: &Rc<Node>) {
     // Writes are told done as this node's alone only after that is a generation of its own.
     node.flush_worker().await;
     sender::drop_queued(node);
+    // Requests that wait for the peer end, or are kept where I/O is frozen until it is back.
+    if node.is_suspended() {
+        node.log.borrow_mut().connection_lost();
+        node.walk_log(Event::ConnectionFrozen);
+        for device in &node.devices {
+            after::begin_generation_while_suspended(device).await;
+        }
+    } else {
+        node.fail_for_lost_connection();
+    }
     for device in &node.devices {
         resync::connection_lost(device);
         device.peer.set(None);
         device.peer_bitmap.replace(None);
     }
-    node.log.borrow_mut().connection_lost();
-    node.walk_log(Event::ConnectionLost);
     for device in &node.devices {
         if let Some(local) = device.local() {
             local.write_bitmap(device, Which::Dirty).await;
         }
     }
     node.state_sent.set(false);
+    fence::fence_lost_peer(node);
     let next = if node.conn() == ConnState::Disconnecting {
         ConnState::StandAlone
     } else {

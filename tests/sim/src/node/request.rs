@@ -153,6 +153,21 @@ impl Node {
     }
 }
 
+impl Node {
+    /// I/O goes on, unless it is suspended for another reason: what was done meanwhile ends.
+    pub(crate) fn end_held_back(&self) {
+        if !self.is_suspended() {
+            self.walk_log(Event::Resumed);
+        }
+    }
+
+    /// Requests that wait for the peer end without it.
+    pub(crate) fn fail_for_lost_connection(&self) {
+        self.log.borrow_mut().connection_lost();
+        self.walk_log(Event::ConnectionLost);
+    }
+}
+
 impl Device {
     fn carry_out(&self, node: &Node, request: &Request, new: RequestState, todo: Consequences) {
         let index = request.index;

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use drbd_engine::config;
 use drbd_engine::state::{
     self, change_all, effects_now, holds_writes, AfterContext, Aggregate, Change as Request,
     ConnState, Context, Fencing, Flags, Immediate, OnNoData, State, StateError, Success,
@@ -23,8 +24,14 @@ impl Device {
             .map(|local| local.uuids().current);
         let (negotiated_disk, negotiated_pdsk) = self.negotiated.get();
         Context {
-            fencing: Fencing::DontCare,
-            on_no_data: OnNoData::IoError,
+            fencing: match current {
+                Some(_) => self.config.fencing,
+                None => Fencing::DontCare,
+            },
+            on_no_data: match self.config.on_no_data {
+                config::OnNoData::IoError => OnNoData::IoError,
+                config::OnNoData::SuspendIo => OnNoData::SuspendIo,
+            },
             two_primaries: false,
             highest_peer_role: self.node().aggregate().highest_peer,
             open_count: self.application_bios.get(),
@@ -87,6 +94,7 @@ impl Device {
     fn store(self: &Rc<Self>, old: State, new: State, resends: bool) {
         self.tell(|| format!("state {}", state::Difference::of_volume(old, new)));
         self.state.set(new);
+        self.spread_suspension(new);
         self.retry_delayed();
         let another_reports = self.node().devices.iter().any(|device| {
             device.state().conn == ConnState::WFReportParams && device.volume != self.volume
@@ -99,6 +107,23 @@ impl Device {
             .state_changed(self.node_id, old, new);
     }
 
+    /// Suspension is a matter of the whole resource: the other volumes' words mirror it.
+    fn spread_suspension(&self, new: State) {
+        for device in &self.node().devices {
+            let old = device.state();
+            let mirrored = State {
+                susp: new.susp,
+                susp_nod: new.susp_nod,
+                susp_fen: new.susp_fen,
+                ..old
+            };
+            if device.volume != self.volume && mirrored != old {
+                device.state.set(mirrored);
+                device.retry_delayed();
+            }
+        }
+    }
+
     fn carry_out_now(self: &Rc<Self>, effect: Immediate, old: State, new: State, resends: bool) {
         match effect {
             Immediate::ClearResyncDone => self.resync.borrow_mut().clear_done(),
@@ -106,6 +131,10 @@ impl Device {
                 self.mirror_generation
                     .set(self.mirror_generation.get().wrapping_add(1));
                 self.node().log.borrow_mut().close_epoch();
+            }
+            Immediate::CountConnect => {
+                let connects = &self.node().fencer.connects;
+                connects.set(connects.get().wrapping_add(1));
             }
             Immediate::ClearStateSent => self.node().state_sent.set(false),
             Immediate::UpdateMetadataFlags => {
@@ -186,7 +215,32 @@ impl Device {
     }
 }
 
+/// How far a connection is, as in `io/state.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Away,
+    Meeting,
+    Connected,
+}
+
 impl Node {
+    pub(crate) fn phase(&self) -> Phase {
+        match (
+            self.conn() >= ConnState::WFReportParams,
+            self.state_sent.get(),
+        ) {
+            (_, true) => Phase::Meeting,
+            (true, false) => Phase::Connected,
+            (false, false) => Phase::Away,
+        }
+    }
+
+    /// Whether I/O is suspended, for all volumes.
+    pub fn is_suspended(&self) -> bool {
+        let is_suspended = |device: &Rc<Device>| device.state().is_suspended();
+        self.devices.iter().any(is_suspended)
+    }
+
     /// The extremes over all volumes.
     pub(crate) fn aggregate(&self) -> Aggregate {
         Aggregate::of(self.devices.iter().map(|device| device.state()))
@@ -214,7 +268,9 @@ impl Node {
             }
         }
         let new = changed.cstate;
-        if old != new {
+        // What is known of a peer that is away may change while the connection does not.
+        let changes = volumes.iter().any(|volume| volume.old != volume.new);
+        if old != new || (self.config.freezes && changes) {
             if matches!(new, ConnState::Disconnecting | ConnState::StandAlone)
                 || (old > ConnState::WFConnection && new.is_failure())
             {

@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use drbd_engine::activity_log::{Got, Reserve, Span};
-use drbd_engine::config::OnNoData;
 use drbd_engine::range::{Handle, Kind as RangeKind, Refusal};
 use drbd_engine::request::{
     may_admit, route_flush, route_read, route_write, tells_out_of_sync, Admission, Copies,
@@ -81,6 +80,7 @@ enum Obstacle {
     Slot,
     Generation,
     PeerFlush,
+    Data,
 }
 
 #[derive(Clone, Copy)]
@@ -275,6 +275,9 @@ impl Device {
         };
         let has_disk = bio.extents.is_some() || local.is_some();
         let state = self.state();
+        if bio.changes_data() && state.is_suspended() {
+            return Err((bio, Obstacle::Data));
+        }
         let here = has_disk && state.disk == DiskState::UpToDate && !bio.failed_locally;
         let may_go = here || state.pdsk == DiskState::UpToDate;
         if bio.flushes() && may_go && bio.mark.is_none() && self.takes_lost_stability(here) {
@@ -283,7 +286,13 @@ impl Device {
         }
         let plan = match self.route(&bio, state, has_disk) {
             Route::Go(plan) => plan,
-            Route::Suspend | Route::Fail => {
+            Route::Suspend => {
+                // What it waits for is another copy than the one that failed.
+                bio.failed_locally &= state.disk == DiskState::UpToDate;
+                bio.failed_remotely &= state.pdsk == DiskState::UpToDate;
+                return Err((bio, Obstacle::Data));
+            }
+            Route::Fail => {
                 self.fail(bio);
                 return Ok(());
             }
@@ -451,10 +460,10 @@ impl Device {
         let written = match bio.master.operation {
             Operation::Flush => {
                 let disk_flushes = has_disk && !bio.failed_locally;
-                route_flush(copies, disk_flushes, OnNoData::IoError)
+                route_flush(copies, disk_flushes, self.config.on_no_data)
             }
             Operation::Read => return self.route_read(bio, copies),
-            Operation::Write(_) => route_write(copies, OnNoData::IoError),
+            Operation::Write(_) => route_write(copies, self.config.on_no_data),
         };
         match written {
             Route::Go(route) => {
@@ -496,7 +505,7 @@ impl Device {
             failed_locally: bio.failed_locally,
             failed_remotely: bio.failed_remotely,
         };
-        match route_read(copies, &inputs, OnNoData::IoError) {
+        match route_read(copies, &inputs, self.config.on_no_data) {
             Route::Go(destination) => {
                 let remote = destination == Destination::Remote;
                 Route::Go(Plan {

@@ -20,6 +20,7 @@ impl Node {
             || (self.aside_due.get() && !self.aside.borrow().is_empty());
         let has_chores = |device: &Rc<Device>| device.has_chores();
         queued
+            || self.fencer.not_fenced.get()
             || self.devices.iter().any(has_chores)
             || self.log.borrow_mut().next_to_send().is_some()
             || self.epoch_is_closed()
@@ -78,6 +79,9 @@ pub(crate) async fn run(node: Rc<Node>) {
 
 async fn turn(node: &Rc<Node>) -> u64 {
     after::carry_out(node).await;
+    if node.fencer.not_fenced.replace(false) {
+        after::give_up_fencing(node);
+    }
     loop {
         let next = node.answers.borrow_mut().pop_front();
         let Some(request) = next else { break };

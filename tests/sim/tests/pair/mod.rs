@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
-use drbd_engine::config::{OnIoError, Protocol, ReadBalancing};
-use drbd_engine::state::{ConnState, DiskState};
+use drbd_engine::config::{OnIoError, OnNoData, Protocol, ReadBalancing};
+use drbd_engine::state::{ConnState, DiskState, Fencing};
 use drbd_engine::types::Sector;
 use drbd_sim::canary::Canary;
 use drbd_sim::check::first_difference;
@@ -62,6 +62,9 @@ impl Pair {
             max_epoch_size: 64,
             on_io_error: OnIoError::Detach,
             read_balancing: ReadBalancing::PreferLocal,
+            freezes: false,
+            on_no_data: OnNoData::IoError,
+            fencing: Fencing::DontCare,
             volumes,
             canary,
         });

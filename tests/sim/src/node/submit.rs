@@ -8,8 +8,8 @@ use std::rc::Rc;
 use drbd_engine::activity_log::{Got, Reserve, Span};
 use drbd_engine::range::{Handle, Kind as RangeKind, Refusal};
 use drbd_engine::request::{
-    may_admit, route_flush, route_read, route_write, tells_out_of_sync, Admission, Copies,
-    Destination, Event, Kind, ReadInputs, RequestState, Route, Start, Writer,
+    may_admit, route_flush, route_read, route_write, tells_out_of_sync, without_data, Admission,
+    Copies, Destination, Event, Kind, ReadInputs, RequestState, Route, Start, Writer,
 };
 use drbd_engine::state::{DiskState, State};
 use drbd_engine::transfer_log::{Index, Mark, Part, Stability};
@@ -460,10 +460,14 @@ impl Device {
         let written = match bio.master.operation {
             Operation::Flush => {
                 let disk_flushes = has_disk && !bio.failed_locally;
-                route_flush(copies, disk_flushes, self.config.on_no_data)
+                route_flush(
+                    copies,
+                    disk_flushes,
+                    without_data(self.state().is_suspended()),
+                )
             }
             Operation::Read => return self.route_read(bio, copies),
-            Operation::Write(_) => route_write(copies, self.config.on_no_data),
+            Operation::Write(_) => route_write(copies, without_data(self.state().is_suspended())),
         };
         match written {
             Route::Go(route) => {
@@ -505,7 +509,7 @@ impl Device {
             failed_locally: bio.failed_locally,
             failed_remotely: bio.failed_remotely,
         };
-        match route_read(copies, &inputs, self.config.on_no_data) {
+        match route_read(copies, &inputs, without_data(self.state().is_suspended())) {
             Route::Go(destination) => {
                 let remote = destination == Destination::Remote;
                 Route::Go(Plan {

@@ -44,7 +44,8 @@ pub fn effects_after(old: State, new: State, context: &AfterContext) -> Deferred
         effects.add_if(always, true);
     }
     thaw(&mut effects, old, new, context);
-    let is_frozen = new.is_suspended() && !thaws(&effects, new);
+    // A peer that is Primary writes here whatever is suspended here.
+    let is_frozen = new.role.is_primary() && new.is_suspended() && !thaws(&effects, new);
     generations(&mut effects, old, new, context, is_frozen);
     resync_start(&mut effects, old, new, context);
     resync_end(&mut effects, old, new, context);

@@ -288,6 +288,20 @@ fn each_deferred_effect_has_its_change() {
             E::RememberNewCurrentUuid,
         ),
         (PRIMARY, LOST, E::NewCurrentUuid),
+        (
+            State {
+                peer: Role::Primary,
+                susp: true,
+                ..PAIR
+            },
+            State {
+                peer: Role::Primary,
+                pdsk: D::Failed,
+                susp: true,
+                ..PAIR
+            },
+            E::NewCurrentUuid,
+        ),
         (diskless_peer, peer_primary, E::NewCurrentUuid),
         (peer_primary, diskless_peer, E::WriteBitmapForPeerDemotion),
         (PRIMARY, PAIR, E::WriteBitmapForDemotion),

@@ -16,7 +16,7 @@ fn what_is_written_around_frozen_io_is_known_to_differ() {
     }
 }
 
-/// In the first three writes that waited for the log were let through when I/O had been suspended, in
-/// the next three `resume-io` was quicker than the worker, in the last the peer wrote without a
+/// In the first three writes that waited for the log were let through when I/O had been suspended,
+/// in the next three `resume-io` was quicker than the worker, in the last the peer wrote without a
 /// generation where this node was suspended.
 const SEEDS: [u64; 7] = [1835, 3221, 3418, 2397, 3595, 4510, 2407];

@@ -128,9 +128,7 @@ def test_a_disk_that_hangs_while_it_erases_is_given_up(nodes, flavour, option):
     assert not reads_zeroes(writer, 0, 4)
 
 
-def test_a_peer_that_erases_one_range_after_another_is_waited_for(nodes, flavour):
-    if flavour.module == "c":
-        pytest.skip("it has its own disk erase before it sends more")
+def test_a_peer_that_erases_one_range_after_another_is_waited_for(nodes):
     other, writer = nodes
     begin(nodes, writer)
     change = "drbdsetup net-options 192.0.2.2:7788 192.0.2.1:7788 --timeout={} --ko-count={}"

@@ -149,7 +149,7 @@ fn is_resource(name: &str) -> bool {
     let Ok(Some(mut driver)) = driver_if_loaded() else {
         return false;
     };
-    let request = Request::new(Netlink::GetStatus).as_dump().resource(name);
+    let request = Request::new(Netlink::GetResources).resource(name);
     let is_named = |message: &Message| message.resource_name() == name;
     driver
         .dump(&request)

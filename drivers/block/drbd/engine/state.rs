@@ -32,8 +32,8 @@ pub use connection::{
 pub use context::Context;
 pub use difference::Difference;
 pub use effects::{
-    begins_while_suspended, effects_after, effects_now, has_peer_data, holds_writes, AfterContext,
-    Deferred, DeferredEffects, Immediate, ImmediateEffects,
+    begins_when_io_goes_on, begins_while_suspended, effects_after, effects_now, holds_writes,
+    AfterContext, Deferred, DeferredEffects, Immediate, ImmediateEffects,
 };
 pub use error::{StateError, Success};
 pub use policy::{Fencing, OnNoData};

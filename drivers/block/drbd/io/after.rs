@@ -10,13 +10,13 @@ use drbd_engine::{
         Writer, //
     },
     state::{
+        begins_when_io_goes_on,
         begins_while_suspended,
         connection::{
             connection_work,
             ConnectionWork, //
         },
         effects_after,
-        has_peer_data,
         promote::demotes_with_new_generation,
         AfterContext,
         Change,
@@ -157,7 +157,12 @@ fn carry_out_deferred(
             }
             device.send_state(new)
         }
-        Deferred::NewCurrentUuid => {
+        Deferred::RememberNewCurrentUuid if device.state().is_suspended() => {
+            device.flags.set(flag::NEW_CURRENT_UUID);
+            Ok(())
+        }
+        // Or I/O has gone on since.
+        Deferred::NewCurrentUuid | Deferred::RememberNewCurrentUuid => {
             begin_generation_once(device);
             device.send_uuids(UuidFlags::default())
         }
@@ -199,11 +204,6 @@ fn carry_out_local(resource: &Arc<Resource>, device: &Arc<Device>, effect: Defer
             resource.resend();
         }
         Deferred::SendBitmap => bitmap_exchange::send_as_source(device),
-        Deferred::RememberNewCurrentUuid if device.state().is_suspended() => {
-            device.flags.set(flag::NEW_CURRENT_UUID);
-        }
-        // I/O has gone on since.
-        Deferred::RememberNewCurrentUuid => begin_generation_once(device),
         Deferred::WriteBitmapForPeerDemotion | Deferred::WriteBitmapForDemotion => {
             write_bitmap(device, Which::Dirty);
         }
@@ -263,11 +263,11 @@ fn thaw(
     resource.end_held_back();
 }
 
-/// The volumes that were to begin a generation when I/O goes on do so, but for those whose peer is
-/// back: it gets what was held back. May sleep.
+/// The volumes whose writes are of a generation of their own from here on begin it. May sleep.
 pub(crate) fn settle_generations(resource: &Arc<Resource>) {
     for device in resource.volumes() {
-        if !take_generation_due(&device) || has_peer_data(device.state()) {
+        let is_due = take_generation_due(&device);
+        if !begins_when_io_goes_on(device.state(), is_due) {
             continue;
         }
         begin_generation_once(&device);
@@ -276,13 +276,6 @@ pub(crate) fn settle_generations(resource: &Arc<Resource>) {
             let _ = device.send_uuids(UuidFlags::default());
         }
     }
-}
-
-/// Whether what the application writes from now on is on this node's good disk alone.
-pub(crate) fn writes_alone(device: &Device) -> bool {
-    let state = device.state();
-    let is_alone = state.conn < ConnState::Connected;
-    is_alone && state.role.is_primary() && state.disk == DiskState::UpToDate
 }
 
 /// Whether a generation was to begin when I/O goes on; who asks sees to it, or has a reason not to.

@@ -331,7 +331,7 @@ impl Node {
         if alone {
             for device in &self.devices {
                 let is_due = device.flags.new_current_uuid.replace(false);
-                if !is_due && !after::writes_alone(device) {
+                if !state::begins_when_io_goes_on(device.state(), is_due) {
                     continue;
                 }
                 if device.local().is_some() {

@@ -10,8 +10,8 @@ use drbd_engine::request::{Event, Writer};
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::promote;
 use drbd_engine::state::{
-    begins_while_suspended, effects_after, has_peer_data, Change as Request, ConnState, Deferred,
-    DiskState, State,
+    begins_when_io_goes_on, begins_while_suspended, effects_after, Change as Request, ConnState,
+    Deferred, DiskState, State,
 };
 
 use super::device::Device;
@@ -76,7 +76,11 @@ async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, n
             device.send_state(new).await;
         }
         Deferred::SendSyncUuid => send_sync_uuid(device).await,
-        Deferred::NewCurrentUuid => {
+        Deferred::RememberNewCurrentUuid if device.state().is_suspended() => {
+            device.flags.new_current_uuid.set(true);
+        }
+        // Or I/O has gone on since.
+        Deferred::NewCurrentUuid | Deferred::RememberNewCurrentUuid => {
             if !device.config.has(Canary::UuidNotRotated) {
                 begin_generation_once(device).await;
             }
@@ -84,11 +88,6 @@ async fn carry_out_deferred(device: &Rc<Device>, effect: Deferred, old: State, n
         }
         Deferred::ClearCrashedPrimary => clear_crashed_primary(device),
         Deferred::SendBitmap => bitmap_exchange::send_as_source(device).await,
-        Deferred::RememberNewCurrentUuid if device.state().is_suspended() => {
-            device.flags.new_current_uuid.set(true);
-        }
-        // I/O has gone on since.
-        Deferred::RememberNewCurrentUuid => begin_generation_once(device).await,
         Deferred::WriteBitmapForPeerDemotion
         | Deferred::WriteBitmapForDemotion
         | Deferred::WriteChangedBitmap => {
@@ -141,11 +140,11 @@ async fn thaw(device: &Rc<Device>, change: Request, event: Event) {
     node.end_held_back();
 }
 
-/// The volumes that were to begin a generation when I/O goes on do so, but for those whose peer is
-/// back: it gets what was held back.
+/// The volumes whose writes are of a generation of their own from here on begin it.
 pub(crate) async fn settle_generations(node: &Rc<Node>) {
     for device in &node.devices {
-        if !device.flags.new_current_uuid.replace(false) || has_peer_data(device.state()) {
+        let is_due = device.flags.new_current_uuid.replace(false);
+        if !begins_when_io_goes_on(device.state(), is_due) {
             continue;
         }
         begin_generation_once(device).await;
@@ -153,13 +152,6 @@ pub(crate) async fn settle_generations(node: &Rc<Node>) {
             device.send_uuids(0).await;
         }
     }
-}
-
-/// Whether what the application writes from now on is on this node's good disk alone.
-pub(crate) fn writes_alone(device: &Rc<Device>) -> bool {
-    let state = device.state();
-    let is_alone = state.conn < ConnState::Connected;
-    is_alone && state.role.is_primary() && state.disk == DiskState::UpToDate
 }
 
 /// The connection was lost while I/O is suspended: begins a generation where blocks differ already.

@@ -8,7 +8,9 @@
 mod after;
 mod now;
 
-pub use after::{begins_while_suspended, effects_after, has_peer_data, holds_writes, AfterContext};
+pub use after::{
+    begins_when_io_goes_on, begins_while_suspended, effects_after, holds_writes, AfterContext,
+};
 pub use now::effects_now;
 
 macro_rules! effect_set {

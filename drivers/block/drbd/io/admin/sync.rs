@@ -7,6 +7,7 @@ use drbd_engine::{
     meta::uuid::JUST_CREATED,
     resync::Extent,
     state::{
+        begins_when_io_goes_on,
         Change,
         ConnState,
         DiskState,
@@ -154,10 +155,10 @@ fn go_on(device: &Arc<Device>) -> Outcome {
 /// I/O goes on without the peer.
 fn go_on_alone(device: &Arc<Device>) -> Outcome {
     let resource = &device.resource;
-    // For all volumes; the worker may not have found yet that a generation is due.
+    // For all volumes.
     for volume in resource.volumes() {
         let is_due = after::take_generation_due(&volume);
-        if is_due || after::writes_alone(&volume) {
+        if begins_when_io_goes_on(volume.state(), is_due) {
             begin_generation(&volume);
         }
     }

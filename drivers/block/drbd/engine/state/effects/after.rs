@@ -98,8 +98,18 @@ fn lost_peer_data(old: State, new: State) -> bool {
 }
 
 /// Whether the peer takes part with a disk, and so gets what was held back while it was away.
-pub fn has_peer_data(state: State) -> bool {
+fn has_peer_data(state: State) -> bool {
     state.conn >= ConnState::Connected && state.pdsk > DiskState::Failed
+}
+
+/// Whether a generation begins before suspended I/O goes on; `is_due` is whether one was to.
+///
+/// What is written from then on is on this node's good disk alone. Who has I/O go on may be quicker
+/// than the worker, which finds what is due after the peer is lost. A peer that is back gets what
+/// was held back, and no generation begins.
+pub fn begins_when_io_goes_on(state: State, is_due: bool) -> bool {
+    let is_good = state.role.is_primary() && state.disk == DiskState::UpToDate;
+    (is_due || is_good) && !has_peer_data(state)
 }
 
 /// Whether a generation begins where the connection is lost while I/O is suspended, and not when it

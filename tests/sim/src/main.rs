@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `sim [--seeds N] [--first N] [--seed N] [--canary NAME] [--disks well|failing] [--volumes 1|2]
-//! [--settings kept|changed] [--sockets alike|apart] [--aim on|off] [--without EVENTS]`: runs seeds
-//! and tells what they found.
+//! [--settings kept|changed] [--sockets alike|apart] [--freezes on|off] [--aim on|off]
+//! [--without EVENTS]`: runs seeds and tells what they found.
+//!
+//! I/O is suspended, for whatever reason, in odd seeds, unless told otherwise.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,6 +17,16 @@ struct Arguments {
     first: u64,
     seeds: u64,
     options: Options,
+    freezes: Option<bool>,
+}
+
+impl Arguments {
+    fn options_of(&self, seed: u64) -> Options {
+        Options {
+            freezes: self.freezes.unwrap_or(seed % 2 == 1),
+            ..self.options
+        }
+    }
 }
 
 fn parse() -> Result<Arguments, String> {
@@ -22,6 +34,7 @@ fn parse() -> Result<Arguments, String> {
         first: 1,
         seeds: 200,
         options: Options::default(),
+        freezes: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -49,7 +62,8 @@ fn parse() -> Result<Arguments, String> {
             }
             ("--sockets", _) if value == "alike" => arguments.options.sockets = Sockets::Alike,
             ("--sockets", _) if value == "apart" => arguments.options.sockets = Sockets::Apart,
-            ("--freezes", _) if value == "on" => arguments.options.freezes = true,
+            ("--freezes", _) if value == "on" => arguments.freezes = Some(true),
+            ("--freezes", _) if value == "off" => arguments.freezes = Some(false),
             ("--aim", _) if value == "on" => arguments.options.aim = Aim::On,
             ("--aim", _) if value == "off" => arguments.options.aim = Aim::Off,
             ("--without", _) => {
@@ -74,7 +88,8 @@ fn main() -> ExitCode {
     let mut sum = Report::default();
     let mut failed = 0;
     for seed in arguments.first..arguments.first + arguments.seeds {
-        let report = run(seed, arguments.options);
+        let options = arguments.options_of(seed);
+        let report = run(seed, options);
         sum.counts.add(report.counts);
         sum.volumes += report.volumes;
         sum.crashes += report.crashes;
@@ -86,7 +101,7 @@ fn main() -> ExitCode {
         sum.time_ns += report.time_ns;
         if !report.violations.is_empty() {
             failed += 1;
-            tell_failure(seed, arguments.options, &report);
+            tell_failure(seed, options, &report);
         }
     }
     println!(

@@ -149,8 +149,8 @@ impl View {
     /// The power failed: what was not flushed may be lost, what was under way may have happened.
     fn crash(&mut self, now: u64) {
         for candidates in self.sectors.values_mut() {
-            candidates.retain(|one| !one.gone);
-            for one in candidates.iter_mut() {
+            // A read that was answered before, and is held back, may still give what is gone.
+            for one in candidates.iter_mut().filter(|one| !one.gone) {
                 one.superseded = None;
                 one.ended = one.ended.or(Some(now));
             }
@@ -282,6 +282,8 @@ impl Counts {
 /// The judge.
 pub struct Oracle {
     protocol: Protocol,
+    /// A node that was restarted is known as such when it is back, by fencing.
+    pub restart_is_seen: bool,
     tick: u64,
     numbers: u64,
     bios: BTreeMap<u64, Bio>,
@@ -330,6 +332,7 @@ impl Oracle {
         };
         Self {
             protocol,
+            restart_is_seen: false,
             tick: 1,
             numbers: first,
             bios: BTreeMap::new(),
@@ -615,7 +618,19 @@ impl Oracle {
             let view = &mut self.views[1 - node];
             view.acknowledge(range(master), number, now);
             view.settle(|one| one.number == number);
+            self.peer_has_flushed(node);
         }
+    }
+
+    /// The peer flushed its disk: what it acked before it was lost, and it was not restarted since,
+    /// is on stable storage too. With protocol A it was asked for an ack of what it alone has.
+    fn peer_has_flushed(&mut self, node: usize) {
+        let was_acked = |bio: &Bio| self.protocol != Protocol::A || !bio.local;
+        let has_it = |number| {
+            let bio = self.bios.get(&number);
+            bio.is_some_and(|bio| was_acked(bio) && !bio.peer_crashed)
+        };
+        self.doubted[node].retain(|doubt| !has_it(doubt.number));
     }
 
     /// A node's state changed.
@@ -672,6 +687,10 @@ impl Oracle {
         };
         if !meets_data(old) && meets_data(new) {
             self.frozen[node] = None;
+            if new.is_suspended() && !is_good(new) && !self.restart_is_seen {
+                // What only the peer had it may have lost, and nobody is told: a known gap.
+                self.doubted[node].clear();
+            }
         }
         let was_target = matches!(old.conn, ConnState::SyncTarget | ConnState::PausedSyncT);
         if was_target && new.conn == ConnState::Connected && new.disk == DiskState::UpToDate {

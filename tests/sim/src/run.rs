@@ -310,7 +310,11 @@ impl World {
         let net = Net::new(sim.clone(), latency_ns);
         // No number stands for writes of two volumes.
         let oracles = (0..config.volumes as u64)
-            .map(|volume| Rc::new(RefCell::new(Oracle::new(config.protocol, volume << 32))))
+            .map(|volume| {
+                let mut oracle = Oracle::new(config.protocol, volume << 32);
+                oracle.restart_is_seen = config.fencing != Fencing::DontCare;
+                Rc::new(RefCell::new(oracle))
+            })
             .collect();
         let places = (0..8)
             .map(|_| sim.below(config.capacity_sectors - 64))
@@ -474,7 +478,10 @@ impl World {
             self.fence(2000);
             if self.suspends_io && self.freezes.one_in(1200) && self.happens() {
                 let id = choose_aside(&mut self.freezes, 2);
-                let suspends = self.freezes.one_in(2);
+                if self.freezes.one_in(2) {
+                    self.boot(1 - id);
+                }
+                let suspends = !self.freezes.one_in(6);
                 self.freeze(id, suspends);
             }
             if self.sockets_lag && self.lags.one_in(800) && self.happens() {
@@ -495,7 +502,13 @@ impl World {
     fn fate(&mut self) {
         let id = usize::from(self.sim.one_in(2));
         match self.sim.below(17) {
-            0 | 1 => self.crash(id),
+            0 | 1 => {
+                self.crash(id);
+                if self.suspends_io && self.freezes.one_in(2) {
+                    // The admin sees it before the other node does.
+                    self.freeze(1 - id, true);
+                }
+            }
             2 => {
                 self.crash(0);
                 self.crash(1);

@@ -33,7 +33,7 @@ pub use context::Context;
 pub use difference::Difference;
 pub use effects::{
     begins_when_io_goes_on, begins_while_suspended, effects_after, effects_now, holds_writes,
-    AfterContext, Deferred, DeferredEffects, Immediate, ImmediateEffects,
+    restart_is_seen, AfterContext, Deferred, DeferredEffects, Immediate, ImmediateEffects,
 };
 pub use error::{StateError, Success};
 pub use policy::{Fencing, OnNoData};

@@ -18,6 +18,7 @@ use drbd_engine::{
         },
         effects_after,
         promote::demotes_with_new_generation,
+        restart_is_seen,
         AfterContext,
         Change,
         ConnState,
@@ -337,11 +338,20 @@ pub(crate) fn begin_generation_while_suspended(device: &Arc<Device>) {
     let Some(local) = device.local() else { return };
     let is_zero = local.uuids().bitmap == 0;
     let set_bits = local.bitmap.set_bits();
+    let fencing = local.fencing();
     drop(local);
     let protocol = device.resource.connection.protocol();
-    if begins_while_suspended(device.state(), protocol, is_zero, set_bits) {
+    if begins_while_suspended(device.state(), protocol, fencing, is_zero, set_bits) {
         begin_generation_once(device);
     }
+}
+
+/// Whether a peer that is restarted while I/O is suspended is known as such when it is back. Any
+/// context.
+pub(crate) fn sees_restart(device: &Arc<Device>) -> bool {
+    device
+        .local()
+        .is_some_and(|local| restart_is_seen(local.fencing(), local.uuids().bitmap == 0))
 }
 
 /// Begins a generation for a Primary that is being demoted, if one is due, and tells the peer. May

@@ -109,7 +109,12 @@ impl Resource {
     /// Requests that wait for the peer end, or are kept where I/O is frozen until the peer is back.
     fn end_pending_requests(&self) {
         if self.volumes().any(|device| device.state().is_suspended()) {
-            self.walk_log(Event::ConnectionFrozen, |_| true);
+            for restart_is_seen in [true, false] {
+                let event = Event::ConnectionFrozen { restart_is_seen };
+                self.walk_log(event, |device| {
+                    after::sees_restart(device) == restart_is_seen
+                });
+            }
             for device in self.volumes() {
                 after::begin_generation_while_suspended(&device);
             }
@@ -126,6 +131,12 @@ impl Resource {
     /// The same for those of `device` alone, which is about to be removed. May sleep.
     pub(crate) fn fail_requests_of(&self, device: &Arc<Device>) {
         self.walk_log(Event::ConnectionLost, |own| Arc::ptr_eq(own, device));
+    }
+
+    /// The peer may have lost what it had been sent of these volumes while I/O was frozen, which it
+    /// stays. May sleep.
+    pub(crate) fn peer_restarted(&self, is_meant: impl Fn(&Arc<Device>) -> bool) {
+        self.walk_log(Event::PeerRestarted, is_meant);
     }
 
     /// The peer is back: what it may not have got is sent again. May sleep.

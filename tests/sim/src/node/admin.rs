@@ -212,7 +212,10 @@ impl Device {
         if self.is_primary() {
             after::begin_generation_for_demotion(self).await;
         }
-        self.request_state(Request::role(Role::Secondary)).await?;
+        let success = self.request_state(Request::role(Role::Secondary)).await?;
+        if self.config.freezes && success == Success::NothingToDo {
+            return Ok(());
+        }
         self.sim.until(|| self.application_pending.get() == 0).await;
         // What was not acked in time.
         after::begin_generation_for_demotion(self).await;

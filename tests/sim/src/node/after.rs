@@ -10,14 +10,14 @@ use drbd_engine::request::{Event, Writer};
 use drbd_engine::state::connection::connection_work;
 use drbd_engine::state::promote;
 use drbd_engine::state::{
-    begins_when_io_goes_on, begins_while_suspended, effects_after, Change as Request, ConnState,
-    Deferred, DiskState, State,
+    begins_when_io_goes_on, begins_while_suspended, effects_after, restart_is_seen,
+    Change as Request, ConnState, Deferred, DiskState, State,
 };
 
 use super::device::Device;
 use super::disk::{LocalDisk, Which};
 use super::state::Phase;
-use super::{bitmap_exchange, resync, sender, Node};
+use super::{bitmap_exchange, resync, sender, Config, Node};
 use crate::canary::Canary;
 use crate::packet::Packet;
 
@@ -160,8 +160,27 @@ pub(crate) async fn begin_generation_while_suspended(device: &Rc<Device>) {
     let is_zero = local.uuids().bitmap == 0;
     let set_bits = local.set_bits(device);
     drop(local);
-    if begins_while_suspended(device.state(), device.config.protocol, is_zero, set_bits) {
+    let Config {
+        protocol, fencing, ..
+    } = *device.config;
+    if begins_while_suspended(device.state(), protocol, fencing, is_zero, set_bits) {
         begin_generation_once(device).await;
+    }
+}
+
+/// Whether a peer that is restarted while I/O is suspended is known as such when it is back.
+fn sees_restart(device: &Device) -> bool {
+    device
+        .local()
+        .is_some_and(|local| restart_is_seen(device.config.fencing, local.uuids().bitmap == 0))
+}
+
+/// The connection was lost while I/O is suspended.
+pub(crate) fn freeze_requests(node: &Node) {
+    node.log.borrow_mut().connection_lost();
+    for restart_is_seen in [true, false] {
+        let event = Event::ConnectionFrozen { restart_is_seen };
+        node.walk_log_of(event, |device| sees_restart(device) == restart_is_seen);
     }
 }
 

@@ -12,6 +12,7 @@ use drbd_engine::handshake::peer_state::{
 use drbd_engine::handshake::split_brain::{Policies, Policy};
 use drbd_engine::handshake::sync_decision::{sync_decision, Facts, Helper, LogLine, Outcome, Step};
 use drbd_engine::handshake::uuid_compare::{self, uuid_compare, UuidSet};
+use drbd_engine::request::Event;
 use drbd_engine::state::{Change as Request, ConnState, DiskState, Flags, State};
 
 use super::device::{Device, PeerUuids};
@@ -146,18 +147,23 @@ pub(crate) async fn receive_state(device: &Rc<Device>, word: u32) -> Result<(), 
 async fn abort_frozen(device: &Rc<Device>) {
     let node = device.node();
     node.tell(|| "can not thaw IO with an only Consistent peer".into());
-    node.fail_for_lost_connection();
+    node.walk_log(Event::PeerRestarted);
     after::new_current_uuid(device).await;
     for other in &node.devices {
         if other.flags.new_current_uuid.replace(false) && other.volume != device.volume {
             after::begin_generation_once(other).await;
         }
     }
-    let aborted = Request::conn(ConnState::ProtocolError).with_susp(false);
-    let _ = node.change_connection(aborted, Node::HARD);
+    let _ = node.change_connection(Request::conn(ConnState::ProtocolError), Node::HARD);
 }
 
 async fn apply(device: &Rc<Device>, conclusion: Conclusion) -> Result<(), Dropped> {
+    if conclusion.peer_restarted {
+        let own = Rc::as_ptr(device);
+        device
+            .node()
+            .walk_log_of(Event::PeerRestarted, |other| std::ptr::eq(other, own));
+    }
     let flags = if conclusion.hard {
         Flags::HARD
     } else {

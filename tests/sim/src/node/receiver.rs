@@ -555,8 +555,7 @@ async fn clean_up(node: &Rc<Node>) {
     sender::drop_queued(node);
     // Requests that wait for the peer end, or are kept where I/O is frozen until it is back.
     if node.is_suspended() {
-        node.log.borrow_mut().connection_lost();
-        node.walk_log(Event::ConnectionFrozen);
+        after::freeze_requests(node);
         for device in &node.devices {
             after::begin_generation_while_suspended(device).await;
         }

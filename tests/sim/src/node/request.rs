@@ -144,11 +144,18 @@ impl Node {
 
     /// Moves along every request of the log.
     pub(crate) fn walk_log(&self, event: Event) {
+        self.walk_log_of(event, |_| true);
+    }
+
+    /// Moves along every request of the log whose volume is meant.
+    pub(crate) fn walk_log_of(&self, event: Event, is_meant: impl Fn(&Device) -> bool) {
         self.log.borrow_mut().begin_walk();
         loop {
             let next = self.log.borrow_mut().next_of_walk();
             let Some(index) = next else { break };
-            self.happens(index, event);
+            if self.request(index).with(|parts| is_meant(&parts.device)) == Some(true) {
+                self.happens(index, event);
+            }
         }
     }
 }

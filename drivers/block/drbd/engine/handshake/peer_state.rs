@@ -357,6 +357,9 @@ pub struct Conclusion {
     /// decision. In their turn: states that the worker has yet to send are older, and would undo
     /// what this one tells.
     pub resend: bool,
+    /// The peer may have been restarted while I/O was frozen, and have lost what it had acked: that
+    /// is to be marked before I/O goes on.
+    pub peer_restarted: bool,
 }
 
 /// How a P_STATE ends.
@@ -364,9 +367,10 @@ pub struct Conclusion {
 pub enum Verdict {
     /// Apply, then clear CONSIDER_RESYNC and the volume's DISCARD_MY_DATA, and sync the metadata.
     Apply(Conclusion),
-    /// The peer rebooted while I/O was frozen and cannot have it all: drop the pending requests,
-    /// new current UUID, clear NEW_CUR_UUID, then hard to ProtocolError with `susp` off ("Aborting
-    /// Connect, can not thaw IO with an only Consistent peer").
+    /// The peer rebooted while I/O was frozen and cannot have it all ("Aborting Connect, can not
+    /// thaw IO with an only Consistent peer"): what it may have lost is marked, a generation begins,
+    /// and the next meeting has it get that. Until then it takes its disk for UpToDate, so I/O stays
+    /// frozen. The C driver has it go on at once.
     AbortFrozen,
 }
 
@@ -399,12 +403,12 @@ pub fn conclude(
         new.disk = negotiated_disk;
     }
     let establishes = old.conn < ConnState::Connected && conn >= ConnState::Connected;
-    let frozen = peer_disk == DiskState::Consistent
-        && old.is_suspended()
-        && conn == ConnState::Connected
-        && establishes
-        && new_current_uuid_pending;
-    if frozen {
+    let meets_frozen = old.is_suspended() && establishes;
+    // With fencing a disk whose node was restarted does not know whether it is still good. It can
+    // be outdated since, or not attached yet.
+    let peer_restarted = meets_frozen && peer_disk != DiskState::UpToDate;
+    let is_taken_for_equal = peer_disk == DiskState::Consistent && conn == ConnState::Connected;
+    if meets_frozen && is_taken_for_equal && new_current_uuid_pending {
         return Verdict::AbortFrozen;
     }
     // Without a disk on either side the resync ends, and there is no decision to come to. A Primary
@@ -421,6 +425,7 @@ pub fn conclude(
         change: Change::all(new),
         hard: !establishes,
         resend,
+        peer_restarted,
     })
 }
 

@@ -258,9 +258,16 @@ pub enum Event {
     DataReceived,
     /// The connection is gone, the peer's answer will never come.
     ConnectionLost,
-    /// The connection is gone while I/O is suspended: what the protocol does not vouch for is sent
-    /// again or marked out of sync.
-    ConnectionFrozen,
+    /// The connection is gone while I/O is suspended: what the peer is not known to have, should it
+    /// come back, is sent again or marked out of sync.
+    ConnectionFrozen {
+        /// A peer that was restarted is known as such when it is back: what it acked counts until
+        /// then.
+        restart_is_seen: bool,
+    },
+    /// The peer is back after [`Event::ConnectionFrozen`], and was restarted: what it may have lost
+    /// is marked out of sync, and what neither copy has is admitted again when I/O goes on.
+    PeerRestarted,
     /// The connection is back after [`Event::ConnectionFrozen`] to a peer that was not restarted,
     /// or another disk is: what failed meanwhile is admitted again.
     Resend,
@@ -278,7 +285,7 @@ impl Event {
     pub const fn ends_connection(self) -> bool {
         matches!(
             self,
-            Self::ConnectionLost | Self::ConnectionFrozen | Self::DiskReturnedAlone
+            Self::ConnectionLost | Self::ConnectionFrozen { .. } | Self::DiskReturnedAlone
         )
     }
 }
@@ -442,7 +449,7 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         return (old, Consequences::NONE);
     }
     let judged = old.judged_by(context);
-    let Some(step) = step(judged, event) else {
+    let Some(step) = step(judged, event, context) else {
         return (old, Consequences::PROTOCOL_ERROR);
     };
     let mut new = judged.without(step.clear) | step.set;
@@ -475,12 +482,15 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         let is_alone = new.is_data_write() && new.is_ok() && !new.has(RequestState::NET_OK);
         todo.add_if(is_alone && !again, Consequences::TOLD_ALONE);
     }
-    let is_given_up = matches!(event, Event::ConnectionLost | Event::DiskReturnedAlone);
+    let is_given_up = matches!(
+        event,
+        Event::ConnectionLost | Event::PeerRestarted | Event::DiskReturnedAlone
+    );
     if is_given_up && old.is_unflushed_by_peer() {
         // A disk that has become good since got it from this peer, unless it came alone.
         let has_it = match event {
-            Event::ConnectionLost => !old.failed_here(),
-            _ => old.has(RequestState::LOCAL_OK),
+            Event::DiskReturnedAlone => old.has(RequestState::LOCAL_OK),
+            _ => !old.failed_here(),
         };
         let is_here = context.local_is_current && has_it;
         todo.add_if(!is_here, Consequences::STABILITY_LOST);
@@ -488,7 +498,8 @@ pub fn apply(old: RequestState, event: Event, context: Context) -> (RequestState
         // What else the peer has acked it has got.
         todo.add_if(need_not_have_got(old), Consequences::TOLD_ALONE);
     }
-    if event == Event::ConnectionFrozen && old.is_unflushed_by_peer() && need_not_have_got(old) {
+    let is_frozen = matches!(event, Event::ConnectionFrozen { .. });
+    if is_frozen && old.is_unflushed_by_peer() && need_not_have_got(old) {
         // It is not sent again. This node's disk has it, which counts if it is good.
         let is_here = context.local_is_current && old.has(RequestState::LOCAL_OK);
         let lost = Consequences::TOLD_ALONE | Consequences::STABILITY_LOST;
@@ -582,7 +593,7 @@ fn edges(old: RequestState, new: RequestState, context: Context) -> Consequences
 }
 
 /// What an event does to the bits; `None` if the peer may not say so.
-fn step(old: RequestState, event: Event) -> Option<Step> {
+fn step(old: RequestState, event: Event, context: Context) -> Option<Step> {
     match event {
         Event::SubmitterDone => Some(Step::clear(RequestState::SUBMITTING)),
         Event::LocalOk | Event::LocalFailed | Event::LocalAborted => Some(local_step(old, event)),
@@ -596,7 +607,11 @@ fn step(old: RequestState, event: Event) -> Option<Step> {
         Event::BarrierAcked => barrier_acked(old),
         Event::DataReceived => data_received(old),
         Event::ConnectionLost => Some(connection_lost(old)),
-        Event::ConnectionFrozen => Some(connection_frozen(old)),
+        Event::ConnectionFrozen { restart_is_seen } => {
+            let is_here = context.local_is_current && old.has(RequestState::LOCAL_OK);
+            Some(connection_frozen(old, restart_is_seen, is_here))
+        }
+        Event::PeerRestarted => Some(given_up_by_peer(old)),
         Event::Resend => Some(resend(old)),
         Event::Resumed => Some(Step::clear(RequestState::COMPLETION_SUSPENDED)),
         Event::DiskReturned => Some(disk_returned(old)),
@@ -757,22 +772,27 @@ fn need_not_have_got(old: RequestState) -> bool {
 }
 
 fn connection_lost(old: RequestState) -> Step {
-    let resumed = Step::clear(RequestState::COMPLETION_SUSPENDED);
-    if old.has(RequestState::FLUSH) || old.has(RequestState::NET_DONE) {
-        // The network part was over before; what it achieved stays.
-        return resumed;
-    }
-    resumed
-        .and_clear(RequestState::NET_PENDING | RequestState::NET_OK)
-        .and_set(RequestState::NET_DONE)
+    given_up_by_peer(old).and_clear(RequestState::COMPLETION_SUSPENDED)
 }
 
-/// Protocol A's promise says nothing about the peer: what was handed to the socket may be lost. A
-/// request whose data is still at hand is sent again; the others' blocks are marked before the next
-/// handshake compares bitmaps.
-fn connection_frozen(old: RequestState) -> Step {
-    let vouched = old.has(RequestState::NET_DONE) || !old.has(RequestState::NET_OK);
-    if vouched || !is_protocol_a_write(old) {
+fn given_up_by_peer(old: RequestState) -> Step {
+    if old.has(RequestState::FLUSH) || old.has(RequestState::NET_DONE) {
+        // The network part was over before; what it achieved stays.
+        return Step::NOTHING;
+    }
+    Step::clear(RequestState::NET_PENDING | RequestState::NET_OK).and_set(RequestState::NET_DONE)
+}
+
+/// Protocol A's promise says nothing about the peer: what was handed to the socket may be lost, as
+/// may what a peer acked that is restarted unnoticed. A request whose data is still at hand is sent
+/// again; the others' blocks are marked before the next handshake compares bitmaps.
+///
+/// What only the peer has cannot be marked for it: that it may have lost it nobody will know.
+fn connection_frozen(old: RequestState, restart_is_seen: bool, is_here: bool) -> Step {
+    let is_over = old.has(RequestState::NET_DONE) || !old.has(RequestState::NET_OK);
+    let may_be_lost =
+        old.is_data_write() && !restart_is_seen && (is_here || !old.has(RequestState::COMPLETED));
+    if is_over || !(may_be_lost || is_protocol_a_write(old)) {
         return Step::NOTHING;
     }
     let lost = Step::clear(RequestState::NET_OK);

@@ -9,7 +9,8 @@ mod after;
 mod now;
 
 pub use after::{
-    begins_when_io_goes_on, begins_while_suspended, effects_after, holds_writes, AfterContext,
+    begins_when_io_goes_on, begins_while_suspended, effects_after, holds_writes, restart_is_seen,
+    AfterContext,
 };
 pub use now::effects_now;
 

@@ -281,6 +281,9 @@ impl Receiver {
         proposal: &Proposal,
         conclusion: Conclusion,
     ) -> Result<Step, ConnectionError> {
+        if conclusion.peer_restarted {
+            self.resource.peer_restarted(|own| Arc::ptr_eq(own, device));
+        }
         let how = How {
             flags: if conclusion.hard {
                 Flags::HARD
@@ -314,22 +317,22 @@ impl Receiver {
     }
 
     /// A peer that was restarted lost what it had been sent: it must not be taken for the one
-    /// before.
+    /// before, and nothing is told done until it is being synced, or fenced.
     fn abort_frozen(&self, device: &Arc<Device>) {
         log!(
             Error,
             device,
             "Aborting Connect, can not thaw IO with an only Consistent peer"
         );
-        self.resource.fail_for_lost_connection();
+        self.resource.peer_restarted(|_| true);
         after::new_current_uuid(device);
-        // What was held back has ended on all volumes.
+        // It lost what all volumes had sent.
         for volume in self.resource.volumes() {
             if after::take_generation_due(&volume) && volume.volume != device.volume {
                 after::begin_generation_once(&volume);
             }
         }
-        let aborted = Change::conn(ConnState::ProtocolError).with_susp(false);
+        let aborted = Change::conn(ConnState::ProtocolError);
         // Refused where the connection is going down already.
         let _ = self.resource.change_connection(aborted, How::HARD);
     }

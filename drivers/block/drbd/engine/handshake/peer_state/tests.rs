@@ -485,15 +485,19 @@ fn frozen_requests_are_not_sent_to_a_peer_that_rebooted() {
         &FACTS,
     );
     assert_eq!(conclude(&rebooted, D::Diskless, true), Verdict::AbortFrozen);
-    assert!(matches!(
-        conclude(&rebooted, D::Diskless, false),
-        Verdict::Apply(_)
-    ));
-    let up_to_date = proposal(frozen, PAIR, &FACTS);
-    assert!(matches!(
-        conclude(&up_to_date, D::Diskless, true),
-        Verdict::Apply(_)
-    ));
+    let doubts = |proposal, is_due| match conclude(&proposal, D::Diskless, is_due) {
+        Verdict::Apply(conclusion) => conclusion.peer_restarted,
+        Verdict::AbortFrozen => panic!(),
+    };
+    // This node has no disk that could begin a generation.
+    assert!(doubts(rebooted, false));
+    let without_disk = State {
+        disk: D::Diskless,
+        ..PAIR
+    };
+    assert!(doubts(proposal(frozen, without_disk, &FACTS), true));
+    assert!(!doubts(proposal(frozen, PAIR, &FACTS), true));
+    assert!(!doubts(proposal(REPORTS, without_disk, &FACTS), false));
 }
 
 #[test]

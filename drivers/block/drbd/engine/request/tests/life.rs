@@ -20,6 +20,10 @@ const SUSPENDED: Context = Context {
     peer_is_current: true,
     peer_is_stale: false,
 };
+/// With fencing.
+const FROZEN: Event = Event::ConnectionFrozen {
+    restart_is_seen: true,
+};
 /// This node's disk is the target of a resync, or none.
 const NOT_CURRENT: Context = Context {
     suspended: false,
@@ -311,7 +315,7 @@ fn a_frozen_request_is_sent_again_if_the_peer_did_not_acknowledge_it() {
         &[Event::SubmitterDone, Event::HandedOver],
     );
     let (state, _) = apply(state, Event::LocalOk, SUSPENDED);
-    let (state, todo) = apply(state, Event::ConnectionFrozen, SUSPENDED);
+    let (state, todo) = apply(state, FROZEN, SUSPENDED);
     assert_eq!(todo, Consequences::SETTLE);
     let (state, todo) = apply(state, Event::Resend, USUAL);
     assert!(todo.has(Consequences::QUEUE | Consequences::SUB_IN_FLIGHT));
@@ -329,9 +333,70 @@ fn a_frozen_request_that_the_peer_acknowledged_is_done_when_it_is_back() {
         ACKED,
     ];
     let (state, _) = run(mirrored(Protocol::C), &done);
-    let (state, todo) = run(state, &[Event::ConnectionFrozen, Event::Resend]);
+    let (state, todo) = run(state, &[FROZEN, Event::Resend]);
     assert!(todo.has(Consequences::RELEASE) && state.is_ok());
     assert!(!todo.has(Consequences::QUEUE) && !todo.has(Consequences::SET_OUT_OF_SYNC));
+}
+
+/// What the peer acknowledged before it was restarted it may have lost: this node alone has it, and
+/// the application is not told before the peer is synced, or fenced.
+#[test]
+fn a_frozen_request_that_a_restarted_peer_acknowledged_stays_frozen() {
+    for acked in [&[][..], &[ACKED]] {
+        let (sent, _) = run(
+            mirrored(Protocol::C),
+            &[Event::SubmitterDone, Event::HandedOver],
+        );
+        let (sent, _) = run(sent, acked);
+        let (written, _) = apply(sent, Event::LocalOk, SUSPENDED);
+        let (frozen, _) = apply(written, FROZEN, SUSPENDED);
+        let (state, todo) = apply(frozen, Event::PeerRestarted, SUSPENDED);
+        assert!(todo.has(Consequences::SET_OUT_OF_SYNC) && !todo.has(Consequences::COMPLETE));
+        for goes_on in [Event::Resend, Event::Resumed, Event::ConnectionLost] {
+            let (done, todo) = apply(state, goes_on, USUAL);
+            assert!(todo.has(Consequences::COMPLETE | Consequences::TOLD_ALONE));
+            assert!(done.is_ok() && !todo.has(Consequences::QUEUE));
+        }
+    }
+}
+
+/// Nobody would notice that the peer was restarted: what it acked is marked, or sent again.
+#[test]
+fn without_fencing_a_frozen_request_trusts_no_ack() {
+    let unseen = Event::ConnectionFrozen {
+        restart_is_seen: false,
+    };
+    let acked = [Event::SubmitterDone, Event::HandedOver, ACKED];
+    for protocol in [Protocol::B, Protocol::C] {
+        let (open, _) = run(mirrored(protocol), &acked);
+        let (told, _) = run(open, &[Event::LocalOk]);
+        let (_, todo) = apply(told, unseen, SUSPENDED);
+        assert!(todo.has(Consequences::SET_OUT_OF_SYNC | Consequences::RELEASE));
+        let (held, _) = apply(open, Event::LocalOk, SUSPENDED);
+        let (again, todo) = run(held, &[unseen, Event::Resend]);
+        assert!(again.has(RequestState::NET_QUEUED | RequestState::NET_PENDING));
+        assert!(!todo.has(Consequences::SET_OUT_OF_SYNC));
+        // What only the peer has cannot be marked for it.
+        let (failed, _) = run(open, &[Event::LocalFailed]);
+        assert!(failed.has(RequestState::COMPLETED));
+        let (kept, todo) = apply(failed, unseen, SUSPENDED);
+        assert!(kept.has(RequestState::NET_OK) && !todo.has(Consequences::SET_OUT_OF_SYNC));
+    }
+}
+
+#[test]
+fn what_was_told_done_and_a_restarted_peer_may_have_lost_is_flushed_here() {
+    let done = [
+        Event::SubmitterDone,
+        Event::LocalOk,
+        Event::HandedOver,
+        ACKED,
+    ];
+    let (told, _) = run(mirrored(Protocol::C), &done);
+    let (frozen, _) = apply(told, FROZEN, SUSPENDED);
+    let (_, todo) = apply(frozen, Event::PeerRestarted, SUSPENDED);
+    assert!(todo.has(Consequences::SET_OUT_OF_SYNC | Consequences::PEER_UNFLUSHED));
+    assert!(!todo.has(Consequences::STABILITY_LOST));
 }
 
 #[test]
@@ -340,10 +405,10 @@ fn protocol_a_trusts_nothing_that_only_the_socket_took() {
         mirrored(Protocol::A),
         &[Event::SubmitterDone, Event::HandedOver],
     );
-    let (again, _) = run(open, &[Event::ConnectionFrozen, Event::Resend]);
+    let (again, _) = run(open, &[FROZEN, Event::Resend]);
     assert!(again.has(RequestState::NET_QUEUED | RequestState::NET_PENDING));
     let (told, _) = run(open, &[Event::LocalOk]);
-    let (_, todo) = apply(told, Event::ConnectionFrozen, SUSPENDED);
+    let (_, todo) = apply(told, FROZEN, SUSPENDED);
     assert!(todo.has(Consequences::SET_OUT_OF_SYNC | Consequences::RELEASE));
 }
 
@@ -400,13 +465,13 @@ fn what_was_held_back_alone_is_done_or_admitted_again_when_the_disk_is_back() {
     let sent = [Event::SubmitterDone, Event::HandedOver];
     let (sent, _) = run(mirrored(Protocol::C), &sent);
     let (failed, _) = apply(sent, Event::LocalFailed, NO_DATA);
-    let (frozen, _) = apply(failed, Event::ConnectionFrozen, NO_DATA);
+    let (frozen, _) = apply(failed, FROZEN, NO_DATA);
     let (_, todo) = apply(frozen, Event::DiskReturnedAlone, USUAL);
     assert!(todo.has(Consequences::RETRY | Consequences::RELEASE));
     assert!(!todo.has(Consequences::QUEUE));
     // This disk has it: the application is told, and the peer gets it by the bitmap.
     let (written, _) = apply(sent, Event::LocalOk, SUSPENDED);
-    let (frozen, _) = apply(written, Event::ConnectionFrozen, SUSPENDED);
+    let (frozen, _) = apply(written, FROZEN, SUSPENDED);
     let (done, todo) = apply(frozen, Event::DiskReturnedAlone, USUAL);
     assert!(todo.has(Consequences::COMPLETE | Consequences::SET_OUT_OF_SYNC));
     assert!(done.is_ok() && todo.has(Consequences::RELEASE));
@@ -702,7 +767,7 @@ fn a_write_that_the_peer_need_not_have_is_told_alone() {
             assert!(is_alone(acked, Event::NegAcked), "{protocol:?}");
         }
         // This node's disk has it.
-        assert!(!is_alone(acked, Event::ConnectionFrozen), "{protocol:?}");
+        assert!(!is_alone(acked, FROZEN), "{protocol:?}");
         let (flushed, _) = run(acked, &[Event::BarrierAcked]);
         assert!(!is_alone(flushed, Event::ConnectionLost), "{protocol:?}");
     }
@@ -724,7 +789,7 @@ fn a_frozen_write_that_no_disk_of_this_node_has_is_told_alone() {
             Protocol::C => run(sent, &[ACKED]).0,
         };
         assert!(acked.has(RequestState::COMPLETED));
-        let (_, todo) = apply(acked, Event::ConnectionFrozen, SUSPENDED);
+        let (_, todo) = apply(acked, FROZEN, SUSPENDED);
         let lost = Consequences::TOLD_ALONE | Consequences::STABILITY_LOST;
         assert_eq!(todo.has(lost), protocol == Protocol::A, "{protocol:?}");
     }

@@ -3,6 +3,7 @@
 //! The deferred effects of a change (spec §4.8).
 
 use super::super::connection::Aggregate;
+use super::super::policy::Fencing;
 use super::super::values::{ConnState, DiskState, Role};
 use super::super::word::State;
 use super::{Deferred, DeferredEffects};
@@ -116,18 +117,27 @@ pub fn begins_when_io_goes_on(state: State, is_due: bool) -> bool {
 /// goes on: blocks differ that were told done with protocol A, the peer may be back before, and
 /// would be called equal. The C driver forgets these blocks.
 ///
-/// With the others nothing was told done that the peer has not got, and what one that was restarted
-/// has lost of it no bit tells: that peer is to be taken for equal, and so for one that frozen I/O
-/// must not meet (see `Verdict::AbortFrozen`).
+/// With the others nothing was told done that the peer has not got. Where it is fenced it may go on
+/// alone by then, so a generation that this node began would be a split brain; should it be restarted
+/// it is taken for equal, and so for one that frozen I/O must not meet (see `Verdict::AbortFrozen`).
+/// Without fencing nobody would notice that it was restarted.
 pub fn begins_while_suspended(
     state: State,
     protocol: Protocol,
+    fencing: Fencing,
     bitmap_uuid_is_zero: bool,
     set_bits: u64,
 ) -> bool {
     let has_good_data = state.role.is_primary() && state.disk == DiskState::UpToDate;
-    let told_early = protocol == Protocol::A;
-    told_early && has_good_data && bitmap_uuid_is_zero && set_bits != 0
+    let may_differ = protocol == Protocol::A || fencing == Fencing::DontCare;
+    may_differ && has_good_data && bitmap_uuid_is_zero && set_bits != 0
+}
+
+/// Whether a peer that is restarted while I/O is suspended is known as such when it is back: its
+/// disk is Consistent then. Not where the bitmaps are compared anyway, as its disk may be the target
+/// of a resync.
+pub fn restart_is_seen(fencing: Fencing, bitmap_uuid_is_zero: bool) -> bool {
+    fencing != Fencing::DontCare && bitmap_uuid_is_zero
 }
 
 /// Whether a peer that has no disk begins to write here.

@@ -3,6 +3,7 @@
 //! Which change entails what, at once and later.
 
 use super::super::connection::Aggregate;
+use super::super::policy::Fencing;
 use super::super::values::{ConnState as C, DiskState as D, Role};
 use super::super::word::State;
 use super::*;
@@ -471,13 +472,24 @@ fn a_generation_begins_where_io_goes_on_alone() {
 
 #[test]
 fn blocks_that_differ_when_io_is_frozen_are_of_a_generation_of_their_own() {
-    assert!(begins_while_suspended(PRIMARY, Protocol::A, true, 1));
-    assert!(!begins_while_suspended(PRIMARY, Protocol::A, true, 0));
-    assert!(!begins_while_suspended(PRIMARY, Protocol::A, false, 1));
-    assert!(!begins_while_suspended(PAIR, Protocol::A, true, 1));
-    for protocol in [Protocol::B, Protocol::C] {
-        assert!(!begins_while_suspended(PRIMARY, protocol, true, 1));
+    for protocol in [Protocol::A, Protocol::B, Protocol::C] {
+        let begins = |state, is_zero, set_bits| {
+            begins_while_suspended(state, protocol, Fencing::DontCare, is_zero, set_bits)
+        };
+        assert!(begins(PRIMARY, true, 1));
+        assert!(!begins(PRIMARY, true, 0) && !begins(PRIMARY, false, 1));
+        assert!(!begins(PAIR, true, 1));
+        let fenced = Fencing::ResourceAndStonith;
+        let begins = begins_while_suspended(PRIMARY, protocol, fenced, true, 1);
+        assert_eq!(begins, protocol == Protocol::A);
     }
+}
+
+#[test]
+fn a_peer_that_was_restarted_is_known_as_such_by_fencing_alone() {
+    assert!(restart_is_seen(Fencing::ResourceOnly, true));
+    assert!(!restart_is_seen(Fencing::ResourceOnly, false));
+    assert!(!restart_is_seen(Fencing::DontCare, true));
 }
 
 #[test]

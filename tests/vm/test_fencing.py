@@ -72,11 +72,8 @@ class Pair:
         for node in self.nodes:
             node.guest.kill()
         for node in self.nodes:
-            node.boot()
-            node.configure(conf)
-            node.run("modprobe dm_mod; dmsetup create --noudevsync --noudevrules backing "
-                     f"<<< '{table(node, 'linear')}' && dmsetup mknodes")
-            node.run(f"modprobe drbd usermode_helper={HELPER} && drbdadm --force create-md r0")
+            start(node, conf)
+            node.run("drbdadm --force create-md r0")
             node.up()
 
     def end(self):
@@ -97,6 +94,15 @@ class Pair:
                 node.run("rmmod drbd")
 
 
+def start(node, conf: str):
+    """Boots a node up to where its metadata can be looked at."""
+    node.boot()
+    node.configure(conf)
+    node.run("modprobe dm_mod; dmsetup create --noudevsync --noudevrules backing "
+             f"<<< '{table(node, 'linear')}' && dmsetup mknodes")
+    node.run(f"modprobe drbd usermode_helper={HELPER}")
+
+
 def table(node, target: str) -> str:
     sectors = node.guest.machine.disks[0].stat().st_size // 512
     return f"0 {sectors} linear /dev/vda 0" if target == "linear" else f"0 {sectors} error"
@@ -111,6 +117,7 @@ def set_disk(node, target: str):
 EVERY_DAY = (
     "test_what_the_helper_answers_decides_about_a_lost_peer[resource-and-stonith-4]",
     "test_a_peer_that_comes_back_while_the_helper_runs_needs_no_answer",
+    "test_a_peer_that_was_restarted_is_synced_before_frozen_writes_are_told_done",
     "test_what_is_suspended_when_the_peer_is_lost_goes_on_without_it",
     "test_what_was_on_its_way_when_the_admin_suspends_is_sent_again",
     "test_what_protocol_a_called_done_is_synced_when_the_peer_is_back",
@@ -339,6 +346,26 @@ def test_a_peer_that_comes_back_while_the_helper_runs_needs_no_answer(pair):
     assert [call.arguments for call in calls(t)].count(["fence-peer", "r0"]) == 2
     find_peer(shentar)
     pair.end()
+
+
+def test_a_peer_that_was_restarted_is_synced_before_frozen_writes_are_told_done(pair):
+    """It may have lost what it had acked. The C driver tells them done when it refuses the peer."""
+    text = conf(fencing="resource-and-stonith")
+    t, shentar = pair.begin(text)
+    mark = t.mark()
+    hold(t, "fence-peer")
+    shentar.guest.kill()
+    t.wait_state(r"cs:(WFConnection|Unconnected) ro:Primary/Unknown", TIMEOUT_S)
+    write = Write(t)
+    write.waits()
+    start(shentar, text)
+    shentar.up()
+    t.wait_synced()
+    write.succeeds()
+    wait_for_log(t, mark, "Aborting Connect, can not thaw IO with an only Consistent peer")
+    let_go(t, "fence-peer", 1)
+    pair.end()
+    assert [side for side, _ in t.resyncs_since(mark)] == ["SyncSource"]
 
 
 def test_a_primary_without_data_of_its_own_does_not_fence(pair):

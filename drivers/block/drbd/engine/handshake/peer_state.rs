@@ -368,9 +368,9 @@ pub enum Verdict {
     /// Apply, then clear CONSIDER_RESYNC and the volume's DISCARD_MY_DATA, and sync the metadata.
     Apply(Conclusion),
     /// The peer rebooted while I/O was frozen and cannot have it all ("Aborting Connect, can not
-    /// thaw IO with an only Consistent peer"): what it may have lost is marked, a generation begins,
-    /// and the next meeting has it get that. Until then it takes its disk for UpToDate, so I/O stays
-    /// frozen. The C driver has it go on at once.
+    /// thaw IO with an only Consistent peer"): what it may have lost is marked, a generation
+    /// begins, and the next meeting has it get that. Until then it takes its disk for UpToDate, so
+    /// I/O stays frozen. The C driver has it go on at once.
     AbortFrozen,
 }
 

@@ -118,9 +118,9 @@ pub fn begins_when_io_goes_on(state: State, is_due: bool) -> bool {
 /// would be called equal. The C driver forgets these blocks.
 ///
 /// With the others nothing was told done that the peer has not got. Where it is fenced it may go on
-/// alone by then, so a generation that this node began would be a split brain; should it be restarted
-/// it is taken for equal, and so for one that frozen I/O must not meet (see `Verdict::AbortFrozen`).
-/// Without fencing nobody would notice that it was restarted.
+/// alone by then, so a generation that this node began would be a split brain; should it be
+/// restarted it is taken for equal, and so for one that frozen I/O must not meet (see
+/// `Verdict::AbortFrozen`). Without fencing nobody would notice that it was restarted.
 pub fn begins_while_suspended(
     state: State,
     protocol: Protocol,
@@ -134,8 +134,8 @@ pub fn begins_while_suspended(
 }
 
 /// Whether a peer that is restarted while I/O is suspended is known as such when it is back: its
-/// disk is Consistent then. Not where the bitmaps are compared anyway, as its disk may be the target
-/// of a resync.
+/// disk is Consistent then. Not where the bitmaps are compared anyway, as its disk may be the
+/// target of a resync.
 pub fn restart_is_seen(fencing: Fencing, bitmap_uuid_is_zero: bool) -> bool {
     fencing != Fencing::DontCare && bitmap_uuid_is_zero
 }

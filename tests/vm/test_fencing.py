@@ -205,7 +205,8 @@ class Write:
         self._node, self._word = node, word
         self._process = node.guest.spawn(
             f"yes {word} | dd of={node.device} bs={SIZE_KIB}k seek={AT_KIB // SIZE_KIB} count=1 "
-            "iflag=fullblock oflag=direct conv=notrunc status=none", timeout_s=300)
+            "iflag=fullblock oflag=direct conv=notrunc status=none && "
+            f"echo 'test: {word} is written' > /dev/kmsg", timeout_s=300)
 
     def waits(self):
         time.sleep(STILL_S)
@@ -358,14 +359,19 @@ def test_a_peer_that_was_restarted_is_synced_before_frozen_writes_are_told_done(
     mark = t.mark()
     answer(t, "fence-peer", 1)
     shentar.guest.kill()
-    t.wait_state(r"cs:(WFConnection|Unconnected) ro:Primary/Unknown", TIMEOUT_S)
+    # On its way when the peer is found to be lost; what comes later waits outside.
     write = Write(t)
+    t.wait_state(r"cs:(WFConnection|Unconnected) ro:Primary/Unknown", TIMEOUT_S)
     write.waits()
     start(shentar, text)
     shentar.up()
     t.wait_synced()
     write.succeeds()
-    wait_for_log(t, mark, "Aborting Connect, can not thaw IO with an only Consistent peer")
+    log = t.log_since(mark)
+    steps = ("Aborting Connect, can not thaw IO with an only Consistent peer",
+             "WFReportParams -> WFBitMapS", "test: during is written")
+    found = [log.index(step) for step in steps]
+    assert found == sorted(found), f"told done before the peer is synced:\n{log}"
     pair.end()
     assert [side for side, _ in t.resyncs_since(mark)] == ["SyncSource"]
 

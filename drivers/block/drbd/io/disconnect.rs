@@ -109,13 +109,10 @@ impl Resource {
     /// Requests that wait for the peer end, or are kept where I/O is frozen until the peer is back.
     fn end_pending_requests(&self) {
         if self.volumes().any(|device| device.state().is_suspended()) {
-            for restart_is_seen in [true, false] {
-                let event = Event::ConnectionFrozen { restart_is_seen };
-                self.walk_log(event, |device| {
-                    after::sees_restart(device) == restart_is_seen
-                });
-            }
             for device in self.volumes() {
+                let restart_is_seen = after::sees_restart(&device);
+                let event = Event::ConnectionFrozen { restart_is_seen };
+                self.walk_log(event, |own| Arc::ptr_eq(own, &device));
                 after::begin_generation_while_suspended(&device);
             }
         } else {

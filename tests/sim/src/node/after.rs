@@ -155,7 +155,7 @@ pub(crate) async fn settle_generations(node: &Rc<Node>) {
 }
 
 /// The connection was lost while I/O is suspended: begins a generation where blocks differ already.
-pub(crate) async fn begin_generation_while_suspended(device: &Rc<Device>) {
+async fn begin_generation_while_suspended(device: &Rc<Device>) {
     let Some(local) = device.local() else { return };
     let is_zero = local.uuids().bitmap == 0;
     let set_bits = local.set_bits(device);
@@ -176,11 +176,12 @@ fn sees_restart(device: &Device) -> bool {
 }
 
 /// The connection was lost while I/O is suspended.
-pub(crate) fn freeze_requests(node: &Node) {
+pub(crate) async fn freeze_requests(node: &Rc<Node>) {
     node.log.borrow_mut().connection_lost();
-    for restart_is_seen in [true, false] {
-        let event = Event::ConnectionFrozen { restart_is_seen };
-        node.walk_log_of(event, |device| sees_restart(device) == restart_is_seen);
+    for device in &node.devices {
+        let restart_is_seen = sees_restart(device);
+        node.walk_log_of(device, Event::ConnectionFrozen { restart_is_seen });
+        begin_generation_while_suspended(device).await;
     }
 }
 

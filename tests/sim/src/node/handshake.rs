@@ -159,10 +159,7 @@ async fn abort_frozen(device: &Rc<Device>) {
 
 async fn apply(device: &Rc<Device>, conclusion: Conclusion) -> Result<(), Dropped> {
     if conclusion.peer_restarted {
-        let own = Rc::as_ptr(device);
-        device
-            .node()
-            .walk_log_of(Event::PeerRestarted, |other| std::ptr::eq(other, own));
+        device.node().walk_log_of(device, Event::PeerRestarted);
     }
     let flags = if conclusion.hard {
         Flags::HARD

@@ -555,10 +555,7 @@ async fn clean_up(node: &Rc<Node>) {
     sender::drop_queued(node);
     // Requests that wait for the peer end, or are kept where I/O is frozen until it is back.
     if node.is_suspended() {
-        after::freeze_requests(node);
-        for device in &node.devices {
-            after::begin_generation_while_suspended(device).await;
-        }
+        after::freeze_requests(node).await;
     } else {
         node.fail_for_lost_connection();
     }

@@ -144,11 +144,15 @@ impl Node {
 
     /// Moves along every request of the log.
     pub(crate) fn walk_log(&self, event: Event) {
-        self.walk_log_of(event, |_| true);
+        self.walk(event, |_| true);
     }
 
-    /// Moves along every request of the log whose volume is meant.
-    pub(crate) fn walk_log_of(&self, event: Event, is_meant: impl Fn(&Device) -> bool) {
+    /// Moves along every request of the log that is of this volume.
+    pub(crate) fn walk_log_of(&self, device: &Rc<Device>, event: Event) {
+        self.walk(event, |own| Rc::ptr_eq(own, device));
+    }
+
+    fn walk(&self, event: Event, is_meant: impl Fn(&Rc<Device>) -> bool) {
         self.log.borrow_mut().begin_walk();
         loop {
             let next = self.log.borrow_mut().next_of_walk();
